@@ -1,0 +1,43 @@
+// Package run is what every Waymark process shares: configuration, logs,
+// telemetry, gRPC servers and clients, health and an orderly end.
+package run
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/grpc"
+
+	"waymark/services/kit/bus"
+	"waymark/services/kit/es"
+)
+
+// Deps is what a service is made of. The all-in-one and the separate form
+// differ in these values and in nothing else.
+type Deps struct {
+	Log   es.Log
+	Bus   jetstream.JetStream
+	Dial  func(service string) grpc.ClientConnInterface // "person" -> its connection
+	Clock func() time.Time
+	Slog  *slog.Logger
+	// Key keys hashes of identifiers and of command bodies (32 bytes).
+	Key []byte
+}
+
+// Part is a running service: New(Deps) (Part, error) is the one constructor
+// shape, and allinone holds the one list of them.
+type Part struct {
+	Name     string                      // "referral"
+	Register func(grpc.ServiceRegistrar) // its gRPC services
+	// React hears other services' events and its own, in order, at least once;
+	// nil when the service has none. Categories says which.
+	React      func(context.Context, bus.Event) error
+	Categories []string
+	// Run is background work such as a read model; nil when there is none. It
+	// returns when ctx ends; an error restarts it with back-off and turns the
+	// service's health red until it runs again.
+	Run   func(ctx context.Context) error
+	Close func() error
+}
