@@ -1,23 +1,55 @@
 # Waymark. `make help` lists what there is.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-GOTOOL := GOWORK=off go -C tools tool
+.SHELLFLAGS := -o pipefail -c
 TOOLBIN := $(CURDIR)/bin/tools
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+TTY := $(shell [ -t 2 ] && echo 1 || echo 0)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+run: build ## build, then start everything: waymark dev (make run ARGS="--fresh")
+	@exec bin/waymark dev $(ARGS)
+
+build: ## build bin/waymark
+	@mkdir -p bin
+	@go -C services build -v -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o ../bin/waymark ./cmd/waymark 2>&1 \
+	  | awk -v tty=$(TTY) -f tools/progress.awk
+
+test: $(TOOLBIN)/testcount ## run every test of both modules and count them
+	@$(TOOLBIN)/testcount $(ARGS) work
+
+check: $(TOOLBIN)/protoc-gen-go $(TOOLBIN)/staticcheck tools/node_modules/.bin/buf ## format, vet, lint, generated code, builds without the workspace
+	@tools/check.sh
+
 gen: $(TOOLBIN)/protoc-gen-go tools/node_modules/.bin/buf ## regenerate the Go code of the contracts
 	@GOWORK=off go -C tools run ./protodeps ../proto/.deps
 	@cd proto && PATH="$(TOOLBIN):$$PATH" ../tools/node_modules/.bin/buf generate
+
+fuzz: ## run every fuzz target for FUZZTIME (10s) each
+	@tools/fuzz.sh
+
+clean: ## remove what was built; data in .waymark stays
+	@rm -rf bin tools/node_modules proto/.deps
+
+$(TOOLBIN)/testcount: tools/testcount/main.go
+	@mkdir -p $(TOOLBIN)
+	@GOWORK=off go -C tools build -o $@ ./testcount
 
 $(TOOLBIN)/protoc-gen-go: tools/go.mod
 	@mkdir -p $(TOOLBIN)
 	@GOWORK=off GOBIN=$(TOOLBIN) go -C tools install google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 	@touch $@
 
-tools/node_modules/.bin/buf: tools/package-lock.json
-	@npm --prefix tools install --no-audit --no-fund --silent
+$(TOOLBIN)/staticcheck: tools/go.mod
+	@mkdir -p $(TOOLBIN)
+	@GOWORK=off GOBIN=$(TOOLBIN) go -C tools install honnef.co/go/tools/cmd/staticcheck
 	@touch $@
 
-.PHONY: help gen
+tools/node_modules/.bin/buf: tools/package-lock.json
+	@command -v npm >/dev/null || { echo "needs npm (Node.js 20 or newer) for buf; make run and make test do not"; exit 1; }
+	@npm --prefix tools ci --no-audit --no-fund --silent
+	@touch $@
+
+.PHONY: help run build test check gen fuzz clean
