@@ -1,0 +1,88 @@
+// Package archtest holds the rules between the rooms of the house, and one test
+// that enforces them. It parses the source itself: a test that asks `go list`
+// is cached by go test and stays green when the answer changes.
+//
+// A rule about nothing fails: a listed room without files, a driver nobody
+// imports, a rule without a planted violation in testdata/planted.txt.
+package archtest
+
+// kind is what a room is for; it decides what the room may import.
+type kind string
+
+const (
+	kit      kind = "kit"      // what all services use
+	service  kind = "service"  // owns streams, answers RPCs
+	pure     kind = "pure"     // rules as data: no I/O
+	node     kind = "node"     // the embedded event store
+	assembly kind = "assembly" // the one list of constructors
+	program  kind = "program"  // cmd
+	harness  kind = "harness"  // whole-system tests and benchmarks
+	rules    kind = "rules"    // this package
+
+	contracts kind = "contracts" // waymark/proto: a module of its own, not a room here
+)
+
+// mayImport says which kinds of rooms a kind may import; a room may always
+// import itself. Kinds are as of package files; inTests adds to it for _test files.
+var (
+	mayImport = map[kind][]kind{
+		kit:      {contracts, kit},
+		service:  {contracts, kit, pure},
+		pure:     {contracts},
+		node:     {},
+		assembly: {contracts, kit, service, node},
+		program:  {contracts, kit, assembly, node},
+		harness:  {contracts, kit, service, pure, node, assembly},
+		rules:    {},
+	}
+	inTests = map[kind][]kind{
+		kit:      {node},
+		service:  {node},
+		assembly: {program},
+		node:     {contracts, kit}, // the suite of es.Log runs against the node
+	}
+)
+
+// rooms are the folders of services that may hold packages. Subfolders belong
+// to their room. A new room is a line here: say
+// what it is for before it grows.
+var rooms = map[string]kind{
+	"allinone":   assembly,
+	"archtest":   rules,
+	"cmd":        program,
+	"eventstore": node,
+	"kit/bus":    kit,
+	"kit/es":     kit,
+	"kit/estest": kit,
+	"kit/fault":  kit,
+	"kit/nhs":    kit,
+	"kit/run":    kit,
+	"person":     service,
+	"referral":   service,
+}
+
+// driver is third-party code that only some rooms may know.
+type driver struct {
+	path  string   // import path prefix
+	in    []string // rooms whose package files may import it
+	tests []string // rooms whose tests may, besides
+}
+
+var drivers = []driver{
+	// The node implements the server side of the protocol that the client's module carries.
+	{"github.com/EventStore/EventStore-Client-Go/v4/protos", []string{"kit/es", "eventstore"}, nil},
+	{"github.com/EventStore/EventStore-Client-Go", []string{"kit/es"}, []string{"eventstore"}},
+	{"github.com/cockroachdb/pebble", []string{"eventstore"}, nil},
+	{"github.com/nats-io/nats.go", []string{"kit/bus", "kit/run", "allinone"}, []string{"cmd"}},
+	{"github.com/nats-io/nats-server", []string{"allinone"}, []string{"kit/bus", "kit/run"}},
+	{"github.com/spf13/cobra", []string{"cmd"}, nil},
+	{"go.opentelemetry.io/otel/sdk", []string{"kit/run"}, nil},
+	{"go.opentelemetry.io/otel/exporters", []string{"kit/run"}, nil},
+}
+
+// clocks are the rooms that may read the machine's time; all others are given a
+// clock, so that any clock works.
+var clocks = []string{"kit/run", "cmd"}
+
+// testOnly are packages that nothing but tests and test kits may import.
+var testOnly = []string{"testing", "waymark/services/kit/estest", "pgregory.net/rapid"}
