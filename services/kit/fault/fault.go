@@ -120,6 +120,23 @@ func Exhausted(code, text string, retryAfter time.Duration) *Error {
 	return &Error{GRPC: codes.ResourceExhausted, Code: code, Text: text, RetryAfter: retryAfter}
 }
 
+// TimedOut says that the deadline of the call passed first; a write may or may
+// not have happened.
+func TimedOut(code, text string) *Error {
+	return &Error{GRPC: codes.DeadlineExceeded, Code: code, Text: text}
+}
+
+// Canceled says that the caller went away; a write may or may not have happened.
+func Canceled(code, text string) *Error {
+	return &Error{GRPC: codes.Canceled, Code: code, Text: text}
+}
+
+// Lost says that what is stored is damaged or cannot be understood. Nothing is
+// decided upon it.
+func Lost(code, text string) *Error {
+	return &Error{GRPC: codes.DataLoss, Code: code, Text: text}
+}
+
 // IsAnswer reports whether err is a decision of the called service rather than
 // a failure to reach one: a process manager records an answer and retries
 // everything else. It understands errors from this process and from the wire.

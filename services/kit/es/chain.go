@@ -1,0 +1,125 @@
+package es
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"hash"
+
+	"github.com/google/uuid"
+
+	"waymark/services/kit/fault"
+)
+
+// Chain follows the hash chain of one stream. Each event's metadata ends with
+// the member "chain", the base64 of
+//
+//	SHA-256(previous chain, stream, revision, event id, type, SHA-256(data), SHA-256(metadata before the chain))
+//
+// where each part is preceded by its length as 4 bytes, big endian, the revision
+// is 8 bytes, big endian, and the metadata before the chain are the bytes up to
+// the comma in front of the member. The first event's previous chain is 32 zero
+// bytes. Only what the writer knows goes in, so that the value is part of the
+// append itself, and only stored bytes are hashed, never a re-encoding.
+//
+// The zero value is before the first event. A Chain is a value: copy it to keep
+// a point of the stream.
+type Chain struct {
+	sum  [sha256.Size]byte
+	next Revision
+}
+
+const (
+	chainHead = `,"chain":"`
+	chainTail = `"}`
+)
+
+// chainLen is how many bytes the chain takes at the end of a metadata.
+var chainLen = len(chainHead) + base64.StdEncoding.EncodedLen(sha256.Size) + len(chainTail)
+
+// Sum is the chain value of the last event followed, zero before the first.
+func (c Chain) Sum() [sha256.Size]byte { return c.sum }
+
+// Next returns the chain after e. It fails with es.chain_broken (DATA_LOSS) when
+// e is not the event that its writer appended after the events followed so far:
+// a changed byte, a missing, added or moved event, a stream without chain.
+func (c Chain) Next(e Recorded) (Chain, error) {
+	if e.Revision != c.next {
+		return c, c.broken(e, fmt.Sprintf("revision %d follows %d", e.Revision, c.next-1))
+	}
+	before, stated, ok := splitChain(e.Metadata)
+	if !ok {
+		return c, c.broken(e, "its metadata has no chain")
+	}
+	next := c.with(e.Stream, e.ID, e.Type, sha256.Sum256(e.Data), sha256.Sum256(before))
+	if next.sum != stated {
+		return c, c.broken(e, "its chain value does not match its bytes and the events before it")
+	}
+	return next, nil
+}
+
+// Chained reports whether the metadata of e ends with a chain value. Streams of
+// ours are chained from their first event; streams of other writers are not.
+func Chained(e Recorded) bool {
+	_, _, ok := splitChain(e.Metadata)
+	return ok
+}
+
+func (c Chain) broken(e Recorded, why string) error {
+	return fault.Lost("es.chain_broken", fmt.Sprintf("stream %s, revision %d: %s", e.Stream, e.Revision, why))
+}
+
+// with returns the chain after an event of the given parts at the next revision.
+func (c Chain) with(stream string, id uuid.UUID, typ string, data, before [sha256.Size]byte) Chain {
+	h := sha256.New()
+	c.digest(h, stream, typ, data, before, id[:])
+	next := Chain{next: c.next + 1}
+	h.Sum(next.sum[:0])
+	return next
+}
+
+// content is the digest that event ids are bound to: all that the chain covers,
+// but for the id itself.
+func (c Chain) content(stream, typ string, data, before [sha256.Size]byte) (sum [sha256.Size]byte) {
+	h := sha256.New()
+	c.digest(h, stream, typ, data, before, nil)
+	h.Sum(sum[:0])
+	return sum
+}
+
+func (c Chain) digest(h hash.Hash, stream, typ string, data, before [sha256.Size]byte, id []byte) {
+	buf := make([]byte, 0, 512)
+	buf = lengthPrefixed(buf, c.sum[:])
+	buf = lengthPrefixed(buf, []byte(stream))
+	buf = lengthPrefixed(buf, binary.BigEndian.AppendUint64(nil, uint64(c.next)))
+	if id != nil {
+		buf = lengthPrefixed(buf, id)
+	}
+	buf = lengthPrefixed(buf, []byte(typ))
+	buf = lengthPrefixed(buf, data[:])
+	buf = lengthPrefixed(buf, before[:])
+	h.Write(buf)
+}
+
+func lengthPrefixed(buf, part []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(buf, uint32(len(part))), part...)
+}
+
+// splitChain returns the metadata before the chain, and the chain value.
+func splitChain(metadata []byte) (before []byte, sum [sha256.Size]byte, ok bool) {
+	at := len(metadata) - chainLen
+	if at < 0 || !bytes.HasPrefix(metadata[at:], []byte(chainHead)) || !bytes.HasSuffix(metadata, []byte(chainTail)) {
+		return nil, sum, false
+	}
+	n, err := base64.StdEncoding.Strict().Decode(sum[:], metadata[at+len(chainHead):len(metadata)-len(chainTail)])
+	return metadata[:at], sum, err == nil && n == len(sum)
+}
+
+// appendChain ends a metadata that lacks its closing brace.
+func appendChain(metadata []byte, c Chain) []byte {
+	metadata = append(metadata, chainHead...)
+	metadata = base64.StdEncoding.AppendEncode(metadata, c.sum[:])
+	return append(metadata, chainTail...)
+}
