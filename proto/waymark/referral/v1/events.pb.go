@@ -31,7 +31,7 @@ const (
 // named in facts.responsible_team holds the pathway.
 type PathwayStarted struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
-	EventId  string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId   string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts    *StartFacts            `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	PersonId string                 `protobuf:"bytes,3,opt,name=person_id,json=personId,proto3" json:"person_id,omitempty"`
 	// Derived from the codes by the rules of ruleset.
@@ -73,9 +73,9 @@ func (*PathwayStarted) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{0}
 }
 
-func (x *PathwayStarted) GetEventId() string {
+func (x *PathwayStarted) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -117,7 +117,7 @@ func (x *PathwayStarted) GetReroutedFrom() string {
 
 type UpgradedByConsultant struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *UpgradeFacts          `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -153,9 +153,9 @@ func (*UpgradedByConsultant) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{1}
 }
 
-func (x *UpgradedByConsultant) GetEventId() string {
+func (x *UpgradedByConsultant) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -169,7 +169,7 @@ func (x *UpgradedByConsultant) GetFacts() *UpgradeFacts {
 
 type FirstSeen struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *FirstSeenFacts        `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -205,9 +205,9 @@ func (*FirstSeen) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *FirstSeen) GetEventId() string {
+func (x *FirstSeen) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -222,7 +222,7 @@ func (x *FirstSeen) GetFacts() *FirstSeenFacts {
 // Never closes the pathway.
 type FirstAppointmentMissed struct {
 	state         protoimpl.MessageState       `protogen:"open.v1"`
-	EventId       string                       `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                       `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *FirstAppointmentMissedFacts `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -258,9 +258,9 @@ func (*FirstAppointmentMissed) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *FirstAppointmentMissed) GetEventId() string {
+func (x *FirstAppointmentMissed) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -274,7 +274,7 @@ func (x *FirstAppointmentMissed) GetFacts() *FirstAppointmentMissedFacts {
 
 type FirstSeenAdjustmentSet struct {
 	state         protoimpl.MessageState    `protogen:"open.v1"`
-	EventId       string                    `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                    `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *FirstSeenAdjustmentFacts `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -310,9 +310,9 @@ func (*FirstSeenAdjustmentSet) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *FirstSeenAdjustmentSet) GetEventId() string {
+func (x *FirstSeenAdjustmentSet) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -327,7 +327,7 @@ func (x *FirstSeenAdjustmentSet) GetFacts() *FirstSeenAdjustmentFacts {
 // The patient was told of a diagnosis of cancer.
 type DiagnosisCommunicated struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *DiagnosisFacts        `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -363,9 +363,9 @@ func (*DiagnosisCommunicated) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{5}
 }
 
-func (x *DiagnosisCommunicated) GetEventId() string {
+func (x *DiagnosisCommunicated) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -380,7 +380,7 @@ func (x *DiagnosisCommunicated) GetFacts() *DiagnosisFacts {
 // The patient was told that it is not cancer.
 type CancerRuledOutCommunicated struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *RuledOutFacts         `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -416,9 +416,9 @@ func (*CancerRuledOutCommunicated) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *CancerRuledOutCommunicated) GetEventId() string {
+func (x *CancerRuledOutCommunicated) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -432,7 +432,7 @@ func (x *CancerRuledOutCommunicated) GetFacts() *RuledOutFacts {
 
 type FasterDiagnosisExcluded struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *ExclusionFacts        `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -468,9 +468,9 @@ func (*FasterDiagnosisExcluded) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *FasterDiagnosisExcluded) GetEventId() string {
+func (x *FasterDiagnosisExcluded) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -484,7 +484,7 @@ func (x *FasterDiagnosisExcluded) GetFacts() *ExclusionFacts {
 
 type DecisionToTreatMade struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *DecisionToTreatFacts  `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -520,9 +520,9 @@ func (*DecisionToTreatMade) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *DecisionToTreatMade) GetEventId() string {
+func (x *DecisionToTreatMade) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -536,7 +536,7 @@ func (x *DecisionToTreatMade) GetFacts() *DecisionToTreatFacts {
 
 type EcadSet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *EcadFacts             `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -572,9 +572,9 @@ func (*EcadSet) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{9}
 }
 
-func (x *EcadSet) GetEventId() string {
+func (x *EcadSet) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -588,7 +588,7 @@ func (x *EcadSet) GetFacts() *EcadFacts {
 
 type TreatmentOffered struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *TreatmentOfferFacts   `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -624,9 +624,9 @@ func (*TreatmentOffered) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *TreatmentOffered) GetEventId() string {
+func (x *TreatmentOffered) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -640,7 +640,7 @@ func (x *TreatmentOffered) GetFacts() *TreatmentOfferFacts {
 
 type ReasonableOfferDeclined struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *OfferDeclinedFacts    `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -676,9 +676,9 @@ func (*ReasonableOfferDeclined) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *ReasonableOfferDeclined) GetEventId() string {
+func (x *ReasonableOfferDeclined) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -692,7 +692,7 @@ func (x *ReasonableOfferDeclined) GetFacts() *OfferDeclinedFacts {
 
 type TreatmentAdjustmentSet struct {
 	state         protoimpl.MessageState    `protogen:"open.v1"`
-	EventId       string                    `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                    `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *TreatmentAdjustmentFacts `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -728,9 +728,9 @@ func (*TreatmentAdjustmentSet) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *TreatmentAdjustmentSet) GetEventId() string {
+func (x *TreatmentAdjustmentSet) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -744,7 +744,7 @@ func (x *TreatmentAdjustmentSet) GetFacts() *TreatmentAdjustmentFacts {
 
 type TransferredToTreatingProvider struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *TransferFacts         `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -780,9 +780,9 @@ func (*TransferredToTreatingProvider) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *TransferredToTreatingProvider) GetEventId() string {
+func (x *TransferredToTreatingProvider) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -796,7 +796,7 @@ func (x *TransferredToTreatingProvider) GetFacts() *TransferFacts {
 
 type TreatmentStarted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *TreatmentFacts        `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -832,9 +832,9 @@ func (*TreatmentStarted) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
-func (x *TreatmentStarted) GetEventId() string {
+func (x *TreatmentStarted) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -848,7 +848,7 @@ func (x *TreatmentStarted) GetFacts() *TreatmentFacts {
 
 type TreatmentPeriodEnded struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *TreatmentEndFacts     `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -884,9 +884,9 @@ func (*TreatmentPeriodEnded) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
-func (x *TreatmentPeriodEnded) GetEventId() string {
+func (x *TreatmentPeriodEnded) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -900,7 +900,7 @@ func (x *TreatmentPeriodEnded) GetFacts() *TreatmentEndFacts {
 
 type FollowUpStarted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *FollowUpFacts         `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -936,9 +936,9 @@ func (*FollowUpStarted) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{16}
 }
 
-func (x *FollowUpStarted) GetEventId() string {
+func (x *FollowUpStarted) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -953,7 +953,7 @@ func (x *FollowUpStarted) GetFacts() *FollowUpFacts {
 // The patient goes on elsewhere, with the start date kept. Carries what the onward pathways start from.
 type PathwayRerouted struct {
 	state               protoimpl.MessageState    `protogen:"open.v1"`
-	EventId             string                    `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId              string                    `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts               *RerouteFacts             `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	PersonId            string                    `protobuf:"bytes,3,opt,name=person_id,json=personId,proto3" json:"person_id,omitempty"`
 	Start               *StartFacts               `protobuf:"bytes,4,opt,name=start,proto3" json:"start,omitempty"`
@@ -993,9 +993,9 @@ func (*PathwayRerouted) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{17}
 }
 
-func (x *PathwayRerouted) GetEventId() string {
+func (x *PathwayRerouted) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -1037,7 +1037,7 @@ func (x *PathwayRerouted) GetFirstSeenAdjustment() *FirstSeenAdjustmentFacts {
 
 type PathwayClosed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Facts         *CloseFacts            `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1073,9 +1073,9 @@ func (*PathwayClosed) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{18}
 }
 
-func (x *PathwayClosed) GetEventId() string {
+func (x *PathwayClosed) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -1089,10 +1089,10 @@ func (x *PathwayClosed) GetFacts() *CloseFacts {
 
 // A fact was wrong. It is struck, or the replacement stands in its place from here on.
 type ClockCorrected struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	EventId string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	// The event that recorded the wrong fact.
-	WrongEventId string `protobuf:"bytes,2,opt,name=wrong_event_id,json=wrongEventId,proto3" json:"wrong_event_id,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	FactId string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
+	// The fact_id of the event that was wrong.
+	WrongFactId string `protobuf:"bytes,2,opt,name=wrong_fact_id,json=wrongFactId,proto3" json:"wrong_fact_id,omitempty"`
 	// Its name, for example "FirstSeen".
 	WrongEvent string `protobuf:"bytes,3,opt,name=wrong_event,json=wrongEvent,proto3" json:"wrong_event,omitempty"`
 	// Why; free text.
@@ -1134,16 +1134,16 @@ func (*ClockCorrected) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
-func (x *ClockCorrected) GetEventId() string {
+func (x *ClockCorrected) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
 
-func (x *ClockCorrected) GetWrongEventId() string {
+func (x *ClockCorrected) GetWrongFactId() string {
 	if x != nil {
-		return x.WrongEventId
+		return x.WrongFactId
 	}
 	return ""
 }
@@ -2637,76 +2637,76 @@ var File_waymark_referral_v1_events_proto protoreflect.FileDescriptor
 
 const file_waymark_referral_v1_events_proto_rawDesc = "" +
 	"\n" +
-	" waymark/referral/v1/events.proto\x12\x13waymark.referral.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1awaymark/meta/v1/meta.proto\x1a#waymark/referral/v1/directory.proto\x1a!waymark/referral/v1/pathway.proto\x1a\"waymark/referral/v1/referral.proto\"\xa1\x02\n" +
-	"\x0ePathwayStarted\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12;\n" +
+	" waymark/referral/v1/events.proto\x12\x13waymark.referral.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1awaymark/meta/v1/meta.proto\x1a#waymark/referral/v1/directory.proto\x1a!waymark/referral/v1/pathway.proto\x1a\"waymark/referral/v1/referral.proto\"\x9f\x02\n" +
+	"\x0ePathwayStarted\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12;\n" +
 	"\x05facts\x18\x02 \x01(\v2\x1f.waymark.referral.v1.StartFactsB\x04\x88\xce\x18\x03R\x05facts\x12!\n" +
 	"\tperson_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x126\n" +
 	"\x05route\x18\x04 \x01(\x0e2\x1a.waymark.referral.v1.RouteB\x04\x88\xce\x18\x03R\x05route\x12\x1e\n" +
 	"\aruleset\x18\x05 \x01(\tB\x04\x88\xce\x18\x01R\aruleset\x12)\n" +
-	"\rrerouted_from\x18\x06 \x01(\tB\x04\x88\xce\x18\x03R\freroutedFrom:\v\x92\xce\x18\apathway\"\x83\x01\n" +
-	"\x14UpgradedByConsultant\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12=\n" +
-	"\x05facts\x18\x02 \x01(\v2!.waymark.referral.v1.UpgradeFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"z\n" +
-	"\tFirstSeen\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12?\n" +
-	"\x05facts\x18\x02 \x01(\v2#.waymark.referral.v1.FirstSeenFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x94\x01\n" +
-	"\x16FirstAppointmentMissed\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12L\n" +
-	"\x05facts\x18\x02 \x01(\v20.waymark.referral.v1.FirstAppointmentMissedFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x91\x01\n" +
-	"\x16FirstSeenAdjustmentSet\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12I\n" +
-	"\x05facts\x18\x02 \x01(\v2-.waymark.referral.v1.FirstSeenAdjustmentFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x86\x01\n" +
-	"\x15DiagnosisCommunicated\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12?\n" +
-	"\x05facts\x18\x02 \x01(\v2#.waymark.referral.v1.DiagnosisFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x8a\x01\n" +
-	"\x1aCancerRuledOutCommunicated\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12>\n" +
-	"\x05facts\x18\x02 \x01(\v2\".waymark.referral.v1.RuledOutFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x88\x01\n" +
-	"\x17FasterDiagnosisExcluded\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12?\n" +
-	"\x05facts\x18\x02 \x01(\v2#.waymark.referral.v1.ExclusionFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x8a\x01\n" +
-	"\x13DecisionToTreatMade\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12E\n" +
-	"\x05facts\x18\x02 \x01(\v2).waymark.referral.v1.DecisionToTreatFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"s\n" +
-	"\aEcadSet\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12:\n" +
-	"\x05facts\x18\x02 \x01(\v2\x1e.waymark.referral.v1.EcadFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x86\x01\n" +
-	"\x10TreatmentOffered\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12D\n" +
-	"\x05facts\x18\x02 \x01(\v2(.waymark.referral.v1.TreatmentOfferFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x8c\x01\n" +
-	"\x17ReasonableOfferDeclined\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12C\n" +
-	"\x05facts\x18\x02 \x01(\v2'.waymark.referral.v1.OfferDeclinedFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x91\x01\n" +
-	"\x16TreatmentAdjustmentSet\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12I\n" +
-	"\x05facts\x18\x02 \x01(\v2-.waymark.referral.v1.TreatmentAdjustmentFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x8d\x01\n" +
-	"\x1dTransferredToTreatingProvider\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12>\n" +
-	"\x05facts\x18\x02 \x01(\v2\".waymark.referral.v1.TransferFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x81\x01\n" +
-	"\x10TreatmentStarted\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12?\n" +
-	"\x05facts\x18\x02 \x01(\v2#.waymark.referral.v1.TreatmentFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x88\x01\n" +
-	"\x14TreatmentPeriodEnded\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12B\n" +
-	"\x05facts\x18\x02 \x01(\v2&.waymark.referral.v1.TreatmentEndFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x7f\n" +
-	"\x0fFollowUpStarted\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12>\n" +
-	"\x05facts\x18\x02 \x01(\v2\".waymark.referral.v1.FollowUpFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x91\x03\n" +
-	"\x0fPathwayRerouted\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12=\n" +
+	"\rrerouted_from\x18\x06 \x01(\tB\x04\x88\xce\x18\x03R\freroutedFrom:\v\x92\xce\x18\apathway\"\x81\x01\n" +
+	"\x14UpgradedByConsultant\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12=\n" +
+	"\x05facts\x18\x02 \x01(\v2!.waymark.referral.v1.UpgradeFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"x\n" +
+	"\tFirstSeen\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12?\n" +
+	"\x05facts\x18\x02 \x01(\v2#.waymark.referral.v1.FirstSeenFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x92\x01\n" +
+	"\x16FirstAppointmentMissed\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12L\n" +
+	"\x05facts\x18\x02 \x01(\v20.waymark.referral.v1.FirstAppointmentMissedFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x8f\x01\n" +
+	"\x16FirstSeenAdjustmentSet\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12I\n" +
+	"\x05facts\x18\x02 \x01(\v2-.waymark.referral.v1.FirstSeenAdjustmentFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x84\x01\n" +
+	"\x15DiagnosisCommunicated\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12?\n" +
+	"\x05facts\x18\x02 \x01(\v2#.waymark.referral.v1.DiagnosisFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x88\x01\n" +
+	"\x1aCancerRuledOutCommunicated\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12>\n" +
+	"\x05facts\x18\x02 \x01(\v2\".waymark.referral.v1.RuledOutFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x86\x01\n" +
+	"\x17FasterDiagnosisExcluded\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12?\n" +
+	"\x05facts\x18\x02 \x01(\v2#.waymark.referral.v1.ExclusionFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x88\x01\n" +
+	"\x13DecisionToTreatMade\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12E\n" +
+	"\x05facts\x18\x02 \x01(\v2).waymark.referral.v1.DecisionToTreatFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"q\n" +
+	"\aEcadSet\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12:\n" +
+	"\x05facts\x18\x02 \x01(\v2\x1e.waymark.referral.v1.EcadFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x84\x01\n" +
+	"\x10TreatmentOffered\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12D\n" +
+	"\x05facts\x18\x02 \x01(\v2(.waymark.referral.v1.TreatmentOfferFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x8a\x01\n" +
+	"\x17ReasonableOfferDeclined\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12C\n" +
+	"\x05facts\x18\x02 \x01(\v2'.waymark.referral.v1.OfferDeclinedFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x8f\x01\n" +
+	"\x16TreatmentAdjustmentSet\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12I\n" +
+	"\x05facts\x18\x02 \x01(\v2-.waymark.referral.v1.TreatmentAdjustmentFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x8b\x01\n" +
+	"\x1dTransferredToTreatingProvider\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12>\n" +
+	"\x05facts\x18\x02 \x01(\v2\".waymark.referral.v1.TransferFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x7f\n" +
+	"\x10TreatmentStarted\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12?\n" +
+	"\x05facts\x18\x02 \x01(\v2#.waymark.referral.v1.TreatmentFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x86\x01\n" +
+	"\x14TreatmentPeriodEnded\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12B\n" +
+	"\x05facts\x18\x02 \x01(\v2&.waymark.referral.v1.TreatmentEndFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"}\n" +
+	"\x0fFollowUpStarted\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12>\n" +
+	"\x05facts\x18\x02 \x01(\v2\".waymark.referral.v1.FollowUpFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\x8f\x03\n" +
+	"\x0fPathwayRerouted\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12=\n" +
 	"\x05facts\x18\x02 \x01(\v2!.waymark.referral.v1.RerouteFactsB\x04\x88\xce\x18\x03R\x05facts\x12!\n" +
 	"\tperson_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x12;\n" +
 	"\x05start\x18\x04 \x01(\v2\x1f.waymark.referral.v1.StartFactsB\x04\x88\xce\x18\x03R\x05start\x12H\n" +
 	"\n" +
 	"first_seen\x18\x05 \x01(\v2#.waymark.referral.v1.FirstSeenFactsB\x04\x88\xce\x18\x03R\tfirstSeen\x12g\n" +
-	"\x15first_seen_adjustment\x18\x06 \x01(\v2-.waymark.referral.v1.FirstSeenAdjustmentFactsB\x04\x88\xce\x18\x03R\x13firstSeenAdjustment:\v\x92\xce\x18\apathway\"z\n" +
-	"\rPathwayClosed\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12;\n" +
-	"\x05facts\x18\x02 \x01(\v2\x1f.waymark.referral.v1.CloseFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\xb1\x02\n" +
-	"\x0eClockCorrected\x12\x1f\n" +
-	"\bevent_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\aeventId\x12*\n" +
-	"\x0ewrong_event_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\fwrongEventId\x12%\n" +
+	"\x15first_seen_adjustment\x18\x06 \x01(\v2-.waymark.referral.v1.FirstSeenAdjustmentFactsB\x04\x88\xce\x18\x03R\x13firstSeenAdjustment:\v\x92\xce\x18\apathway\"x\n" +
+	"\rPathwayClosed\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12;\n" +
+	"\x05facts\x18\x02 \x01(\v2\x1f.waymark.referral.v1.CloseFactsB\x04\x88\xce\x18\x03R\x05facts:\v\x92\xce\x18\apathway\"\xad\x02\n" +
+	"\x0eClockCorrected\x12\x1d\n" +
+	"\afact_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06factId\x12(\n" +
+	"\rwrong_fact_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\vwrongFactId\x12%\n" +
 	"\vwrong_event\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\n" +
 	"wrongEvent\x12\x1c\n" +
 	"\x06reason\x18\x04 \x01(\tB\x04\x88\xce\x18\x05R\x06reason\x12H\n" +

@@ -7,8 +7,8 @@
 // The cancer pathway and the facts from which its waiting-time clocks are read.
 //
 // A fact is recorded once and never edited. A wrong one is struck, or replaced in
-// its place, by CorrectClock, which names it by the id of the event that recorded
-// it. Every "...Facts" message is written once here and used by the command that
+// its place, by CorrectClock, which names it by the fact id in the event that
+// recorded it. Every "...Facts" message is written once here and used by the command that
 // records it, by its event, by the pathway and by the correction.
 //
 // Dates are civil dates of England (Europe/London), YYYY-MM-DD. Codes are those
@@ -1350,9 +1350,9 @@ func (x *TreatmentOfferFacts) GetOrganisation() string {
 
 type OfferDeclinedFacts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The event that recorded the offer.
-	OfferEventId string `protobuf:"bytes,1,opt,name=offer_event_id,json=offerEventId,proto3" json:"offer_event_id,omitempty"`
-	On           string `protobuf:"bytes,2,opt,name=on,proto3" json:"on,omitempty"`
+	// The fact id of the TreatmentOffered.
+	OfferFactId string `protobuf:"bytes,1,opt,name=offer_fact_id,json=offerFactId,proto3" json:"offer_fact_id,omitempty"`
+	On          string `protobuf:"bytes,2,opt,name=on,proto3" json:"on,omitempty"`
 	// Day from which the patient is available again; it may lie ahead.
 	AvailableFrom string `protobuf:"bytes,3,opt,name=available_from,json=availableFrom,proto3" json:"available_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1389,9 +1389,9 @@ func (*OfferDeclinedFacts) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_pathway_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *OfferDeclinedFacts) GetOfferEventId() string {
+func (x *OfferDeclinedFacts) GetOfferFactId() string {
 	if x != nil {
-		return x.OfferEventId
+		return x.OfferFactId
 	}
 	return ""
 }
@@ -2265,7 +2265,7 @@ type Pathway struct {
 	// The pathway this one was rerouted from, and those it was rerouted to.
 	ReroutedFrom string    `protobuf:"bytes,18,opt,name=rerouted_from,json=reroutedFrom,proto3" json:"rerouted_from,omitempty"`
 	ReroutedTo   []*Onward `protobuf:"bytes,19,rep,name=rerouted_to,json=reroutedTo,proto3" json:"rerouted_to,omitempty"`
-	// Every fact that stands, oldest first, by the event that recorded it: what CorrectClock can name.
+	// Every fact that stands, oldest first, with the fact ids that CorrectClock can name.
 	Facts         []*Fact `protobuf:"bytes,20,rep,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2536,7 +2536,7 @@ func (x *Treatment) GetFollowUp() *FollowUpFacts {
 
 type TreatmentOffer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	EventId       string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	FactId        string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	Offer         *TreatmentOfferFacts   `protobuf:"bytes,2,opt,name=offer,proto3" json:"offer,omitempty"`
 	Declined      *OfferDeclinedFacts    `protobuf:"bytes,3,opt,name=declined,proto3" json:"declined,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2573,9 +2573,9 @@ func (*TreatmentOffer) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_pathway_proto_rawDescGZIP(), []int{25}
 }
 
-func (x *TreatmentOffer) GetEventId() string {
+func (x *TreatmentOffer) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -2665,10 +2665,10 @@ func (x *Clock) GetEndOn() string {
 	return ""
 }
 
-// Fact says which event recorded what.
+// Fact is one fact that stands, by name and date.
 type Fact struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	EventId string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	FactId string                 `protobuf:"bytes,1,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
 	// Name of the event, for example "FirstSeen".
 	Event string `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
 	// Its date; empty for an adjustment.
@@ -2707,9 +2707,9 @@ func (*Fact) Descriptor() ([]byte, []int) {
 	return file_waymark_referral_v1_pathway_proto_rawDescGZIP(), []int{27}
 }
 
-func (x *Fact) GetEventId() string {
+func (x *Fact) GetFactId() string {
 	if x != nil {
-		return x.EventId
+		return x.FactId
 	}
 	return ""
 }
@@ -3881,8 +3881,8 @@ type CorrectClockRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Command   *v1.Command            `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
 	PathwayId string                 `protobuf:"bytes,2,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
-	// The event that recorded the wrong fact; see Pathway.facts.
-	WrongEventId string `protobuf:"bytes,3,opt,name=wrong_event_id,json=wrongEventId,proto3" json:"wrong_event_id,omitempty"`
+	// The fact id of the event that was wrong; see Pathway.facts.
+	WrongFactId string `protobuf:"bytes,3,opt,name=wrong_fact_id,json=wrongFactId,proto3" json:"wrong_fact_id,omitempty"`
 	// Why it was wrong. No patient data.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The right fact; absent when there is none.
@@ -3935,9 +3935,9 @@ func (x *CorrectClockRequest) GetPathwayId() string {
 	return ""
 }
 
-func (x *CorrectClockRequest) GetWrongEventId() string {
+func (x *CorrectClockRequest) GetWrongFactId() string {
 	if x != nil {
-		return x.WrongEventId
+		return x.WrongFactId
 	}
 	return ""
 }
@@ -4184,9 +4184,9 @@ const file_waymark_referral_v1_pathway_proto_rawDesc = "" +
 	"\voffered_for\x18\x02 \x01(\tB\r\xbaH\x06r\x04\xd0\xce\x18\x01\x88\xce\x18\x03R\n" +
 	"offeredFor\x12O\n" +
 	"\asetting\x18\x03 \x01(\x0e2%.waymark.referral.v1.TreatmentSettingB\x0e\xbaH\a\x82\x01\x04\x10\x01 \x00\x88\xce\x18\x03R\asetting\x121\n" +
-	"\forganisation\x18\x04 \x01(\tB\r\xbaH\x06r\x04\xd8\xce\x18\x01\x88\xce\x18\x01R\forganisation\"\xa0\x01\n" +
-	"\x12OfferDeclinedFacts\x122\n" +
-	"\x0eoffer_event_id\x18\x01 \x01(\tB\f\xbaH\x05r\x03\xb0\x01\x01\x88\xce\x18\x03R\fofferEventId\x12\x1d\n" +
+	"\forganisation\x18\x04 \x01(\tB\r\xbaH\x06r\x04\xd8\xce\x18\x01\x88\xce\x18\x01R\forganisation\"\x9e\x01\n" +
+	"\x12OfferDeclinedFacts\x120\n" +
+	"\roffer_fact_id\x18\x01 \x01(\tB\f\xbaH\x05r\x03\xb0\x01\x01\x88\xce\x18\x03R\vofferFactId\x12\x1d\n" +
 	"\x02on\x18\x02 \x01(\tB\r\xbaH\x06r\x04\xd0\xce\x18\x01\x88\xce\x18\x03R\x02on\x127\n" +
 	"\x0eavailable_from\x18\x03 \x01(\tB\x10\xbaH\t\xd8\x01\x01r\x04\xd0\xce\x18\x01\x88\xce\x18\x03R\ravailableFrom\"\xb6\x01\n" +
 	"\x18TreatmentAdjustmentFacts\x12 \n" +
@@ -4284,18 +4284,18 @@ const file_waymark_referral_v1_pathway_proto_rawDesc = "" +
 	"adjustment\x12=\n" +
 	"\astarted\x18\x05 \x01(\v2#.waymark.referral.v1.TreatmentFactsR\astarted\x12<\n" +
 	"\x05ended\x18\x06 \x01(\v2&.waymark.referral.v1.TreatmentEndFactsR\x05ended\x12?\n" +
-	"\tfollow_up\x18\a \x01(\v2\".waymark.referral.v1.FollowUpFactsR\bfollowUp\"\xb0\x01\n" +
-	"\x0eTreatmentOffer\x12\x19\n" +
-	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12>\n" +
+	"\tfollow_up\x18\a \x01(\v2\".waymark.referral.v1.FollowUpFactsR\bfollowUp\"\xae\x01\n" +
+	"\x0eTreatmentOffer\x12\x17\n" +
+	"\afact_id\x18\x01 \x01(\tR\x06factId\x12>\n" +
 	"\x05offer\x18\x02 \x01(\v2(.waymark.referral.v1.TreatmentOfferFactsR\x05offer\x12C\n" +
 	"\bdeclined\x18\x03 \x01(\v2'.waymark.referral.v1.OfferDeclinedFactsR\bdeclined\"\xa7\x01\n" +
 	"\x05Clock\x122\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1e.waymark.referral.v1.ClockKindR\x04kind\x128\n" +
 	"\x06status\x18\x02 \x01(\x0e2 .waymark.referral.v1.ClockStatusR\x06status\x12\x19\n" +
 	"\bstart_on\x18\x03 \x01(\tR\astartOn\x12\x15\n" +
-	"\x06end_on\x18\x04 \x01(\tR\x05endOn\"G\n" +
-	"\x04Fact\x12\x19\n" +
-	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12\x14\n" +
+	"\x06end_on\x18\x04 \x01(\tR\x05endOn\"E\n" +
+	"\x04Fact\x12\x17\n" +
+	"\afact_id\x18\x01 \x01(\tR\x06factId\x12\x14\n" +
 	"\x05event\x18\x02 \x01(\tR\x05event\x12\x0e\n" +
 	"\x02on\x18\x03 \x01(\tR\x02on\"\xe3\x01\n" +
 	"\x13StartPathwayRequest\x12:\n" +
@@ -4393,12 +4393,12 @@ const file_waymark_referral_v1_pathway_proto_rawDesc = "" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
 	"\n" +
 	"pathway_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12=\n" +
-	"\x05facts\x18\x03 \x01(\v2\x1f.waymark.referral.v1.CloseFactsB\x06\xbaH\x03\xc8\x01\x01R\x05facts\"\x92\x02\n" +
+	"\x05facts\x18\x03 \x01(\v2\x1f.waymark.referral.v1.CloseFactsB\x06\xbaH\x03\xc8\x01\x01R\x05facts\"\x90\x02\n" +
 	"\x13CorrectClockRequest\x12:\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
 	"\n" +
-	"pathway_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12.\n" +
-	"\x0ewrong_event_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\fwrongEventId\x12\"\n" +
+	"pathway_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12,\n" +
+	"\rwrong_fact_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\vwrongFactId\x12\"\n" +
 	"\x06reason\x18\x04 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x06reason\x12B\n" +
 	"\vreplacement\x18\x05 \x01(\v2 .waymark.referral.v1.ReplacementR\vreplacement\"z\n" +

@@ -7,8 +7,8 @@
 // The cancer pathway and the facts from which its waiting-time clocks are read.
 //
 // A fact is recorded once and never edited. A wrong one is struck, or replaced in
-// its place, by CorrectClock, which names it by the id of the event that recorded
-// it. Every "...Facts" message is written once here and used by the command that
+// its place, by CorrectClock, which names it by the fact id in the event that
+// recorded it. Every "...Facts" message is written once here and used by the command that
 // records it, by its event, by the pathway and by the correction.
 //
 // Dates are civil dates of England (Europe/London), YYYY-MM-DD. Codes are those
