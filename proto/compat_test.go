@@ -23,6 +23,7 @@ import (
 	_ "waymark/proto/waymark/carelead/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
 	_ "waymark/proto/waymark/plan/v1"
+	_ "waymark/proto/waymark/referral/v1"
 )
 
 var update = flag.Bool("update", false, "add new lines to testdata/golden; it never removes or changes one")

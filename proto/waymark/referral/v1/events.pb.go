@@ -1244,11 +1244,12 @@ type ReferralSent struct {
 	// Due time: without an answer by then the sender must act.
 	RespondBy *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=respond_by,json=respondBy,proto3" json:"respond_by,omitempty"`
 	// Where it went; empty by hand.
-	Endpoint        string `protobuf:"bytes,4,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	NhsNumberStatus string `protobuf:"bytes,5,opt,name=nhs_number_status,json=nhsNumberStatus,proto3" json:"nhs_number_status,omitempty"`
-	Owner           *Owner `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	Endpoint string `protobuf:"bytes,4,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// Verification status of the number that the sender held (01, 02).
+	TraceStatus   string `protobuf:"bytes,5,opt,name=trace_status,json=traceStatus,proto3" json:"trace_status,omitempty"`
+	Owner         *Owner `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReferralSent) Reset() {
@@ -1309,9 +1310,9 @@ func (x *ReferralSent) GetEndpoint() string {
 	return ""
 }
 
-func (x *ReferralSent) GetNhsNumberStatus() string {
+func (x *ReferralSent) GetTraceStatus() string {
 	if x != nil {
-		return x.NhsNumberStatus
+		return x.TraceStatus
 	}
 	return ""
 }
@@ -2716,15 +2717,15 @@ const file_waymark_referral_v1_events_proto_rawDesc = "" +
 	"\vreferral_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\n" +
 	"referralId\x12\x1f\n" +
 	"\bhuman_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\ahumanId\x12D\n" +
-	"\acontent\x18\x03 \x01(\v2$.waymark.referral.v1.ReferralContentB\x04\x88\xce\x18\x03R\acontent:\f\x92\xce\x18\breferral\"\xcb\x02\n" +
+	"\acontent\x18\x03 \x01(\v2$.waymark.referral.v1.ReferralContentB\x04\x88\xce\x18\x03R\acontent:\f\x92\xce\x18\breferral\"\xc2\x02\n" +
 	"\fReferralSent\x12%\n" +
 	"\vreferral_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\n" +
 	"referralId\x129\n" +
 	"\asent_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x03R\x06sentAt\x12?\n" +
 	"\n" +
 	"respond_by\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x03R\trespondBy\x12 \n" +
-	"\bendpoint\x18\x04 \x01(\tB\x04\x88\xce\x18\x02R\bendpoint\x120\n" +
-	"\x11nhs_number_status\x18\x05 \x01(\tB\x04\x88\xce\x18\x03R\x0fnhsNumberStatus\x126\n" +
+	"\bendpoint\x18\x04 \x01(\tB\x04\x88\xce\x18\x02R\bendpoint\x12'\n" +
+	"\ftrace_status\x18\x05 \x01(\tB\x04\x88\xce\x18\x03R\vtraceStatus\x126\n" +
 	"\x05owner\x18\x06 \x01(\v2\x1a.waymark.referral.v1.OwnerB\x04\x88\xce\x18\x02R\x05owner:\f\x92\xce\x18\breferral\"\xb4\x01\n" +
 	"\x10ReferralReceived\x12%\n" +
 	"\vreferral_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\n" +
