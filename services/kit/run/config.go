@@ -157,8 +157,8 @@ func (c Config) check() error {
 	if c.LogFormat != "json" && c.LogFormat != "text" {
 		refuse("--log-format is json or text")
 	}
-	if c.InFlight < 1 || c.DeadlineCap < 100*time.Millisecond || c.HealthEvery <= 0 || c.Drain < 0 {
-		refuse("--in-flight must be 1 or more, --deadline-cap %s or more, --health-every more than 0, --drain not negative", 100*time.Millisecond)
+	if c.InFlight < 1 || c.DeadlineCap < minRemaining || c.HealthEvery <= 0 || c.Drain < 0 {
+		refuse("--in-flight must be 1 or more, --deadline-cap %s or more, --health-every more than 0, --drain not negative", minRemaining)
 	}
 	return errors.Join(errs...)
 }

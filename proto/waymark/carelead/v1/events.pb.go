@@ -2136,6 +2136,68 @@ func (x *LeadRequestedByPatient) GetOn() string {
 	return ""
 }
 
+// TreatingProviderChanged: another treating team accepted the patient. It
+// stands in one append with the acceptance; its date feeds the 38/24-day split.
+type TreatingProviderChanged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          *Party                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            *Party                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	On            string                 `protobuf:"bytes,3,opt,name=on,proto3" json:"on,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TreatingProviderChanged) Reset() {
+	*x = TreatingProviderChanged{}
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TreatingProviderChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TreatingProviderChanged) ProtoMessage() {}
+
+func (x *TreatingProviderChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TreatingProviderChanged.ProtoReflect.Descriptor instead.
+func (*TreatingProviderChanged) Descriptor() ([]byte, []int) {
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *TreatingProviderChanged) GetFrom() *Party {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *TreatingProviderChanged) GetTo() *Party {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *TreatingProviderChanged) GetOn() string {
+	if x != nil {
+		return x.On
+	}
+	return ""
+}
+
 // NeighbourhoodChangeDetected: the patient's practice or area changed; the
 // holder keeps the pathway until a lead of the new neighbourhood accepts.
 type NeighbourhoodChangeDetected struct {
@@ -2149,7 +2211,7 @@ type NeighbourhoodChangeDetected struct {
 
 func (x *NeighbourhoodChangeDetected) Reset() {
 	*x = NeighbourhoodChangeDetected{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[28]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2161,7 +2223,7 @@ func (x *NeighbourhoodChangeDetected) String() string {
 func (*NeighbourhoodChangeDetected) ProtoMessage() {}
 
 func (x *NeighbourhoodChangeDetected) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[28]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +2236,7 @@ func (x *NeighbourhoodChangeDetected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighbourhoodChangeDetected.ProtoReflect.Descriptor instead.
 func (*NeighbourhoodChangeDetected) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{28}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NeighbourhoodChangeDetected) GetFromNeighbourhoodId() string {
@@ -2200,7 +2262,7 @@ type PatientNoticesStopped struct {
 
 func (x *PatientNoticesStopped) Reset() {
 	*x = PatientNoticesStopped{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[29]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2274,7 @@ func (x *PatientNoticesStopped) String() string {
 func (*PatientNoticesStopped) ProtoMessage() {}
 
 func (x *PatientNoticesStopped) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[29]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2287,7 @@ func (x *PatientNoticesStopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatientNoticesStopped.ProtoReflect.Descriptor instead.
 func (*PatientNoticesStopped) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{29}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PatientNoticesStopped) GetReason() NoticeSuppression {
@@ -2244,7 +2306,7 @@ type PatientNoticesResumed struct {
 
 func (x *PatientNoticesResumed) Reset() {
 	*x = PatientNoticesResumed{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[30]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2318,7 @@ func (x *PatientNoticesResumed) String() string {
 func (*PatientNoticesResumed) ProtoMessage() {}
 
 func (x *PatientNoticesResumed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[30]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2331,7 @@ func (x *PatientNoticesResumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatientNoticesResumed.ProtoReflect.Descriptor instead.
 func (*PatientNoticesResumed) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{30}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PatientNoticesResumed) GetReason() NoticeSuppression {
@@ -2292,7 +2354,7 @@ type LedgerClosed struct {
 
 func (x *LedgerClosed) Reset() {
 	*x = LedgerClosed{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[31]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2304,7 +2366,7 @@ func (x *LedgerClosed) String() string {
 func (*LedgerClosed) ProtoMessage() {}
 
 func (x *LedgerClosed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[31]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2317,7 +2379,7 @@ func (x *LedgerClosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerClosed.ProtoReflect.Descriptor instead.
 func (*LedgerClosed) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{31}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LedgerClosed) GetReason() CloseReason {
@@ -2352,7 +2414,7 @@ type LedgerReopened struct {
 
 func (x *LedgerReopened) Reset() {
 	*x = LedgerReopened{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[32]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2364,7 +2426,7 @@ func (x *LedgerReopened) String() string {
 func (*LedgerReopened) ProtoMessage() {}
 
 func (x *LedgerReopened) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[32]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2377,7 +2439,7 @@ func (x *LedgerReopened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerReopened.ProtoReflect.Descriptor instead.
 func (*LedgerReopened) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{32}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LedgerReopened) GetHolder() *Party {
@@ -2406,7 +2468,7 @@ type LedgerMerged struct {
 
 func (x *LedgerMerged) Reset() {
 	*x = LedgerMerged{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[33]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2418,7 +2480,7 @@ func (x *LedgerMerged) String() string {
 func (*LedgerMerged) ProtoMessage() {}
 
 func (x *LedgerMerged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[33]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2431,7 +2493,7 @@ func (x *LedgerMerged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerMerged.ProtoReflect.Descriptor instead.
 func (*LedgerMerged) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{33}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LedgerMerged) GetMergedPathwayId() string {
@@ -2461,7 +2523,7 @@ type ReviewTaskRaised struct {
 
 func (x *ReviewTaskRaised) Reset() {
 	*x = ReviewTaskRaised{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[34]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2535,7 @@ func (x *ReviewTaskRaised) String() string {
 func (*ReviewTaskRaised) ProtoMessage() {}
 
 func (x *ReviewTaskRaised) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[34]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2548,7 @@ func (x *ReviewTaskRaised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewTaskRaised.ProtoReflect.Descriptor instead.
 func (*ReviewTaskRaised) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{34}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReviewTaskRaised) GetTaskId() string {
@@ -2519,7 +2581,7 @@ type ReviewTaskDone struct {
 
 func (x *ReviewTaskDone) Reset() {
 	*x = ReviewTaskDone{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[35]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2531,7 +2593,7 @@ func (x *ReviewTaskDone) String() string {
 func (*ReviewTaskDone) ProtoMessage() {}
 
 func (x *ReviewTaskDone) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[35]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2544,7 +2606,7 @@ func (x *ReviewTaskDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewTaskDone.ProtoReflect.Descriptor instead.
 func (*ReviewTaskDone) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{35}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReviewTaskDone) GetTaskId() string {
@@ -2569,7 +2631,7 @@ type LeadRegistered struct {
 
 func (x *LeadRegistered) Reset() {
 	*x = LeadRegistered{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[36]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +2643,7 @@ func (x *LeadRegistered) String() string {
 func (*LeadRegistered) ProtoMessage() {}
 
 func (x *LeadRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[36]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +2656,7 @@ func (x *LeadRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeadRegistered.ProtoReflect.Descriptor instead.
 func (*LeadRegistered) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{36}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LeadRegistered) GetParty() *Party {
@@ -2641,7 +2703,7 @@ type LeadActivated struct {
 
 func (x *LeadActivated) Reset() {
 	*x = LeadActivated{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[37]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2653,7 +2715,7 @@ func (x *LeadActivated) String() string {
 func (*LeadActivated) ProtoMessage() {}
 
 func (x *LeadActivated) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[37]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2666,7 +2728,7 @@ func (x *LeadActivated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeadActivated.ProtoReflect.Descriptor instead.
 func (*LeadActivated) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{37}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LeadActivated) GetOn() string {
@@ -2686,7 +2748,7 @@ type CapacityChanged struct {
 
 func (x *CapacityChanged) Reset() {
 	*x = CapacityChanged{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[38]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2698,7 +2760,7 @@ func (x *CapacityChanged) String() string {
 func (*CapacityChanged) ProtoMessage() {}
 
 func (x *CapacityChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[38]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2711,7 +2773,7 @@ func (x *CapacityChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CapacityChanged.ProtoReflect.Descriptor instead.
 func (*CapacityChanged) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{38}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CapacityChanged) GetCapacity() int32 {
@@ -2732,7 +2794,7 @@ type CaseloadPlaceTaken struct {
 
 func (x *CaseloadPlaceTaken) Reset() {
 	*x = CaseloadPlaceTaken{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[39]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2744,7 +2806,7 @@ func (x *CaseloadPlaceTaken) String() string {
 func (*CaseloadPlaceTaken) ProtoMessage() {}
 
 func (x *CaseloadPlaceTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[39]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2757,7 +2819,7 @@ func (x *CaseloadPlaceTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaseloadPlaceTaken.ProtoReflect.Descriptor instead.
 func (*CaseloadPlaceTaken) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{39}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CaseloadPlaceTaken) GetPathwayId() string {
@@ -2776,7 +2838,7 @@ type CaseloadPlaceFreed struct {
 
 func (x *CaseloadPlaceFreed) Reset() {
 	*x = CaseloadPlaceFreed{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[40]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2788,7 +2850,7 @@ func (x *CaseloadPlaceFreed) String() string {
 func (*CaseloadPlaceFreed) ProtoMessage() {}
 
 func (x *CaseloadPlaceFreed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[40]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2801,7 +2863,7 @@ func (x *CaseloadPlaceFreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaseloadPlaceFreed.ProtoReflect.Descriptor instead.
 func (*CaseloadPlaceFreed) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{40}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CaseloadPlaceFreed) GetPathwayId() string {
@@ -2824,7 +2886,7 @@ type LeaveBooked struct {
 
 func (x *LeaveBooked) Reset() {
 	*x = LeaveBooked{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[41]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +2898,7 @@ func (x *LeaveBooked) String() string {
 func (*LeaveBooked) ProtoMessage() {}
 
 func (x *LeaveBooked) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[41]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +2911,7 @@ func (x *LeaveBooked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveBooked.ProtoReflect.Descriptor instead.
 func (*LeaveBooked) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{41}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LeaveBooked) GetLeaveId() string {
@@ -2889,7 +2951,7 @@ type LeaveCancelled struct {
 
 func (x *LeaveCancelled) Reset() {
 	*x = LeaveCancelled{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[42]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2901,7 +2963,7 @@ func (x *LeaveCancelled) String() string {
 func (*LeaveCancelled) ProtoMessage() {}
 
 func (x *LeaveCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[42]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2914,7 +2976,7 @@ func (x *LeaveCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveCancelled.ProtoReflect.Descriptor instead.
 func (*LeaveCancelled) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{42}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LeaveCancelled) GetLeaveId() string {
@@ -2933,7 +2995,7 @@ type LeaveStarted struct {
 
 func (x *LeaveStarted) Reset() {
 	*x = LeaveStarted{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[43]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2945,7 +3007,7 @@ func (x *LeaveStarted) String() string {
 func (*LeaveStarted) ProtoMessage() {}
 
 func (x *LeaveStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[43]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2958,7 +3020,7 @@ func (x *LeaveStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveStarted.ProtoReflect.Descriptor instead.
 func (*LeaveStarted) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{43}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LeaveStarted) GetLeaveId() string {
@@ -2977,7 +3039,7 @@ type LeaveEnded struct {
 
 func (x *LeaveEnded) Reset() {
 	*x = LeaveEnded{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[44]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2989,7 +3051,7 @@ func (x *LeaveEnded) String() string {
 func (*LeaveEnded) ProtoMessage() {}
 
 func (x *LeaveEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[44]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3002,7 +3064,7 @@ func (x *LeaveEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveEnded.ProtoReflect.Descriptor instead.
 func (*LeaveEnded) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{44}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LeaveEnded) GetLeaveId() string {
@@ -3022,7 +3084,7 @@ type LeadDeactivated struct {
 
 func (x *LeadDeactivated) Reset() {
 	*x = LeadDeactivated{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[45]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3034,7 +3096,7 @@ func (x *LeadDeactivated) String() string {
 func (*LeadDeactivated) ProtoMessage() {}
 
 func (x *LeadDeactivated) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[45]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3047,7 +3109,7 @@ func (x *LeadDeactivated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeadDeactivated.ProtoReflect.Descriptor instead.
 func (*LeadDeactivated) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{45}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LeadDeactivated) GetCause() string {
@@ -3074,7 +3136,7 @@ type NeighbourhoodDefined struct {
 
 func (x *NeighbourhoodDefined) Reset() {
 	*x = NeighbourhoodDefined{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[46]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3086,7 +3148,7 @@ func (x *NeighbourhoodDefined) String() string {
 func (*NeighbourhoodDefined) ProtoMessage() {}
 
 func (x *NeighbourhoodDefined) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[46]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3099,7 +3161,7 @@ func (x *NeighbourhoodDefined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighbourhoodDefined.ProtoReflect.Descriptor instead.
 func (*NeighbourhoodDefined) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{46}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *NeighbourhoodDefined) GetName() string {
@@ -3153,7 +3215,7 @@ type PracticesServedChanged struct {
 
 func (x *PracticesServedChanged) Reset() {
 	*x = PracticesServedChanged{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[47]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3165,7 +3227,7 @@ func (x *PracticesServedChanged) String() string {
 func (*PracticesServedChanged) ProtoMessage() {}
 
 func (x *PracticesServedChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[47]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3178,7 +3240,7 @@ func (x *PracticesServedChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PracticesServedChanged.ProtoReflect.Descriptor instead.
 func (*PracticesServedChanged) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{47}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PracticesServedChanged) GetPractices() []string {
@@ -3202,7 +3264,7 @@ type FallbackPoolAccepted struct {
 
 func (x *FallbackPoolAccepted) Reset() {
 	*x = FallbackPoolAccepted{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[48]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3214,7 +3276,7 @@ func (x *FallbackPoolAccepted) String() string {
 func (*FallbackPoolAccepted) ProtoMessage() {}
 
 func (x *FallbackPoolAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[48]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3227,7 +3289,7 @@ func (x *FallbackPoolAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FallbackPoolAccepted.ProtoReflect.Descriptor instead.
 func (*FallbackPoolAccepted) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{48}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *FallbackPoolAccepted) GetPool() *Party {
@@ -3267,7 +3329,7 @@ type FallbackPoolLapsed struct {
 
 func (x *FallbackPoolLapsed) Reset() {
 	*x = FallbackPoolLapsed{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[49]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3279,7 +3341,7 @@ func (x *FallbackPoolLapsed) String() string {
 func (*FallbackPoolLapsed) ProtoMessage() {}
 
 func (x *FallbackPoolLapsed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[49]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3292,7 +3354,7 @@ func (x *FallbackPoolLapsed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FallbackPoolLapsed.ProtoReflect.Descriptor instead.
 func (*FallbackPoolLapsed) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{49}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *FallbackPoolLapsed) GetAt() *timestamppb.Timestamp {
@@ -3311,7 +3373,7 @@ type ManagerChanged struct {
 
 func (x *ManagerChanged) Reset() {
 	*x = ManagerChanged{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[50]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3323,7 +3385,7 @@ func (x *ManagerChanged) String() string {
 func (*ManagerChanged) ProtoMessage() {}
 
 func (x *ManagerChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[50]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3336,7 +3398,7 @@ func (x *ManagerChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManagerChanged.ProtoReflect.Descriptor instead.
 func (*ManagerChanged) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{50}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ManagerChanged) GetManager() *Party {
@@ -3483,7 +3545,11 @@ const file_waymark_carelead_v1_events_proto_rawDesc = "" +
 	"\fask_again_on\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\n" +
 	"askAgainOn:\f\x92\xce\x18\bcarelead\"<\n" +
 	"\x16LeadRequestedByPatient\x12\x14\n" +
-	"\x02on\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x02on:\f\x92\xce\x18\bcarelead\"\x9b\x01\n" +
+	"\x02on\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x02on:\f\x92\xce\x18\bcarelead\"\xa5\x01\n" +
+	"\x17TreatingProviderChanged\x124\n" +
+	"\x04from\x18\x01 \x01(\v2\x1a.waymark.carelead.v1.PartyB\x04\x88\xce\x18\x02R\x04from\x120\n" +
+	"\x02to\x18\x02 \x01(\v2\x1a.waymark.carelead.v1.PartyB\x04\x88\xce\x18\x02R\x02to\x12\x14\n" +
+	"\x02on\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x02on:\f\x92\xce\x18\bcarelead\"\x9b\x01\n" +
 	"\x1bNeighbourhoodChangeDetected\x128\n" +
 	"\x15from_neighbourhood_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x13fromNeighbourhoodId\x124\n" +
 	"\x13to_neighbourhood_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x11toNeighbourhoodId:\f\x92\xce\x18\bcarelead\"k\n" +
@@ -3619,7 +3685,7 @@ func file_waymark_carelead_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_carelead_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_waymark_carelead_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_waymark_carelead_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_waymark_carelead_v1_events_proto_goTypes = []any{
 	(PartyKind)(0),                      // 0: waymark.carelead.v1.PartyKind
 	(TransferCause)(0),                  // 1: waymark.carelead.v1.TransferCause
@@ -3656,30 +3722,31 @@ var file_waymark_carelead_v1_events_proto_goTypes = []any{
 	(*CoverMissing)(nil),                // 32: waymark.carelead.v1.CoverMissing
 	(*LeadDeclinedByPatient)(nil),       // 33: waymark.carelead.v1.LeadDeclinedByPatient
 	(*LeadRequestedByPatient)(nil),      // 34: waymark.carelead.v1.LeadRequestedByPatient
-	(*NeighbourhoodChangeDetected)(nil), // 35: waymark.carelead.v1.NeighbourhoodChangeDetected
-	(*PatientNoticesStopped)(nil),       // 36: waymark.carelead.v1.PatientNoticesStopped
-	(*PatientNoticesResumed)(nil),       // 37: waymark.carelead.v1.PatientNoticesResumed
-	(*LedgerClosed)(nil),                // 38: waymark.carelead.v1.LedgerClosed
-	(*LedgerReopened)(nil),              // 39: waymark.carelead.v1.LedgerReopened
-	(*LedgerMerged)(nil),                // 40: waymark.carelead.v1.LedgerMerged
-	(*ReviewTaskRaised)(nil),            // 41: waymark.carelead.v1.ReviewTaskRaised
-	(*ReviewTaskDone)(nil),              // 42: waymark.carelead.v1.ReviewTaskDone
-	(*LeadRegistered)(nil),              // 43: waymark.carelead.v1.LeadRegistered
-	(*LeadActivated)(nil),               // 44: waymark.carelead.v1.LeadActivated
-	(*CapacityChanged)(nil),             // 45: waymark.carelead.v1.CapacityChanged
-	(*CaseloadPlaceTaken)(nil),          // 46: waymark.carelead.v1.CaseloadPlaceTaken
-	(*CaseloadPlaceFreed)(nil),          // 47: waymark.carelead.v1.CaseloadPlaceFreed
-	(*LeaveBooked)(nil),                 // 48: waymark.carelead.v1.LeaveBooked
-	(*LeaveCancelled)(nil),              // 49: waymark.carelead.v1.LeaveCancelled
-	(*LeaveStarted)(nil),                // 50: waymark.carelead.v1.LeaveStarted
-	(*LeaveEnded)(nil),                  // 51: waymark.carelead.v1.LeaveEnded
-	(*LeadDeactivated)(nil),             // 52: waymark.carelead.v1.LeadDeactivated
-	(*NeighbourhoodDefined)(nil),        // 53: waymark.carelead.v1.NeighbourhoodDefined
-	(*PracticesServedChanged)(nil),      // 54: waymark.carelead.v1.PracticesServedChanged
-	(*FallbackPoolAccepted)(nil),        // 55: waymark.carelead.v1.FallbackPoolAccepted
-	(*FallbackPoolLapsed)(nil),          // 56: waymark.carelead.v1.FallbackPoolLapsed
-	(*ManagerChanged)(nil),              // 57: waymark.carelead.v1.ManagerChanged
-	(*timestamppb.Timestamp)(nil),       // 58: google.protobuf.Timestamp
+	(*TreatingProviderChanged)(nil),     // 35: waymark.carelead.v1.TreatingProviderChanged
+	(*NeighbourhoodChangeDetected)(nil), // 36: waymark.carelead.v1.NeighbourhoodChangeDetected
+	(*PatientNoticesStopped)(nil),       // 37: waymark.carelead.v1.PatientNoticesStopped
+	(*PatientNoticesResumed)(nil),       // 38: waymark.carelead.v1.PatientNoticesResumed
+	(*LedgerClosed)(nil),                // 39: waymark.carelead.v1.LedgerClosed
+	(*LedgerReopened)(nil),              // 40: waymark.carelead.v1.LedgerReopened
+	(*LedgerMerged)(nil),                // 41: waymark.carelead.v1.LedgerMerged
+	(*ReviewTaskRaised)(nil),            // 42: waymark.carelead.v1.ReviewTaskRaised
+	(*ReviewTaskDone)(nil),              // 43: waymark.carelead.v1.ReviewTaskDone
+	(*LeadRegistered)(nil),              // 44: waymark.carelead.v1.LeadRegistered
+	(*LeadActivated)(nil),               // 45: waymark.carelead.v1.LeadActivated
+	(*CapacityChanged)(nil),             // 46: waymark.carelead.v1.CapacityChanged
+	(*CaseloadPlaceTaken)(nil),          // 47: waymark.carelead.v1.CaseloadPlaceTaken
+	(*CaseloadPlaceFreed)(nil),          // 48: waymark.carelead.v1.CaseloadPlaceFreed
+	(*LeaveBooked)(nil),                 // 49: waymark.carelead.v1.LeaveBooked
+	(*LeaveCancelled)(nil),              // 50: waymark.carelead.v1.LeaveCancelled
+	(*LeaveStarted)(nil),                // 51: waymark.carelead.v1.LeaveStarted
+	(*LeaveEnded)(nil),                  // 52: waymark.carelead.v1.LeaveEnded
+	(*LeadDeactivated)(nil),             // 53: waymark.carelead.v1.LeadDeactivated
+	(*NeighbourhoodDefined)(nil),        // 54: waymark.carelead.v1.NeighbourhoodDefined
+	(*PracticesServedChanged)(nil),      // 55: waymark.carelead.v1.PracticesServedChanged
+	(*FallbackPoolAccepted)(nil),        // 56: waymark.carelead.v1.FallbackPoolAccepted
+	(*FallbackPoolLapsed)(nil),          // 57: waymark.carelead.v1.FallbackPoolLapsed
+	(*ManagerChanged)(nil),              // 58: waymark.carelead.v1.ManagerChanged
+	(*timestamppb.Timestamp)(nil),       // 59: google.protobuf.Timestamp
 }
 var file_waymark_carelead_v1_events_proto_depIdxs = []int32{
 	0,  // 0: waymark.carelead.v1.Party.kind:type_name -> waymark.carelead.v1.PartyKind
@@ -3688,7 +3755,7 @@ var file_waymark_carelead_v1_events_proto_depIdxs = []int32{
 	7,  // 3: waymark.carelead.v1.AccountabilityTransferred.to:type_name -> waymark.carelead.v1.Party
 	1,  // 4: waymark.carelead.v1.AccountabilityTransferred.cause:type_name -> waymark.carelead.v1.TransferCause
 	7,  // 5: waymark.carelead.v1.AccountabilityTransferred.acting_for:type_name -> waymark.carelead.v1.Party
-	58, // 6: waymark.carelead.v1.AccountabilityTransferred.standing_until:type_name -> google.protobuf.Timestamp
+	59, // 6: waymark.carelead.v1.AccountabilityTransferred.standing_until:type_name -> google.protobuf.Timestamp
 	7,  // 7: waymark.carelead.v1.PatientNoticeDue.holder:type_name -> waymark.carelead.v1.Party
 	6,  // 8: waymark.carelead.v1.PatientNoticeSuppressed.reason:type_name -> waymark.carelead.v1.NoticeSuppression
 	2,  // 9: waymark.carelead.v1.HandoverPrepared.kind:type_name -> waymark.carelead.v1.HandoverKind
@@ -3696,41 +3763,43 @@ var file_waymark_carelead_v1_events_proto_depIdxs = []int32{
 	2,  // 11: waymark.carelead.v1.HandoverOffered.kind:type_name -> waymark.carelead.v1.HandoverKind
 	7,  // 12: waymark.carelead.v1.HandoverOffered.from:type_name -> waymark.carelead.v1.Party
 	7,  // 13: waymark.carelead.v1.HandoverOffered.to:type_name -> waymark.carelead.v1.Party
-	58, // 14: waymark.carelead.v1.HandoverOffered.offered_at:type_name -> google.protobuf.Timestamp
-	58, // 15: waymark.carelead.v1.HandoverOffered.seen_due:type_name -> google.protobuf.Timestamp
-	58, // 16: waymark.carelead.v1.HandoverOffered.answer_due:type_name -> google.protobuf.Timestamp
+	59, // 14: waymark.carelead.v1.HandoverOffered.offered_at:type_name -> google.protobuf.Timestamp
+	59, // 15: waymark.carelead.v1.HandoverOffered.seen_due:type_name -> google.protobuf.Timestamp
+	59, // 16: waymark.carelead.v1.HandoverOffered.answer_due:type_name -> google.protobuf.Timestamp
 	7,  // 17: waymark.carelead.v1.HandoverOffered.escalation:type_name -> waymark.carelead.v1.Party
-	58, // 18: waymark.carelead.v1.HandoverAccepted.first_contact_due:type_name -> google.protobuf.Timestamp
+	59, // 18: waymark.carelead.v1.HandoverAccepted.first_contact_due:type_name -> google.protobuf.Timestamp
 	3,  // 19: waymark.carelead.v1.HandoverDeclined.reason:type_name -> waymark.carelead.v1.DeclineReason
 	4,  // 20: waymark.carelead.v1.HandoverVoided.reason:type_name -> waymark.carelead.v1.VoidReason
-	58, // 21: waymark.carelead.v1.FirstContactOverdue.due:type_name -> google.protobuf.Timestamp
+	59, // 21: waymark.carelead.v1.FirstContactOverdue.due:type_name -> google.protobuf.Timestamp
 	7,  // 22: waymark.carelead.v1.CoverArranged.lead:type_name -> waymark.carelead.v1.Party
 	7,  // 23: waymark.carelead.v1.CoverArranged.cover:type_name -> waymark.carelead.v1.Party
-	58, // 24: waymark.carelead.v1.CoverArranged.starts:type_name -> google.protobuf.Timestamp
-	58, // 25: waymark.carelead.v1.CoverArranged.ends:type_name -> google.protobuf.Timestamp
-	58, // 26: waymark.carelead.v1.CoverChanged.ends:type_name -> google.protobuf.Timestamp
+	59, // 24: waymark.carelead.v1.CoverArranged.starts:type_name -> google.protobuf.Timestamp
+	59, // 25: waymark.carelead.v1.CoverArranged.ends:type_name -> google.protobuf.Timestamp
+	59, // 26: waymark.carelead.v1.CoverChanged.ends:type_name -> google.protobuf.Timestamp
 	7,  // 27: waymark.carelead.v1.CoverMissing.lead:type_name -> waymark.carelead.v1.Party
-	58, // 28: waymark.carelead.v1.CoverMissing.leave_until:type_name -> google.protobuf.Timestamp
-	6,  // 29: waymark.carelead.v1.PatientNoticesStopped.reason:type_name -> waymark.carelead.v1.NoticeSuppression
-	6,  // 30: waymark.carelead.v1.PatientNoticesResumed.reason:type_name -> waymark.carelead.v1.NoticeSuppression
-	5,  // 31: waymark.carelead.v1.LedgerClosed.reason:type_name -> waymark.carelead.v1.CloseReason
-	7,  // 32: waymark.carelead.v1.LedgerReopened.holder:type_name -> waymark.carelead.v1.Party
-	7,  // 33: waymark.carelead.v1.LedgerMerged.merged_holder:type_name -> waymark.carelead.v1.Party
-	58, // 34: waymark.carelead.v1.ReviewTaskRaised.due:type_name -> google.protobuf.Timestamp
-	7,  // 35: waymark.carelead.v1.LeadRegistered.party:type_name -> waymark.carelead.v1.Party
-	58, // 36: waymark.carelead.v1.LeaveBooked.starts:type_name -> google.protobuf.Timestamp
-	58, // 37: waymark.carelead.v1.LeaveBooked.ends:type_name -> google.protobuf.Timestamp
-	7,  // 38: waymark.carelead.v1.NeighbourhoodDefined.manager:type_name -> waymark.carelead.v1.Party
-	7,  // 39: waymark.carelead.v1.NeighbourhoodDefined.alliance_contact:type_name -> waymark.carelead.v1.Party
-	7,  // 40: waymark.carelead.v1.FallbackPoolAccepted.pool:type_name -> waymark.carelead.v1.Party
-	58, // 41: waymark.carelead.v1.FallbackPoolAccepted.until:type_name -> google.protobuf.Timestamp
-	58, // 42: waymark.carelead.v1.FallbackPoolLapsed.at:type_name -> google.protobuf.Timestamp
-	7,  // 43: waymark.carelead.v1.ManagerChanged.manager:type_name -> waymark.carelead.v1.Party
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	59, // 28: waymark.carelead.v1.CoverMissing.leave_until:type_name -> google.protobuf.Timestamp
+	7,  // 29: waymark.carelead.v1.TreatingProviderChanged.from:type_name -> waymark.carelead.v1.Party
+	7,  // 30: waymark.carelead.v1.TreatingProviderChanged.to:type_name -> waymark.carelead.v1.Party
+	6,  // 31: waymark.carelead.v1.PatientNoticesStopped.reason:type_name -> waymark.carelead.v1.NoticeSuppression
+	6,  // 32: waymark.carelead.v1.PatientNoticesResumed.reason:type_name -> waymark.carelead.v1.NoticeSuppression
+	5,  // 33: waymark.carelead.v1.LedgerClosed.reason:type_name -> waymark.carelead.v1.CloseReason
+	7,  // 34: waymark.carelead.v1.LedgerReopened.holder:type_name -> waymark.carelead.v1.Party
+	7,  // 35: waymark.carelead.v1.LedgerMerged.merged_holder:type_name -> waymark.carelead.v1.Party
+	59, // 36: waymark.carelead.v1.ReviewTaskRaised.due:type_name -> google.protobuf.Timestamp
+	7,  // 37: waymark.carelead.v1.LeadRegistered.party:type_name -> waymark.carelead.v1.Party
+	59, // 38: waymark.carelead.v1.LeaveBooked.starts:type_name -> google.protobuf.Timestamp
+	59, // 39: waymark.carelead.v1.LeaveBooked.ends:type_name -> google.protobuf.Timestamp
+	7,  // 40: waymark.carelead.v1.NeighbourhoodDefined.manager:type_name -> waymark.carelead.v1.Party
+	7,  // 41: waymark.carelead.v1.NeighbourhoodDefined.alliance_contact:type_name -> waymark.carelead.v1.Party
+	7,  // 42: waymark.carelead.v1.FallbackPoolAccepted.pool:type_name -> waymark.carelead.v1.Party
+	59, // 43: waymark.carelead.v1.FallbackPoolAccepted.until:type_name -> google.protobuf.Timestamp
+	59, // 44: waymark.carelead.v1.FallbackPoolLapsed.at:type_name -> google.protobuf.Timestamp
+	7,  // 45: waymark.carelead.v1.ManagerChanged.manager:type_name -> waymark.carelead.v1.Party
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_waymark_carelead_v1_events_proto_init() }
@@ -3744,7 +3813,7 @@ func file_waymark_carelead_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_carelead_v1_events_proto_rawDesc), len(file_waymark_carelead_v1_events_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

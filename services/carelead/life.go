@@ -1,0 +1,168 @@
+package carelead
+
+import (
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "waymark/proto/waymark/carelead/v1"
+	"waymark/services/kit/fault"
+)
+
+// CloseLedger ends accountability, for a listed reason that something shows.
+type CloseLedger struct {
+	Reason   pb.CloseReason
+	Evidence string // event id or document reference
+	// Died is looked up: a formal death notice stands for the person now.
+	Died bool
+	Now  time.Time
+}
+
+// Decide refuses to close without evidence, and as died without a standing notice.
+func (c CloseLedger) Decide(l Ledger) ([]proto.Message, error) {
+	if err := l.open(); err != nil {
+		return nil, err
+	}
+	died := c.Reason == pb.CloseReason_CLOSE_REASON_DIED
+	switch {
+	case died && !c.Died:
+		return nil, fault.Refused("carelead.end.reason_not_valid", "no formal death notice stands for this person; an informal or retracted one does not close a ledger")
+	case c.Reason == pb.CloseReason_CLOSE_REASON_SUPERSEDED:
+		return nil, fault.Refused("carelead.end.reason_not_valid", "a ledger is superseded only by a merge")
+	case c.Evidence == "":
+		return nil, fault.Invalid("carelead.end.evidence_missing", "evidence", "name the event or document that shows the reason; leaving England needs the receiving contact or the documented attempts")
+	}
+	void := pb.VoidReason_VOID_REASON_PATHWAY_CLOSED
+	switch c.Reason {
+	case pb.CloseReason_CLOSE_REASON_DIED:
+		void = pb.VoidReason_VOID_REASON_DIED
+	case pb.CloseReason_CLOSE_REASON_LEFT_ENGLAND:
+		void = pb.VoidReason_VOID_REASON_LEFT_ENGLAND
+	}
+	events := append(l.void(void), &pb.LedgerClosed{Reason: c.Reason, Evidence: c.Evidence})
+	if died {
+		events = append(events, l.task("bereavement", c.Evidence, c.Now))
+	}
+	return events, nil
+}
+
+// StopNotices keeps notices from the patient: an informal or formal death
+// notice, a restricted record, safety. The holder is unchanged.
+type StopNotices struct{ Reason pb.NoticeSuppression }
+
+// Decide does nothing when they are stopped for that reason already.
+func (c StopNotices) Decide(l Ledger) ([]proto.Message, error) {
+	if !l.Opened || slices.Contains(l.Silenced, c.Reason) {
+		return nil, nil
+	}
+	return []proto.Message{&pb.PatientNoticesStopped{Reason: c.Reason}}, nil
+}
+
+// ResumeNotices undoes StopNotices; for a death notice that was retracted it
+// also reopens a ledger that was closed on it, with its last holder.
+type ResumeNotices struct{ Reason pb.NoticeSuppression }
+
+// Decide does nothing when they were not stopped for that reason.
+func (c ResumeNotices) Decide(l Ledger) ([]proto.Message, error) {
+	if !l.Opened {
+		return nil, nil
+	}
+	var events []proto.Message
+	if slices.Contains(l.Silenced, c.Reason) {
+		events = append(events, &pb.PatientNoticesResumed{Reason: c.Reason})
+	}
+	if c.Reason == pb.NoticeSuppression_NOTICE_SUPPRESSION_DEATH && l.Closed == pb.CloseReason_CLOSE_REASON_DIED {
+		events = append(events, &pb.LedgerReopened{Holder: l.Holder, Cause: "death notice retracted"})
+	}
+	return events, nil
+}
+
+// PatientDecides records whether the patient wants a lead. The holder is
+// unchanged either way: nobody is dropped for saying no.
+type PatientDecides struct {
+	WantsLead      bool
+	On, AskAgainOn string
+}
+
+// Decide ends an open offer to a lead when the patient declines.
+func (c PatientDecides) Decide(l Ledger) ([]proto.Message, error) {
+	if err := l.open(); err != nil {
+		return nil, err
+	}
+	if c.WantsLead {
+		return []proto.Message{&pb.LeadRequestedByPatient{On: c.On}}, nil
+	}
+	if c.AskAgainOn == "" {
+		return nil, fault.Invalid("carelead.patient.ask_again", "ask_again_on", "give the day on which the patient is asked again")
+	}
+	var events []proto.Message
+	if l.Handover.Kind == pb.HandoverKind_HANDOVER_KIND_TO_LEAD {
+		events = l.void(pb.VoidReason_VOID_REASON_PATIENT_DECLINED)
+	}
+	return append(events, &pb.LeadDeclinedByPatient{AskAgainOn: c.AskAgainOn}), nil
+}
+
+// NoteMove is sent when the patient's practice or area changed.
+type NoteMove struct {
+	// To is the neighbourhood that serves the new practice; empty when none does.
+	To  string
+	Now time.Time
+}
+
+// Decide starts nothing while the treating team holds the pathway; a lead keeps
+// it until a lead of the new neighbourhood accepts.
+func (c NoteMove) Decide(l Ledger) ([]proto.Message, error) {
+	if l.open() != nil || Same(l.Holder, l.Treating) || c.To == l.Neighbourhood {
+		return nil, nil
+	}
+	events := []proto.Message{&pb.NeighbourhoodChangeDetected{FromNeighbourhoodId: l.Neighbourhood, ToNeighbourhoodId: c.To}}
+	code := "neighbourhood_changed"
+	if c.To == "" {
+		code = "no_neighbourhood"
+	}
+	return append(events, l.task(code, c.To+day(c.Now), c.Now)), nil
+}
+
+// MergeLedger is sent to the ledger that goes on when two ledgers prove to be
+// of one pathway; SupersedeLedger is sent to the other, afterwards.
+type MergeLedger struct {
+	Merged       string // pathway id of the other
+	MergedHolder *Party
+	Now          time.Time
+}
+
+// Decide keeps the holder, and asks a person to look when the two differ.
+func (c MergeLedger) Decide(l Ledger) ([]proto.Message, error) {
+	if err := l.open(); err != nil {
+		return nil, err
+	}
+	events := []proto.Message{&pb.LedgerMerged{MergedPathwayId: c.Merged, MergedHolder: c.MergedHolder}}
+	if !Same(l.Holder, c.MergedHolder) {
+		events = append(events, l.task("holders_differ", c.Merged, c.Now))
+	}
+	return events, nil
+}
+
+// SupersedeLedger closes a ledger in favour of another.
+type SupersedeLedger struct{ By string }
+
+// Decide does nothing when it is closed already.
+func (c SupersedeLedger) Decide(l Ledger) ([]proto.Message, error) {
+	if l.open() != nil {
+		return nil, nil
+	}
+	return append(l.void(pb.VoidReason_VOID_REASON_MERGED),
+		&pb.LedgerClosed{Reason: pb.CloseReason_CLOSE_REASON_SUPERSEDED, Evidence: c.By, SupersededBy: c.By}), nil
+}
+
+// CompleteTask ends a review task.
+type CompleteTask struct{ TaskID string }
+
+// Decide refuses a task that is not open.
+func (c CompleteTask) Decide(l Ledger) ([]proto.Message, error) {
+	if !slices.ContainsFunc(l.Tasks, func(t Task) bool { return t.ID == c.TaskID }) {
+		return nil, fault.NotFound("carelead.task.not_found", "no such task is open")
+	}
+	return []proto.Message{&pb.ReviewTaskDone{TaskId: c.TaskID}}, nil
+}
