@@ -79,7 +79,8 @@ func (n *node) InProcessConn() (net.Conn, error) {
 
 func (n *node) connect() jetstream.JetStream {
 	n.t.Helper()
-	nc, err := nats.Connect("", nats.InProcessServer(n), nats.MaxReconnects(-1), nats.ReconnectWait(5*time.Millisecond), nats.ReconnectJitter(0, 0))
+	nc, err := nats.Connect("", nats.InProcessServer(n), nats.MaxReconnects(-1), nats.ReconnectWait(5*time.Millisecond), nats.ReconnectJitter(0, 0),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		n.t.Fatal(err)
 	}

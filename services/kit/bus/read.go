@@ -34,6 +34,7 @@ type reading struct {
 	iter       jetstream.MessagesContext
 	generation time.Time
 	delivered  uint64 // messages so far; the server numbers them
+	pending    uint64 // messages that the server had left, when last heard
 	lost       context.Context
 	close      func()
 }
@@ -100,7 +101,7 @@ func open(ctx context.Context, js jetstream.JetStream, name string, subjects []s
 	if !gen.IsZero() && !gen.Equal(now) {
 		return fail(errors.New("the stream was made anew"))
 	}
-	r.generation = now
+	r.generation, r.pending = now, c.CachedInfo().NumPending
 	r.iter, err = c.Messages(jetstream.PullMaxMessages(512), jetstream.PullHeartbeat(heartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
 		return fail(err)
@@ -130,6 +131,7 @@ func (r *reading) next(ctx context.Context, idle time.Duration) (jetstream.Msg, 
 	if err != nil {
 		return nil, 0, fmt.Errorf("read %s: %w", StreamName, err)
 	}
+	r.pending = meta.NumPending
 	r.delivered++
 	if meta.Sequence.Consumer != r.delivered {
 		return nil, 0, fmt.Errorf("read %s: message %d of the reading came as %d: one was lost on the way", StreamName, meta.Sequence.Consumer, r.delivered)

@@ -35,6 +35,8 @@ type Relay struct {
 	log     es.Log
 	js      jetstream.JetStream
 	opts    RelayOptions
+	relayed func(es.Position) // hears of every publish; nil is nobody
+
 	unsafe  bool                             // planted bug, tests only
 	publish func(*publisher) publishMessages // tests put faults around it; nil is none
 
@@ -335,6 +337,9 @@ func (l *loop) relayOne(ctx context.Context) error {
 	l.fenced = false
 	l.standBy.reset()
 	l.tail = place{sequence: l.tail.sequence + uint64(n), position: l.waiting[n-1].position}
+	if l.relay.relayed != nil {
+		l.relay.relayed(l.tail.position)
+	}
 	l.waiting = append(l.waiting[:0], l.waiting[n:]...)
 	l.relay.update(func(s *RelayStatus) {
 		s.Published += uint64(n)

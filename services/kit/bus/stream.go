@@ -78,11 +78,14 @@ func (e *UnsafeStream) Error() string {
 	return "stream " + StreamName + " has an unsafe setting: " + e.Setting + "; rebuild it"
 }
 
-// Ensure returns the stream EVENTS, which it creates or, where that is possible
-// in place, corrects. Replicas and limits of size are left as the operator set
+// Ensure returns the stream EVENTS, which it creates (on a cluster with three
+// replicas) or, where that is possible in place, corrects. Replicas and limits of size are left as the operator set
 // them. It fails with *UnsafeStream when only a rebuild would help.
 func Ensure(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
 	want := streamConfig()
+	if js.Conn().ConnectedClusterName() != "" {
+		want.Replicas = 3
+	}
 	s, err := js.Stream(ctx, StreamName)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		s, err = js.CreateStream(ctx, want)
