@@ -169,7 +169,7 @@ func evolveLedger(l Ledger, event proto.Message) Ledger {
 	case *pb.ReviewTaskDone:
 		l.Tasks = slices.DeleteFunc(slices.Clone(l.Tasks), func(t Task) bool { return t.ID == e.TaskId })
 	default:
-		panic("carelead: no case for " + string(event.ProtoReflect().Descriptor().FullName()))
+		panic(es.Unhandled(event))
 	}
 	return l
 }
