@@ -21,8 +21,10 @@ import (
 	"waymark/services/kit/es"
 )
 
-// mostAsk bounds how long the store may take to say how it is.
-const mostAsk = 2 * time.Second
+const (
+	mostAsk    = 2 * time.Second       // the store may take to say how it is
+	untilReady = 25 * time.Millisecond // between checks while the process starts
+)
 
 // checker keeps grpc.health.v1 true. For each part there is "<name>.read" (its
 // queries answer: the log reads and its read models run), "<name>.write" (its
@@ -47,7 +49,7 @@ type watched struct {
 	name     string
 	services []string     // gRPC services of the part
 	runs     func() error // why its background work does not run
-	hears    func() error // why it does not hear events
+	also     func() error // why else it is not well, such as not hearing events
 }
 
 var errNotYet = errors.New("not checked yet")
@@ -68,16 +70,20 @@ func newChecker(every time.Duration, log es.Log, slog *slog.Logger, meter metric
 
 func (c *checker) register(r grpc.ServiceRegistrar) { healthv1.RegisterHealthServer(r, c.server) }
 
-// watch checks until ctx ends.
+// watch checks until ctx ends, often until all is SERVING for the first time.
 func (c *checker) watch(ctx context.Context) {
-	tick := time.NewTicker(c.every)
-	defer tick.Stop()
 	for {
 		c.check(ctx)
+		pause := c.every
+		select {
+		case <-c.ready:
+		default:
+			pause = min(pause, untilReady)
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
 }
@@ -90,7 +96,7 @@ func (c *checker) check(ctx context.Context) {
 	next, whole := map[string]error{}, error(nil)
 	for _, p := range c.parts {
 		canRead, canWrite := errors.Join(read, p.runs()), write
-		part := errors.Join(canRead, canWrite, p.hears())
+		part := errors.Join(canRead, canWrite, p.also())
 		next[p.name+".read"], next[p.name+".write"], next[p.name] = canRead, canWrite, part
 		for _, s := range p.services {
 			next[s] = part

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
 
 	"waymark/services/kit/bus"
@@ -22,6 +23,7 @@ type Deps struct {
 	Dial  func(service string) grpc.ClientConnInterface // "person" -> its connection
 	Clock func() time.Time
 	Slog  *slog.Logger
+	Meter metric.Meter // for gauges of a part's own; no patient in any label
 	// Key keys hashes of identifiers and of command bodies (32 bytes).
 	Key []byte
 }
@@ -38,6 +40,9 @@ type Part struct {
 	// Run is background work such as a read model; nil when there is none. It
 	// returns when ctx ends; an error restarts it with back-off and turns the
 	// service's health red until it runs again.
-	Run   func(ctx context.Context) error
+	Run func(ctx context.Context) error
+	// Fault says why the part is not well although its calls are answered; nil
+	// when it is, or when there is nothing to say. Health asks it often.
+	Fault func() error
 	Close func() error
 }

@@ -81,7 +81,7 @@ func (p *Program) Ready() <-chan struct{} { return p.ready }
 
 // Deps returns what services are made of in this process.
 func (p *Program) Deps(log es.Log, js jetstream.JetStream, key []byte) Deps {
-	return Deps{Log: log, Bus: js, Dial: p.dialer.dial, Clock: Clock, Slog: p.slog, Key: key}
+	return Deps{Log: log, Bus: js, Dial: p.dialer.dial, Clock: Clock, Slog: p.slog, Meter: p.telemetry.Meter("waymark"), Key: key}
 }
 
 // Serve serves parts until ctx ends or a listener fails, then stops in order:
@@ -106,15 +106,19 @@ func (p *Program) Serve(ctx context.Context, deps Deps, parts ...Part) (err erro
 		if part.Register != nil {
 			part.Register(registrar)
 		}
-		w := watched{name: part.Name, services: registrar.names, runs: noFault, hears: noFault}
+		w := watched{name: part.Name, services: registrar.names, runs: noFault, also: noFault}
 		if part.Run != nil {
 			t := p.task(part.Name+" run", part.Run)
 			tasks, w.runs = append(tasks, t), t.fault
 		}
+		if part.Fault != nil {
+			w.also = part.Fault
+		}
 		if part.React != nil {
 			l, t := p.listener(part, deps)
 			hearing = append(hearing, t)
-			w.hears = func() error { return errors.Join(t.fault(), l.stuck()) }
+			own := w.also
+			w.also = func() error { return errors.Join(own(), t.fault(), l.fault()) }
 		}
 		health = append(health, w)
 	}

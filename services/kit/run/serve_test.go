@@ -443,7 +443,7 @@ func TestHealthFollowsTheLogAndTheParts(t *testing.T) {
 func TestHealthDoesNotWaitForALogThatHangs(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
-	c, err := newChecker(time.Hour, &sick{hang: hang}, slog.New(slog.DiscardHandler), noop.Meter{}, []watched{{name: "test", runs: noFault, hears: noFault}})
+	c, err := newChecker(time.Hour, &sick{hang: hang}, slog.New(slog.DiscardHandler), noop.Meter{}, []watched{{name: "test", runs: noFault, also: noFault}})
 	if err != nil {
 		t.Fatal(err)
 	}
