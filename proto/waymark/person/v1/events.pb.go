@@ -1133,7 +1133,9 @@ type DemographicsUpdated struct {
 	// ETHNIC CATEGORY, as the patient stated it.
 	EthnicCategory string `protobuf:"bytes,7,opt,name=ethnic_category,json=ethnicCategory,proto3" json:"ethnic_category,omitempty"`
 	// Names of fields that a local source stated and PDS had stated before: not applied.
-	Overruled     []string `protobuf:"bytes,8,rep,name=overruled,proto3" json:"overruled,omitempty"`
+	Overruled []string `protobuf:"bytes,8,rep,name=overruled,proto3" json:"overruled,omitempty"`
+	// Names of fields that PDS stated as they already were: PDS owns them from now on.
+	Confirmed     []string `protobuf:"bytes,9,rep,name=confirmed,proto3" json:"confirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1220,6 +1222,13 @@ func (x *DemographicsUpdated) GetEthnicCategory() string {
 func (x *DemographicsUpdated) GetOverruled() []string {
 	if x != nil {
 		return x.Overruled
+	}
+	return nil
+}
+
+func (x *DemographicsUpdated) GetConfirmed() []string {
+	if x != nil {
+		return x.Confirmed
 	}
 	return nil
 }
@@ -2702,7 +2711,7 @@ const file_waymark_person_v1_events_proto_rawDesc = "" +
 	"\x14NhsNumberInvalidated\x12!\n" +
 	"\trecord_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\brecordId\x127\n" +
 	"\x06source\x18\x02 \x01(\v2\x19.waymark.person.v1.SourceB\x04\x88\xce\x18\x02R\x06source:\n" +
-	"\x92\xce\x18\x06person\"\xbb\x03\n" +
+	"\x92\xce\x18\x06person\"\xdf\x03\n" +
 	"\x13DemographicsUpdated\x127\n" +
 	"\x06source\x18\x01 \x01(\v2\x19.waymark.person.v1.SourceB\x04\x88\xce\x18\x02R\x06source\x127\n" +
 	"\x04name\x18\x02 \x01(\v2\x1d.waymark.person.v1.PersonNameB\x04\x88\xce\x18\x04R\x04name\x12#\n" +
@@ -2712,7 +2721,8 @@ const file_waymark_person_v1_events_proto_rawDesc = "" +
 	"\btelecoms\x18\x05 \x01(\v2\x1b.waymark.person.v1.TelecomsB\x04\x88\xce\x18\x04R\btelecoms\x123\n" +
 	"\x12contact_preference\x18\x06 \x01(\tB\x04\x88\xce\x18\x04R\x11contactPreference\x12-\n" +
 	"\x0fethnic_category\x18\a \x01(\tB\x04\x88\xce\x18\x04R\x0eethnicCategory\x12\"\n" +
-	"\toverruled\x18\b \x03(\tB\x04\x88\xce\x18\x02R\toverruled:\n" +
+	"\toverruled\x18\b \x03(\tB\x04\x88\xce\x18\x02R\toverruled\x12\"\n" +
+	"\tconfirmed\x18\t \x03(\tB\x04\x88\xce\x18\x02R\tconfirmed:\n" +
 	"\x92\xce\x18\x06person\"\\\n" +
 	"\x15SourceMessageOutdated\x127\n" +
 	"\x06source\x18\x01 \x01(\v2\x19.waymark.person.v1.SourceB\x04\x88\xce\x18\x02R\x06source:\n" +
