@@ -59,7 +59,7 @@ func sourceKey(s *personv1.Source) string {
 	return "LOCAL/" + s.GetSystem()
 }
 
-func (d demographics) evolve(event proto.Message) demographics {
+func (d demographics) evolve(event proto.Message) (demographics, bool) {
 	if from, ok := event.(interface{ GetSource() *personv1.Source }); ok {
 		d = d.heard(from.GetSource())
 	}
@@ -106,8 +106,10 @@ func (d demographics) evolve(event proto.Message) demographics {
 		if i := d.local(e.Earlier); i >= 0 {
 			d.Local[i] = e.Identifier
 		}
+	default:
+		return d, false
 	}
-	return d
+	return d, true
 }
 
 // heard moves the source's mark forward, never back.

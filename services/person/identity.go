@@ -25,8 +25,11 @@ func identityDecider() es.Decider[identity] {
 }
 
 func evolveIdentity(s identity, event proto.Message) identity {
-	if e, ok := event.(*personv1.IdentifierClaimed); ok {
+	switch e := event.(type) {
+	case *personv1.IdentifierClaimed:
 		s.PersonID = e.PersonId
+	default:
+		panic(es.Unhandled(event))
 	}
 	return s
 }

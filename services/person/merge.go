@@ -36,21 +36,21 @@ type merge struct {
 	Approved              bool
 }
 
-func (m merges) evolve(event proto.Message) merges {
+func (m merges) evolve(event proto.Message) (merges, bool) {
 	switch e := event.(type) {
 	case *personv1.MergeHeldForReview:
-		return m.put(merge{
+		m = m.put(merge{
 			ID: e.MergeId, Surviving: e.SurvivingPersonId, Merged: e.MergedPersonId,
 			State: personv1.MergeState_MERGE_STATE_HELD, Reasons: e.Reasons, RequestedBy: e.RequestedBy,
 		})
 	case *personv1.MergeApproved:
 		one := m.get(e.MergeId)
 		one.ID, one.Approved = e.MergeId, true
-		return m.put(one)
+		m = m.put(one)
 	case *personv1.MergeRejected:
 		one := m.get(e.MergeId)
 		one.ID, one.State = e.MergeId, personv1.MergeState_MERGE_STATE_REJECTED
-		return m.put(one)
+		m = m.put(one)
 	case *personv1.PersonMergedInto:
 		one := m.get(e.MergeId)
 		one.ID, one.Surviving, one.Merged = e.MergeId, e.SurvivingPersonId, e.MergedPersonId
@@ -58,7 +58,7 @@ func (m merges) evolve(event proto.Message) merges {
 		m = m.put(one)
 		m.Into = e.MergeId
 	case *personv1.PersonsMerged:
-		return m.put(merge{
+		m = m.put(merge{
 			ID: e.MergeId, Surviving: e.SurvivingPersonId, Merged: e.MergedPersonId,
 			State: personv1.MergeState_MERGE_STATE_MERGED,
 		})
@@ -70,8 +70,10 @@ func (m merges) evolve(event proto.Message) merges {
 		if m.Into == e.MergeId {
 			m.Into = ""
 		}
+	default:
+		return m, false
 	}
-	return m
+	return m, true
 }
 
 // get returns the merge, the zero merge where it is not known.
@@ -280,14 +282,14 @@ type link struct {
 	Ended             bool
 }
 
-func (l links) evolve(event proto.Message) links {
+func (l links) evolve(event proto.Message) (links, bool) {
 	switch e := event.(type) {
 	case *personv1.PersonsLinked:
-		return l.put(link{ID: e.LinkId, Person: e.PersonId, Other: e.OtherPersonId})
+		return l.put(link{ID: e.LinkId, Person: e.PersonId, Other: e.OtherPersonId}), true
 	case *personv1.PersonsUnlinked:
-		return l.put(link{ID: e.LinkId, Person: e.PersonId, Other: e.OtherPersonId, Ended: true})
+		return l.put(link{ID: e.LinkId, Person: e.PersonId, Other: e.OtherPersonId, Ended: true}), true
 	}
-	return l
+	return l, false
 }
 
 func (l links) put(one link) links {

@@ -20,7 +20,7 @@ type needs struct {
 	Consent       string // RACONSENT, RADISSENT, RAREVOKED, "" never asked
 }
 
-func (n needs) evolve(event proto.Message) needs {
+func (n needs) evolve(event proto.Message) (needs, bool) {
 	switch e := event.(type) {
 	case *personv1.CommunicationNeedRecorded:
 		n.Communication = slices.DeleteFunc(slices.Clone(n.Communication), func(r *personv1.CommunicationNeedRecord) bool { return r.NeedId == e.NeedId })
@@ -36,8 +36,10 @@ func (n needs) evolve(event proto.Message) needs {
 		n.Adjustments = slices.DeleteFunc(slices.Clone(n.Adjustments), func(r *personv1.AdjustmentRecord) bool { return slices.Contains(e.EndedNeedIds, r.NeedId) })
 	case *personv1.NeedsConsentRecorded:
 		n.Consent = e.Consent
+	default:
+		return n, false
 	}
-	return n
+	return n, true
 }
 
 func (n needs) has(id string) bool {
@@ -92,7 +94,7 @@ func (c recordNeeds) Decide(s state) ([]proto.Message, error) {
 	var events []proto.Message
 	n, ids := s.Needs, c.IDs
 	record := func(e proto.Message) {
-		n = n.evolve(e) // a code that stands twice in the request replaces itself
+		n, _ = n.evolve(e) // a code that stands twice in the request replaces itself
 		events = append(events, e)
 	}
 	for _, need := range c.Communication {
@@ -170,17 +172,19 @@ func (c reviewNeeds) Decide(s state) ([]proto.Message, error) {
 // proxies are the people who may act for the patient, ended ones included.
 type proxies []*personv1.ProxyRecord
 
-func (p proxies) evolve(event proto.Message) proxies {
+func (p proxies) evolve(event proto.Message) (proxies, bool) {
 	switch e := event.(type) {
 	case *personv1.ProxyRecorded:
-		return append(slices.Clip(p), &personv1.ProxyRecord{ProxyId: e.ProxyId, Proxy: e.Proxy})
+		p = append(slices.Clip(p), &personv1.ProxyRecord{ProxyId: e.ProxyId, Proxy: e.Proxy})
 	case *personv1.ProxyEnded:
 		p = slices.Clone(p)
 		if i := p.index(e.ProxyId); i >= 0 {
 			p[i] = &personv1.ProxyRecord{ProxyId: e.ProxyId, Proxy: p[i].Proxy, EndedOn: e.EndedOn}
 		}
+	default:
+		return p, false
 	}
-	return p
+	return p, true
 }
 
 func (p proxies) index(id string) int {

@@ -30,7 +30,7 @@ type notices struct {
 
 type inherited struct{ Restriction, Death string }
 
-func (n notices) evolve(event proto.Message) notices {
+func (n notices) evolve(event proto.Message) (notices, bool) {
 	switch e := event.(type) {
 	case *personv1.RestrictionSet:
 		n.Restriction = e.Code
@@ -52,8 +52,10 @@ func (n notices) evolve(event proto.Message) notices {
 			n = n.each(nil)
 			delete(n.Inherited, e.MergeId)
 		}
+	default:
+		return n, false
 	}
-	return n
+	return n, true
 }
 
 // each copies the inherited notices, changed where change is not nil.

@@ -24,7 +24,7 @@ type numbers struct {
 	History []number
 }
 
-func (n numbers) evolve(event proto.Message) numbers {
+func (n numbers) evolve(event proto.Message) (numbers, bool) {
 	switch e := event.(type) {
 	case *personv1.PersonRegistered:
 		n.Status = e.NhsNumberStatus
@@ -41,8 +41,10 @@ func (n numbers) evolve(event proto.Message) numbers {
 	case *personv1.NhsNumberInvalidated:
 		n.History = marked(n.History, e.RecordId, personv1.NhsNumberState_NHS_NUMBER_STATE_INVALIDATED)
 		n.Status = "05" // trace needs to be resolved
+	default:
+		return n, false
 	}
-	return n
+	return n, true
 }
 
 func marked(history []number, recordID string, to personv1.NhsNumberState) []number {

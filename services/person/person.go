@@ -54,17 +54,22 @@ func decider() es.Decider[state] {
 	return es.Decider[state]{Category: "person", Evolve: evolve}
 }
 
+// evolve hands the event to every topic; some events say something to several.
 func evolve(s state, event proto.Message) state {
 	if e, ok := event.(*personv1.PersonRegistered); ok {
 		s.ID = e.PersonId
 	}
-	s.Numbers = s.Numbers.evolve(event)
-	s.Demographics = s.Demographics.evolve(event)
-	s.Notices = s.Notices.evolve(event)
-	s.Needs = s.Needs.evolve(event)
-	s.Proxies = s.Proxies.evolve(event)
-	s.Merges = s.Merges.evolve(event)
-	s.Links = s.Links.evolve(event)
+	var known [7]bool
+	s.Numbers, known[0] = s.Numbers.evolve(event)
+	s.Demographics, known[1] = s.Demographics.evolve(event)
+	s.Notices, known[2] = s.Notices.evolve(event)
+	s.Needs, known[3] = s.Needs.evolve(event)
+	s.Proxies, known[4] = s.Proxies.evolve(event)
+	s.Merges, known[5] = s.Merges.evolve(event)
+	s.Links, known[6] = s.Links.evolve(event)
+	if known == [7]bool{} {
+		panic(es.Unhandled(event))
+	}
 	return s
 }
 

@@ -2802,7 +2802,7 @@ const file_waymark_person_v1_events_proto_rawDesc = "" +
 	"\x13surviving_person_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x11survivingPersonId\x12.\n" +
 	"\x10merged_person_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x0emergedPersonId\x12=\n" +
 	"\areasons\x18\x04 \x03(\x0e2\x1d.waymark.person.v1.HoldReasonB\x04\x88\xce\x18\x03R\areasons\x12'\n" +
-	"\frequested_by\x18\x05 \x03(\tB\x04\x88\xce\x18\x04R\vrequestedBy:\n" +
+	"\frequested_by\x18\x05 \x03(\tB\x04\x88\xce\x18\x02R\vrequestedBy:\n" +
 	"\x92\xce\x18\x06person\"<\n" +
 	"\rMergeApproved\x12\x1f\n" +
 	"\bmerge_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\amergeId:\n" +
