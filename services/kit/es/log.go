@@ -77,7 +77,8 @@ type Message struct {
 type Log interface {
 	// Append stores events after revision expected, all or none, and returns when
 	// they are durable. Repeating an append that succeeded, with the same ids and
-	// expected revision, succeeds again and stores nothing.
+	// expected revision, succeeds again and stores nothing. An append without
+	// events is an error.
 	Append(ctx context.Context, stream string, expected Revision, events []NewEvent) (Appended, error)
 
 	// Read calls yield for each event of stream from revision from (inclusive),
@@ -90,7 +91,8 @@ type Log interface {
 	// events (stream "$...") are left out.
 	ReadAll(ctx context.Context, after Position, yield func(Recorded) error) error
 
-	// Head returns the position of the last event of the log, 0 when empty.
+	// Head returns the position of the last event that ReadAll would hand on, 0
+	// when there is none.
 	Head(ctx context.Context) (Position, error)
 
 	// Subscribe calls handle for each event that passes filter after position

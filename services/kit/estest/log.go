@@ -5,6 +5,7 @@ package estest
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -161,6 +162,9 @@ func (l *Log) chance(rate float64) bool { return rate > 0 && l.rand.Float64() < 
 
 // Append implements es.Log.
 func (l *Log) Append(ctx context.Context, stream string, expected es.Revision, events []es.NewEvent) (es.Appended, error) {
+	if len(events) == 0 {
+		return es.Appended{}, errors.New("estest: an append without events")
+	}
 	f, err := l.enter(ctx, "Append", stream)
 	if err != nil {
 		return es.Appended{}, err
@@ -194,22 +198,16 @@ func (l *Log) Append(ctx context.Context, stream string, expected es.Revision, e
 		l.all = append(l.all, r)
 		l.streams[stream] = append(l.streams[stream], r)
 	}
-	if len(events) > 0 {
-		l.wake()
-	}
+	l.wake()
 	if l.chance(f.Lost) {
 		return es.Appended{}, errDown
 	}
-	at := es.Appended{Revision: current}
-	if n := len(l.streams[stream]); n > 0 {
-		at.Position = l.streams[stream][n-1].Position
-	}
-	return at, nil
+	return es.Appended{Revision: current, Position: l.head()}, nil
 }
 
 // repeats reports whether events are the ones stored first in next.
 func repeats(next []es.Recorded, events []es.NewEvent) bool {
-	if len(events) == 0 || len(events) > len(next) {
+	if len(events) > len(next) {
 		return false
 	}
 	for i, e := range events {
@@ -220,6 +218,7 @@ func repeats(next []es.Recorded, events []es.NewEvent) bool {
 	return true
 }
 
+// head is the position of the last event. The caller holds mu.
 func (l *Log) head() es.Position {
 	if len(l.all) == 0 {
 		return 0
@@ -302,7 +301,12 @@ func (l *Log) Head(ctx context.Context) (es.Position, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.head(), nil
+	for _, e := range slices.Backward(l.all) {
+		if !strings.HasPrefix(e.Stream, "$") {
+			return e.Position, nil
+		}
+	}
+	return 0, nil
 }
 
 // Subscribe implements es.Log.
