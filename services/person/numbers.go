@@ -27,7 +27,7 @@ type numbers struct {
 func (n numbers) evolve(event proto.Message) (numbers, bool) {
 	switch e := event.(type) {
 	case *personv1.PersonRegistered:
-		n.Status = e.NhsNumberStatus
+		n.Status = e.Status
 	case *personv1.NhsNumberRecorded:
 		// What is stored was checked when it was decided; a number that no longer
 		// parses would be no number, and finding by it impossible, but no panic.
@@ -149,7 +149,7 @@ func (c register) Decide(s state) ([]proto.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	events := []proto.Message{&personv1.PersonRegistered{PersonId: c.PersonID, NhsNumberStatus: c.Status, Source: c.Source}}
+	events := []proto.Message{&personv1.PersonRegistered{PersonId: c.PersonID, Status: c.Status, Source: c.Source}}
 	if !c.Number.IsZero() {
 		events = append(events, &personv1.NhsNumberRecorded{RecordId: c.RecordID, NhsNumber: c.Number.Reveal(), Status: c.Status, Source: c.Source})
 	}

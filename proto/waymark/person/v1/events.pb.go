@@ -824,10 +824,10 @@ type PersonRegistered struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	PersonId string                 `protobuf:"bytes,1,opt,name=person_id,json=personId,proto3" json:"person_id,omitempty"`
 	// NHS NUMBER STATUS INDICATOR, 01 to 08.
-	NhsNumberStatus string  `protobuf:"bytes,2,opt,name=nhs_number_status,json=nhsNumberStatus,proto3" json:"nhs_number_status,omitempty"`
-	Source          *Source `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	Status        string  `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	Source        *Source `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PersonRegistered) Reset() {
@@ -867,9 +867,9 @@ func (x *PersonRegistered) GetPersonId() string {
 	return ""
 }
 
-func (x *PersonRegistered) GetNhsNumberStatus() string {
+func (x *PersonRegistered) GetStatus() string {
 	if x != nil {
-		return x.NhsNumberStatus
+		return x.Status
 	}
 	return ""
 }
@@ -2686,10 +2686,10 @@ const file_waymark_person_v1_events_proto_rawDesc = "" +
 	"\x04from\x18\x05 \x01(\tB\x10\xbaH\t\xd8\x01\x01r\x04\xd0\xce\x18\x01\x88\xce\x18\x03R\x04from\x12&\n" +
 	"\x05until\x18\x06 \x01(\tB\x10\xbaH\t\xd8\x01\x01r\x04\xd0\xce\x18\x01\x88\xce\x18\x03R\x05until\"D\n" +
 	"\x11IdentifierClaimed\x12!\n" +
-	"\tperson_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId:\f\x92\xce\x18\bidentity\"\xac\x01\n" +
+	"\tperson_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId:\f\x92\xce\x18\bidentity\"\x98\x01\n" +
 	"\x10PersonRegistered\x12!\n" +
-	"\tperson_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x120\n" +
-	"\x11nhs_number_status\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x0fnhsNumberStatus\x127\n" +
+	"\tperson_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x12\x1c\n" +
+	"\x06status\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x06status\x127\n" +
 	"\x06source\x18\x03 \x01(\v2\x19.waymark.person.v1.SourceB\x04\x88\xce\x18\x02R\x06source:\n" +
 	"\x92\xce\x18\x06person\"\xbe\x01\n" +
 	"\x11NhsNumberRecorded\x12!\n" +
