@@ -14,7 +14,7 @@ run: build ## build, then start everything: waymark dev (make run ARGS="--fresh"
 
 build: ## build bin/waymark
 	@mkdir -p bin
-	@go -C services build -v -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o ../bin/waymark ./cmd/waymark 2>&1 \
+	@go -C services build -v -ldflags '-s -w -X main.version=$(VERSION)' -o ../bin/waymark ./cmd/waymark 2>&1 \
 	  | awk -v tty=$(TTY) -f tools/progress.awk
 
 test: $(TOOLBIN)/testcount ## run every test of both modules and count them

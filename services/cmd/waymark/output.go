@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+)
+
+// formats of --output.
+var formats = []string{"table", "json", "ndjson"}
+
+// list prints items in the wanted format; row gives the cells of one under head.
+// An item is printed in JSON as encoding/json does.
+func list[T any](c *cli, head []string, items []T, row func(T) []string) error {
+	switch c.format {
+	case "json":
+		if items == nil {
+			items = []T{}
+		}
+		return c.printJSON(items, true)
+	case "ndjson":
+		for _, item := range items {
+			if err := c.printJSON(item, false); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	tab := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tab, strings.Join(head, "\t"))
+	for _, item := range items {
+		fmt.Fprintln(tab, strings.Join(row(item), "\t"))
+	}
+	return tab.Flush()
+}
+
+// printJSON prints a value, or JSON that is already made, over several lines or on one.
+func (c *cli) printJSON(value any, indent bool) error {
+	raw, made := value.([]byte)
+	if !made {
+		var err error
+		if raw, err = json.Marshal(value); err != nil {
+			return err
+		}
+	}
+	var out bytes.Buffer
+	err := json.Compact(&out, raw) // protojson varies its white space on purpose
+	if indent && err == nil {
+		compact := out.Bytes()
+		out = bytes.Buffer{}
+		err = json.Indent(&out, compact, "", "  ")
+	}
+	if err != nil {
+		return err
+	}
+	out.WriteByte('\n')
+	_, err = c.out.Write(out.Bytes())
+	return err
+}
