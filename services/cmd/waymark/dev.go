@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"waymark/services/allinone"
+	"waymark/services/kit/run"
+)
+
+// devOptions are the settings of waymark dev; the rest of run.Config keeps its defaults.
+type devOptions struct {
+	Data       string `flag:"data" default:".waymark" help:"folder of everything that is kept"`
+	PortOffset int    `flag:"port-offset" help:"added to every port: gRPC 7400, HTTP 7480, NATS 4222, event store 2113"`
+	Fresh      bool   `flag:"fresh" help:"delete what --data holds and start anew"`
+	LogLevel   string `flag:"log-level" default:"warn" help:"debug, info, warn or error"`
+}
+
+func (c *cli) devCommand() *cobra.Command {
+	var o devOptions
+	cmd := &cobra.Command{
+		Use: "dev", Short: "Start everything in one process, for development", Args: cobra.NoArgs,
+		Long: `Start the event store, NATS and every service in one process, under one data folder.
+
+It listens on this machine only, without TLS and without login: it is not for patient data.
+Ctrl-C stops it in order; what was recorded is kept.
+
+Example:
+  waymark dev --data ./.waymark --port-offset 1000`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.dev(cmd.Context(), o) },
+	}
+	run.Bind(cmd.Flags(), &o)
+	return cmd
+}
+
+func (c *cli) dev(ctx context.Context, o devOptions) error {
+	logger, err := run.NewLogger(c.err, "text", o.LogLevel)
+	if err != nil {
+		return usage(nil, fmt.Errorf("--log-level: %w", err))
+	}
+	system, err := allinone.Start(ctx, allinone.Options{
+		Data: o.Data, PortOffset: o.PortOffset, Fresh: o.Fresh, Config: run.Config{LogLevel: o.LogLevel}, Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(c.out, c.banner(system, o))
+	ended := make(chan error, 1)
+	go func() { ended <- system.Wait() }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("the system ended by itself: %w", err)
+	case <-ctx.Done():
+	}
+	c.say("\nstopping: calls in progress get a few seconds to end")
+	if err := system.Stop(); err != nil {
+		return err
+	}
+	c.say("stopped. Everything recorded is kept in %s\nresume with: %s", system.Data, c.resume(o))
+	return nil
+}
+
+// banner is what `waymark dev` prints when it is ready: at most 12 lines, and a
+// line only for what exists.
+func (c *cli) banner(s *allinone.System, o devOptions) string {
+	flags := ""
+	if o.PortOffset != 0 {
+		flags = fmt.Sprintf(" --port-offset %d", o.PortOffset)
+	}
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("waymark %s  development server: not for patient data (no TLS, no login)", version)
+	line("  gRPC         %-38s %s", s.GRPC, strings.Join(allinone.Names(), ", ")+"; reflection and health on")
+	line("  HTTP         %-38s also /healthz and /metrics", "http://"+s.HTTP+"/readyz")
+	line("  NATS         %-38s CloudEvents on waymark.v1.>", s.NATS)
+	line("  Event store  %-38s EventStoreDB's gRPC protocol", s.EventStore)
+	line("  Data         %s  (kept; start anew with --fresh)", s.Data)
+	line("Try next, in a second terminal (README.md walks through it):")
+	line("  %s call --list%s", program(), flags)
+	line("  %s events tail%s", program(), flags)
+	line("  %s doctor%s", program(), flags)
+	line("Ctrl-C stops it and keeps the data.")
+	return b.String()
+}
+
+func (c *cli) resume(o devOptions) string {
+	out := program() + " dev"
+	if o.Data != ".waymark" {
+		out += " --data " + o.Data
+	}
+	if o.PortOffset != 0 {
+		out += fmt.Sprintf(" --port-offset %d", o.PortOffset)
+	}
+	return out
+}
+
+// program is what the user typed to get here, so that hints can be pasted.
+func program() string {
+	if name := os.Args[0]; !strings.HasSuffix(name, ".test") {
+		return name
+	}
+	return "waymark"
+}
