@@ -282,6 +282,14 @@ type link struct {
 	Ended             bool
 }
 
+// opposite returns the other end.
+func (l link) opposite(person string) string {
+	if l.Other == person {
+		return l.Person
+	}
+	return l.Other
+}
+
 func (l links) evolve(event proto.Message) (links, bool) {
 	switch e := event.(type) {
 	case *personv1.PersonsLinked:
@@ -323,12 +331,20 @@ func (l links) with(person string) []link {
 	return found
 }
 
+// ended returns the links with a person that are over.
+func (l links) ended(person string) []link {
+	var found []link
+	for _, one := range l {
+		if one.Ended && (one.Person == person || one.Other == person) {
+			found = append(found, one)
+		}
+	}
+	return found
+}
+
 func (l links) view(p *personv1.Person) {
 	for _, one := range l {
-		other := one.Other
-		if other == p.PersonId {
-			other = one.Person
-		}
+		other := one.opposite(p.PersonId)
 		if !one.Ended && !slices.Contains(p.LinkedPersonIds, other) {
 			p.LinkedPersonIds = append(p.LinkedPersonIds, other)
 		}

@@ -156,6 +156,12 @@ func (c register) Decide(s state) ([]proto.Message, error) {
 	return append(events, more...), nil
 }
 
+// twoOfThree is the identity check that a feed must pass before it is applied
+// (hazard H01: wrong patient).
+func twoOfThree(number, birthDate, family bool) bool {
+	return number && birthDate || number && family || birthDate && family
+}
+
 // errMismatch is the answer of the identity check: fewer than two of three agree.
 func errMismatch() error {
 	return fault.Refused("person.identity.mismatch", "of NHS number, birth date and family name fewer than two agree with the record: have it reviewed")
