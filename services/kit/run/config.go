@@ -33,7 +33,7 @@ type Config struct {
 	EventStoreAuth string        `flag:"eventstore-auth-file" help:"file with user:password of the event store"`
 	NATS           string        `flag:"nats" default:"nats://127.0.0.1:4222" help:"NATS servers, comma separated, without credentials"`
 	NATSCreds      string        `flag:"nats-creds-file" help:"NATS credentials file"`
-	Peers          []string      `flag:"peers" default:"127.0.0.1:7400" help:"where other services answer: name=address for one of them, an address alone for all others; {service} in it stands for the name"`
+	Peers          []string      `flag:"peers" help:"where other services answer: name=address for one of them, an address alone for all others, {service} in it stands for the name; none means in this process"`
 	KeyFile        string        `flag:"key-file" help:"file with the 32-byte key of identifier hashes, in hex or base64; the same for every process, for ever"`
 	TLSCert        string        `flag:"tls-cert" help:"PEM certificate of the gRPC server, and of its calls to other services"`
 	TLSKey         string        `flag:"tls-key" help:"PEM file with the key of --tls-cert"`
@@ -163,7 +163,7 @@ func (c Config) check() error {
 	return errors.Join(errs...)
 }
 
-// Peer returns the address at which the named service answers.
+// Peer returns the address at which the named service answers, "" when none is known.
 func (c Config) Peer(service string) string {
 	other := ""
 	for _, p := range c.Peers {
@@ -176,6 +176,24 @@ func (c Config) Peer(service string) string {
 		}
 	}
 	return strings.ReplaceAll(other, "{service}", service)
+}
+
+// EventStoreURL returns the connection string with the credentials of
+// --eventstore-auth-file in it. It is for the client alone: never log it.
+func (c Config) EventStoreURL() (string, error) {
+	if c.EventStoreAuth == "" {
+		return c.EventStore, nil
+	}
+	text, err := os.ReadFile(c.EventStoreAuth)
+	if err != nil {
+		return "", err
+	}
+	user, password, ok := strings.Cut(strings.TrimSpace(string(text)), ":")
+	scheme, rest, isURL := strings.Cut(c.EventStore, "://")
+	if !ok || !isURL {
+		return "", errors.New("--eventstore-auth-file holds user:password, --eventstore is esdb://host:port")
+	}
+	return scheme + "://" + url.UserPassword(user, password).String() + "@" + rest, nil
 }
 
 // ReadKey reads a 32-byte key in hex or base64 from a file.

@@ -59,7 +59,7 @@ func TestZeroConfigIsTheDefault(t *testing.T) {
 	if err := zero.check(); err != nil {
 		t.Error(err)
 	}
-	if zero.GRPC != bound.GRPC || zero.DeadlineCap != bound.DeadlineCap || zero.Peer("person") != "127.0.0.1:7400" {
+	if zero.GRPC != bound.GRPC || zero.DeadlineCap != bound.DeadlineCap {
 		t.Errorf("zero value %+v, flags %+v", zero, bound)
 	}
 }

@@ -55,7 +55,6 @@ func Listen(ctx context.Context, cfg Config, service string, logger *slog.Logger
 	if p.telemetry, err = NewTelemetry(ctx, cfg, service); err != nil {
 		return nil, fmt.Errorf("telemetry: %w", err)
 	}
-	p.dialer = &dialer{cfg: cfg, creds: creds, telemetry: p.telemetry, conns: map[string]*grpc.ClientConn{}}
 	var lc net.ListenConfig
 	if p.grpc, err = lc.Listen(ctx, "tcp", cfg.GRPC); err != nil {
 		return nil, fmt.Errorf("gRPC: %w", err)
@@ -64,6 +63,10 @@ func Listen(ctx context.Context, cfg Config, service string, logger *slog.Logger
 		p.grpc.Close()
 		return nil, fmt.Errorf("HTTP: %w", err)
 	}
+	if len(cfg.Peers) == 0 {
+		cfg.Peers = []string{p.GRPC()}
+	}
+	p.dialer = &dialer{cfg: cfg, creds: creds, telemetry: p.telemetry, conns: map[string]*grpc.ClientConn{}}
 	return p, nil
 }
 
@@ -84,14 +87,20 @@ func (p *Program) Deps(log es.Log, js jetstream.JetStream, key []byte) Deps {
 	return Deps{Log: log, Bus: js, Dial: p.dialer.dial, Clock: Clock, Slog: p.slog, Meter: p.telemetry.Meter("waymark"), Key: key}
 }
 
+// Close lets go of the addresses and the connections; Serve does it at its end.
+func (p *Program) Close() error {
+	p.grpc.Close()
+	p.http.Close()
+	p.dialer.close()
+	return nil
+}
+
 // Serve serves parts until ctx ends or a listener fails, then stops in order:
 // health turns NOT_SERVING, the load balancer gets cfg.Drain to see it, calls
 // in progress get 5 s to end, background work ends, and the parts are closed.
 // It returns nil when all of that went well. Log and Bus of deps stay open.
 func (p *Program) Serve(ctx context.Context, deps Deps, parts ...Part) (err error) {
-	defer p.grpc.Close()
-	defer p.http.Close()
-	defer p.dialer.close()
+	defer p.Close()
 	streams, endStreams := context.WithCancel(context.WithoutCancel(ctx))
 	defer endStreams()
 	server, edge, err := p.server(streams)

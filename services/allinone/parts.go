@@ -1,0 +1,92 @@
+package allinone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.opentelemetry.io/otel/metric"
+
+	"waymark/services/kit/bus"
+	"waymark/services/kit/run"
+)
+
+// part is one line of the list.
+type part struct {
+	name string
+	make func(run.Deps) (run.Part, error)
+}
+
+// parts is the one list of everything that Waymark runs. A new service is a
+// line here, and nothing else knows of it.
+var parts = []part{
+	{"relay", relay},
+}
+
+// Names lists the services that there are.
+func Names() (names []string) {
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// build makes the named parts, all when none is named.
+func build(deps run.Deps, names ...string) (made []run.Part, err error) {
+	for _, name := range names {
+		if !slices.Contains(Names(), name) {
+			return nil, fmt.Errorf("there is no service %q: %s", name, strings.Join(Names(), ", "))
+		}
+	}
+	for _, p := range parts {
+		if len(names) > 0 && !slices.Contains(names, p.name) {
+			continue
+		}
+		one, err := p.make(deps)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.name, err)
+		}
+		if one.Name != p.name {
+			return nil, fmt.Errorf("%s calls itself %q", p.name, one.Name)
+		}
+		made = append(made, one)
+	}
+	return made, nil
+}
+
+// relay copies the log to NATS. Any number may run; one does the work.
+func relay(deps run.Deps) (run.Part, error) {
+	r := bus.NewRelay(deps.Log, deps.Bus, bus.RelayOptions{Slog: deps.Slog})
+	position, err := deps.Meter.Int64ObservableGauge("waymark.relay.position", metric.WithDescription("Log position of the last event that is on the bus."))
+	if err != nil {
+		return run.Part{}, err
+	}
+	waiting, err := deps.Meter.Int64ObservableGauge("waymark.relay.waiting", metric.WithUnit("{event}"), metric.WithDescription("Events of the log that are not on the bus yet; absent while that is not known."))
+	if err != nil {
+		return run.Part{}, err
+	}
+	observer, err := deps.Meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		s := r.Status()
+		o.ObserveInt64(position, int64(s.Position))
+		if s.LagKnown {
+			o.ObserveInt64(waiting, int64(s.Waiting))
+		}
+		return nil
+	}, position, waiting)
+	if err != nil {
+		return run.Part{}, err
+	}
+	return run.Part{
+		Name: "relay",
+		Run:  r.Run,
+		Fault: func() error {
+			if s := r.Status(); s.LastError != "" {
+				return errors.New("the relay to NATS is interrupted: " + s.LastError)
+			}
+			return nil
+		},
+		Close: observer.Unregister,
+	}, nil
+}
