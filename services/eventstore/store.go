@@ -2,7 +2,6 @@ package eventstore
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -284,5 +283,3 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 	l.log.Error("event store: storage", "detail", fmt.Sprintf(format, args...))
 }
 func (l pebbleLogger) Fatalf(format string, args ...any) { l.fatal(fmt.Sprintf(format, args...)) }
-
-func keyPosition(key []byte) uint64 { return binary.BigEndian.Uint64(key[1:]) }
