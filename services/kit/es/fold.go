@@ -10,8 +10,14 @@ import (
 	"waymark/services/kit/fault"
 )
 
-// remembered is how many commands of a stream a fold recognises.
-const remembered = 256
+const (
+	// remembered is how many commands of a stream a fold recognises.
+	remembered = 256
+	// atHand is how many of them have their state kept too. Two instances that hear
+	// the same event send the same command at about the same time, so that an early
+	// repeat is the rule; a later one folds the stream again.
+	atHand = 8
+)
 
 // fold is a stream up to State.Revision: the state, the end of the chain, and
 // the last commands with where each ended. It holds nothing that the log did not
@@ -20,6 +26,9 @@ type fold[S any] struct {
 	state State[S]
 	chain Chain
 	taken []taken // oldest first, at most 2*remembered, the last 256 count
+
+	recent [atHand]State[S] // after each of the last commands
+	newest int              // index of the last one in recent
 }
 
 // taken is a command that the stream has taken, with its last event.
@@ -56,12 +65,15 @@ func (f *fold[S]) apply(evolve func(S, proto.Message) S, e Recorded) error {
 	return nil
 }
 
-// take records the last event of a command so far.
+// take records the last event of a command so far; the state is the one after it.
 func (f *fold[S]) take(t taken) {
 	if n := len(f.taken); n > 0 && f.taken[n-1].id == t.id {
 		f.taken[n-1] = t
+		f.recent[f.newest] = f.state
 		return
 	}
+	f.newest = (f.newest + 1) % atHand
+	f.recent[f.newest] = f.state
 	if len(f.taken) == 2*remembered { // forget in bulk: shifting each time would cost a copy an event
 		f.taken = append(f.taken[:0], f.taken[remembered+1:]...)
 	}
@@ -81,4 +93,14 @@ func (f *fold[S]) find(c command) (taken, bool, error) {
 		}
 	}
 	return taken{}, false, nil
+}
+
+// after returns the state after a command, where it is at hand.
+func (f *fold[S]) after(t taken) (State[S], bool) {
+	for _, s := range f.recent {
+		if s.Position == t.position { // 0 is no event's
+			return s, true
+		}
+	}
+	return State[S]{}, false
 }

@@ -2,14 +2,20 @@ package es_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	metav1 "waymark/proto/waymark/meta/v1"
@@ -184,3 +190,299 @@ func TestCancelled(t *testing.T) {
 		t.Fatal("a cancelled command succeeded")
 	}
 }
+
+// One command reaches two instances that stand at the same revision, with other
+// trace ids. With ids bound to content the second finds the first's result; with
+// ids from the command id alone its chain parts from the log's.
+func TestSameCommandOnTwoInstances(t *testing.T) {
+	t.Parallel()
+	for name, plant := range map[string]func(*es.Streams[tally]){"content": nil, "planted": es.IDsFromCommandOnly[tally]} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			log, ok := estest.NewLog(), must[es.State[tally]](t)
+			here, there := newTallies(log), newTallies(log)
+			if plant != nil {
+				plant(here)
+				plant(there)
+			}
+			both, next := newRequest(), newRequest()
+			ok(here.Load(t.Context(), "a"))
+			ok(there.Load(t.Context(), "a"))
+			won := ok(here.Do(traced(t.Context(), 1), "a", both, add(1)))
+			lost := ok(there.Do(traced(t.Context(), 2), "a", both, add(1)))
+			if lost.Revision != won.Revision || lost.Position != won.Position {
+				t.Errorf("answered %+v, then %+v", won, lost)
+			}
+			ok(there.Do(t.Context(), "a", next, add(2)))
+			_, err := newTallies(log).Load(t.Context(), "a")
+			if plant == nil {
+				if estest.Audit(t, log); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if fault.CodeOf(err) != "es.chain_broken" || !strings.Contains(err.Error(), "tally-a, revision 1") {
+				t.Errorf("MISSED: the fold of a broken chain gave %v", err)
+			}
+		})
+	}
+}
+
+// Every way of damaging a stored stream rejects its fold, and the error says where.
+func TestTamperedStream(t *testing.T) {
+	t.Parallel()
+	damages := map[string]func([]es.Recorded) []es.Recorded{
+		"data":     func(e []es.Recorded) []es.Recorded { e[1].Data = flip(e[1].Data, 1); return e },
+		"metadata": func(e []es.Recorded) []es.Recorded { e[1].Metadata = flip(e[1].Metadata, 150); return e },
+		"chain": func(e []es.Recorded) []es.Recorded {
+			e[1].Metadata = flip(e[1].Metadata, len(e[1].Metadata)-10)
+			return e
+		},
+		"no chain": func(e []es.Recorded) []es.Recorded { e[1].Metadata = []byte("{}"); return e },
+		"id":       func(e []es.Recorded) []es.Recorded { e[1].ID = uuid.New(); return e },
+		"type":     func(e []es.Recorded) []es.Recorded { e[1].Type = "google.protobuf.UInt64Value"; return e },
+		"revision": func(e []es.Recorded) []es.Recorded { e[1].Revision = 2; return e },
+		"swapped": func(e []es.Recorded) []es.Recorded {
+			e[1], e[2] = e[2], e[1]
+			e[1].Revision, e[2].Revision = 1, 2
+			return e
+		},
+		"left out": func(e []es.Recorded) []es.Recorded {
+			e = slices.Delete(e, 1, 2)
+			e[1].Revision = 1
+			return e
+		},
+		"another stream's": func(e []es.Recorded) []es.Recorded {
+			for i := range e {
+				e[i].Stream = "tally-b"
+			}
+			return e
+		},
+	}
+	log, ok := estest.NewAuditedLog(t), must[es.State[tally]](t)
+	for range 3 {
+		ok(newTallies(log).Do(t.Context(), "a", newRequest(), add(1)))
+	}
+	for name, damage := range damages {
+		var chain es.Chain
+		var err error
+		for _, e := range damage(log.Events()) {
+			if chain, err = chain.Next(e); err != nil {
+				break
+			}
+		}
+		if fault.CodeOf(err) != "es.chain_broken" {
+			t.Errorf("%s: MISSED (%v)", name, err)
+		}
+		if name != "another stream's" && err != nil && !strings.Contains(err.Error(), "revision ") {
+			t.Errorf("%s: the error does not say where: %v", name, err)
+		}
+	}
+	// A fold meets the damage as an error too, and a warm one goes on without reading it again.
+	damaged := estest.NewLog()
+	warm := newTallies(damaged)
+	first := ok(warm.Do(t.Context(), "a", newRequest(), add(1)))
+	damaged.Tamper(first.Position, func(e es.Recorded) es.Recorded { e.Data = flip(e.Data, 1); return e })
+	_, err := newTallies(damaged).Load(t.Context(), "a")
+	wantCode(t, err, "es.chain_broken", codes.DataLoss)
+	_, err = newTallies(damaged).Do(t.Context(), "a", newRequest(), add(1))
+	wantCode(t, err, "es.chain_broken", codes.DataLoss)
+}
+
+func flip(b []byte, i int) []byte {
+	b = slices.Clone(b)
+	b[i] ^= 1
+	return b
+}
+
+func TestUnknownEvents(t *testing.T) {
+	t.Parallel()
+	for _, e := range []es.Recorded{
+		{Stream: "tally-a", Revision: 3, Type: "waymark.newer.v1.Happened"},
+		{Stream: "tally-a", Revision: 3, Type: "google.protobuf.Int64Value", Data: []byte{0xff}},
+	} {
+		_, err := es.Decode(e)
+		if err == nil || !strings.Contains(err.Error(), "tally-a, revision 3") || !strings.Contains(err.Error(), e.Type) {
+			t.Errorf("%s: %v", e.Type, err)
+		}
+		if _, err := es.JSON(e); err == nil {
+			t.Errorf("%s: rendered", e.Type)
+		}
+	}
+}
+
+func TestMetadata(t *testing.T) {
+	t.Parallel()
+	log := estest.NewAuditedLog(t)
+	s := newTallies(log)
+	full := newRequest()
+	full.Actor.OnBehalfOf, full.Purpose, full.Reason = "444", "BTG", "a \"reason\" \\ with é and\nlines"
+	full.OccurredAt = timestamppb.New(time.Date(2026, 3, 2, 12, 30, 0, 5, time.UTC))
+	full.CorrelationId, full.CausationId, full.Tenant = "work-7", "cause-8", "RXX"
+	bare := newRequest()
+	if _, err := s.Do(traced(t.Context(), 9), "a", full, add(1, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Do(t.Context(), "a", bare, add(3)); err != nil {
+		t.Fatal(err)
+	}
+	events := log.Events()
+	m, err := es.ParseMetadata(events[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := es.Metadata{
+		CommandID: uuid.MustParse(full.CommandId), CommandHash: m.CommandHash, CorrelationID: "work-7", CausationID: "cause-8",
+		Actor:   es.Actor{User: "111222333", Role: "R8000", Organisation: "RJ1", OnBehalfOf: "444"},
+		Purpose: "BTG", Reason: full.Reason, Tenant: "RXX", Occurred: time.Date(2026, 3, 2, 12, 30, 0, 5, time.UTC),
+		Traceparent: "00-01090000000000000000000000000000-0109000000000000-01", Index: 1, Count: 2,
+	}
+	if m != want || len(m.CommandHash) != 24 {
+		t.Errorf("metadata %+v\nwant     %+v", m, want)
+	}
+	if m, err = es.ParseMetadata(events[2]); err != nil {
+		t.Fatal(err)
+	}
+	want = es.Metadata{
+		CommandID: uuid.MustParse(bare.CommandId), CommandHash: m.CommandHash, CorrelationID: bare.CommandId,
+		Actor:   es.Actor{User: "111222333", Role: "R8000", Organisation: "RJ1"},
+		Purpose: "TREAT", Tenant: "RJ1", Index: 0, Count: 1,
+	}
+	if m != want {
+		t.Errorf("metadata %+v\nwant     %+v", m, want)
+	}
+	if !strings.HasSuffix(string(events[2].Metadata), `"}`) || !strings.Contains(string(events[2].Metadata), `,"count":1,"chain":"`) {
+		t.Errorf("the chain is not the last member: %s", events[2].Metadata)
+	}
+	line, err := es.JSON(events[0])
+	if err != nil || !json.Valid(line) || !strings.Contains(string(line), `"data":"1"`) || !strings.Contains(string(line), `"purpose":"BTG"`) || strings.Contains(string(line), "\n") {
+		t.Errorf("as JSON: %s, %v", line, err)
+	}
+}
+
+// The cache forgets the streams used longest ago, and only those in nobody's hands.
+func TestCacheIsBounded(t *testing.T) {
+	t.Parallel()
+	log := estest.NewAuditedLog(t)
+	var reads atomic.Int64
+	log.SetFaults(estest.Faults{Before: func(_ context.Context, call, _ string) error {
+		if call == "Read" {
+			reads.Add(1)
+		}
+		return nil
+	}})
+	s := es.NewStreams(log, tallies, es.Options{Key: key, Cached: 3})
+	for round := range 2 {
+		for _, id := range []string{"a", "b", "c"} {
+			if _, err := s.Do(t.Context(), id, newRequest(), add(1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := reads.Load(); n != 3 {
+			t.Fatalf("round %d: %d reads, want one for each stream", round, n)
+		}
+	}
+	for _, id := range []string{"d", "b", "c"} { // d takes the place of a
+		if _, err := s.Do(t.Context(), id, newRequest(), add(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := reads.Load(); n != 4 {
+		t.Fatalf("%d reads, want 4", n)
+	}
+	_, err := s.Do(t.Context(), "c", newRequest(), func(tally) ([]proto.Message, error) {
+		for i := range 9 { // c is in hands while others push
+			if _, err := s.Do(t.Context(), fmt.Sprint("push", i), newRequest(), add(1)); err != nil {
+				return nil, err
+			}
+		}
+		return add(7)(tally{})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := newTallies(log).Load(t.Context(), "c"); err != nil || got.Revision != 3 {
+		t.Fatalf("c: %+v, %v", got, err)
+	}
+}
+
+// A command waits no longer than its caller, whatever the log and the command
+// before it do.
+func TestDeadlines(t *testing.T) {
+	t.Parallel()
+	log := estest.NewLog()
+	s := newTallies(log)
+	if _, err := s.Do(t.Context(), "a", newRequest(), add(1)); err != nil {
+		t.Fatal(err)
+	}
+	log.SetFaults(estest.Faults{Hang: true})
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			_, err := s.Do(ctx, "a", newRequest(), add(1))
+			wantTimeout(t, err)
+		})
+	}
+	wg.Wait()
+	log.SetFaults(estest.Faults{Full: true})
+	_, err := s.Do(t.Context(), "a", newRequest(), add(1))
+	wantCode(t, err, "log.full", codes.ResourceExhausted)
+	log.SetFaults(estest.Faults{})
+	if got, err := s.Do(t.Context(), "a", newRequest(), add(2)); err != nil || got.Revision != 1 {
+		t.Fatalf("after the outage: %+v, %v", got, err)
+	}
+}
+
+func wantTimeout(t *testing.T, err error) {
+	t.Helper()
+	var f *fault.Error
+	if !errors.As(err, &f) || f.GRPC != codes.DeadlineExceeded && f.GRPC != codes.Unavailable {
+		t.Errorf("error %v, want DEADLINE_EXCEEDED or UNAVAILABLE", err)
+	}
+}
+
+// A full disk after an append of unknown outcome: the tail tells.
+func TestLostThenFull(t *testing.T) {
+	t.Parallel()
+	log := estest.NewAuditedLog(t)
+	s := hastyTallies(log)
+	appends := 0
+	log.SetFaults(estest.Faults{Lost: 1, Before: func(_ context.Context, call, _ string) error {
+		if call != "Append" {
+			return nil
+		}
+		if appends++; appends > 1 {
+			return fault.Exhausted("log.full", "no room", 0)
+		}
+		return nil
+	}})
+	got, err := s.Do(t.Context(), "a", newRequest(), add(1))
+	if err != nil || got.Revision != 0 || len(log.Events()) != 1 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+}
+
+func BenchmarkDoWarm(b *testing.B) {
+	s := es.NewStreams(discard{}, es.Decider[int64]{Category: "sum", Evolve: func(n int64, e proto.Message) int64 {
+		return n + e.(*wrapperspb.Int64Value).Value
+	}}, es.Options{Key: key})
+	req, event := newRequest(), []proto.Message{wrapperspb.Int64(1)}
+	b.ReportAllocs()
+	for b.Loop() {
+		req.CommandId = uuid.NewString()
+		if _, err := s.Do(b.Context(), "a", req, func(int64) ([]proto.Message, error) { return event, nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// discard takes appends and keeps nothing: what is left is the cost of Do.
+type discard struct{ es.Log }
+
+func (discard) Append(_ context.Context, _ string, expected es.Revision, events []es.NewEvent) (es.Appended, error) {
+	return es.Appended{Revision: expected + es.Revision(len(events)), Position: 1}, nil
+}
+
+func (discard) Read(context.Context, string, es.Revision, func(es.Recorded) error) error { return nil }

@@ -183,6 +183,9 @@ func (l *Log) Append(ctx context.Context, stream string, expected es.Revision, e
 		return es.Appended{}, &es.WrongRevision{Expected: expected, Actual: current}
 	}
 	if expected < current && !f.Blind && repeats(stored[expected+1:], events) {
+		if l.chance(f.Lost) {
+			return es.Appended{}, errDown
+		}
 		last := stored[expected+es.Revision(len(events))]
 		return es.Appended{Revision: last.Revision, Position: last.Position}, nil
 	}

@@ -1,0 +1,18 @@
+package es
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+
+	"github.com/google/uuid"
+)
+
+// Forgetful plants the bug of not recognising a repeated command.
+func Forgetful[S any](s *Streams[S]) { s.forgetful = true }
+
+// IDsFromCommandOnly plants the bug that the package comment describes.
+func IDsFromCommandOnly[S any](s *Streams[S]) {
+	s.eventID = func(command uuid.UUID, n int, _ [sha256.Size]byte) uuid.UUID {
+		return uuid.NewSHA1(command, binary.BigEndian.AppendUint32(nil, uint32(n)))
+	}
+}
