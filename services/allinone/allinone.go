@@ -22,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"waymark/services/eventstore"
+	"waymark/services/kit/bus"
 	"waymark/services/kit/es"
 	"waymark/services/kit/run"
 )
@@ -145,6 +146,10 @@ func (s *System) open(ctx context.Context, opts Options, at ports) (_ *run.Progr
 		return nil, deps, err
 	}
 	s.GRPC, s.HTTP = program.GRPC(), program.HTTP()
+	// Before the services look for it. Apart, they wait until a relay makes it.
+	if _, err := bus.Ensure(ctx, deps.Bus); err != nil {
+		return nil, deps, fmt.Errorf("NATS: %w", err)
+	}
 	return program, deps, nil
 }
 
@@ -230,6 +235,6 @@ func RunServices(ctx context.Context, cfg run.Config, names ...string) error {
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
-	log.InfoContext(ctx, "serving", "event.name", "process.started", "grpc", program.GRPC(), "http", program.HTTP(), "services", Names(), "version", run.Version())
+	log.InfoContext(ctx, "serving", "event.name", "process.started", "grpc", program.GRPC(), "http", program.HTTP(), "process", name, "version", run.Version())
 	return errors.Join(program.Serve(ctx, deps, parts...), s.close())
 }

@@ -11,6 +11,7 @@ import (
 
 	"waymark/services/kit/bus"
 	"waymark/services/kit/run"
+	"waymark/services/person"
 )
 
 // part is one line of the list.
@@ -23,6 +24,7 @@ type part struct {
 // line here, and nothing else knows of it.
 var parts = []part{
 	{"relay", relay},
+	{"person", person.New},
 }
 
 // Names lists the services that there are.
