@@ -98,7 +98,7 @@ type ServiceDetails struct {
 	Areas []string `protobuf:"bytes,7,rep,name=areas,proto3" json:"areas,omitempty"`
 	// Languages spoken, BCP 47 (en, ur, pl); none means English.
 	Languages []string `protobuf:"bytes,8,rep,name=languages,proto3" json:"languages,omitempty"`
-	// Kinds of referral it takes; none means that a patient can only be told of it.
+	// Kinds of referral it takes; none means those of its kind.
 	Accepts []ReferralKind `protobuf:"varint,9,rep,packed,name=accepts,proto3,enum=waymark.referral.v1.ReferralKind" json:"accepts,omitempty"`
 	// Where referrals are sent by machine (https); empty when there is no such place.
 	Endpoint string `protobuf:"bytes,10,opt,name=endpoint,proto3" json:"endpoint,omitempty"`

@@ -1463,8 +1463,10 @@ type Referral struct {
 	// ODS code of the organisation that tells the patient of a cancellation: the sender's.
 	PatientToldBy string `protobuf:"bytes,17,opt,name=patient_told_by,json=patientToldBy,proto3" json:"patient_told_by,omitempty"`
 	// The referral that took the place of this one.
-	ReplacedBy    string     `protobuf:"bytes,18,opt,name=replaced_by,json=replacedBy,proto3" json:"replaced_by,omitempty"`
-	Enrolment     *Enrolment `protobuf:"bytes,19,opt,name=enrolment,proto3" json:"enrolment,omitempty"`
+	ReplacedBy string     `protobuf:"bytes,18,opt,name=replaced_by,json=replacedBy,proto3" json:"replaced_by,omitempty"`
+	Enrolment  *Enrolment `protobuf:"bytes,19,opt,name=enrolment,proto3" json:"enrolment,omitempty"`
+	// Verification status of the NHS number with which it was sent.
+	TraceStatus   string `protobuf:"bytes,20,opt,name=trace_status,json=traceStatus,proto3" json:"trace_status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1630,6 +1632,13 @@ func (x *Referral) GetEnrolment() *Enrolment {
 		return x.Enrolment
 	}
 	return nil
+}
+
+func (x *Referral) GetTraceStatus() string {
+	if x != nil {
+		return x.TraceStatus
+	}
+	return ""
 }
 
 // Enrolment is the patient's place on a programme.
@@ -3359,8 +3368,9 @@ type AcceptOfferRequest struct {
 	PathwayId string                 `protobuf:"bytes,2,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
 	OfferId   string                 `protobuf:"bytes,3,opt,name=offer_id,json=offerId,proto3" json:"offer_id,omitempty"`
 	// The one chosen.
-	ServiceId     string     `protobuf:"bytes,4,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
-	Consent       *Consent   `protobuf:"bytes,5,opt,name=consent,proto3" json:"consent,omitempty"`
+	ServiceId string   `protobuf:"bytes,4,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	Consent   *Consent `protobuf:"bytes,5,opt,name=consent,proto3" json:"consent,omitempty"`
+	// Whom the service may contact; a referral cannot be sent without.
 	Contacts      []*Contact `protobuf:"bytes,6,rep,name=contacts,proto3" json:"contacts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3900,7 +3910,7 @@ const file_waymark_referral_v1_referral_proto_rawDesc = "" +
 	"\x04side\x18\x01 \x01(\x0e2\x1e.waymark.referral.v1.OwnerSideB\x04\x88\xce\x18\x02R\x04side\x12(\n" +
 	"\forganisation\x18\x02 \x01(\tB\x04\x88\xce\x18\x01R\forganisation\x12#\n" +
 	"\n" +
-	"service_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x01R\tserviceId\"\x84\a\n" +
+	"service_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x01R\tserviceId\"\xa7\a\n" +
 	"\bReferral\x12\x1f\n" +
 	"\vreferral_id\x18\x01 \x01(\tR\n" +
 	"referralId\x12\x1d\n" +
@@ -3928,7 +3938,8 @@ const file_waymark_referral_v1_referral_proto_rawDesc = "" +
 	"\x0fpatient_told_by\x18\x11 \x01(\tR\rpatientToldBy\x12\x1f\n" +
 	"\vreplaced_by\x18\x12 \x01(\tR\n" +
 	"replacedBy\x12<\n" +
-	"\tenrolment\x18\x13 \x01(\v2\x1e.waymark.referral.v1.EnrolmentR\tenrolment\"\xa2\x01\n" +
+	"\tenrolment\x18\x13 \x01(\v2\x1e.waymark.referral.v1.EnrolmentR\tenrolment\x12!\n" +
+	"\ftrace_status\x18\x14 \x01(\tR\vtraceStatus\"\xa2\x01\n" +
 	"\tEnrolment\x129\n" +
 	"\x05state\x18\x01 \x01(\x0e2#.waymark.referral.v1.EnrolmentStateR\x05state\x12\x1c\n" +
 	"\tprogramme\x18\x02 \x01(\tR\tprogramme\x12\x1b\n" +
@@ -4105,7 +4116,7 @@ const file_waymark_referral_v1_referral_proto_rawDesc = "" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
 	"\n" +
 	"pathway_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12d\n" +
-	"\ftumour_group\x18\x03 \x01(\tBA\xbaH>r<R\x0201R\x0202R\x0203R\x0204R\x0205R\x0206R\x0207R\x0208R\x0209R\x0210R\x0211R\x0212R\x0213R\x0214R\x0215R\vtumourGroup\"\xcb\x02\n" +
+	"\ftumour_group\x18\x03 \x01(\tBA\xbaH>r<R\x0201R\x0202R\x0203R\x0204R\x0205R\x0206R\x0207R\x0208R\x0209R\x0210R\x0211R\x0212R\x0213R\x0214R\x0215R\vtumourGroup\"\xcd\x02\n" +
 	"\x12AcceptOfferRequest\x12:\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
 	"\n" +
@@ -4113,8 +4124,9 @@ const file_waymark_referral_v1_referral_proto_rawDesc = "" +
 	"\boffer_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\aofferId\x12'\n" +
 	"\n" +
 	"service_id\x18\x04 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tserviceId\x12>\n" +
-	"\aconsent\x18\x05 \x01(\v2\x1c.waymark.referral.v1.ConsentB\x06\xbaH\x03\xc8\x01\x01R\aconsent\x12B\n" +
-	"\bcontacts\x18\x06 \x03(\v2\x1c.waymark.referral.v1.ContactB\b\xbaH\x05\x92\x01\x02\x10\n" +
+	"\aconsent\x18\x05 \x01(\v2\x1c.waymark.referral.v1.ConsentB\x06\xbaH\x03\xc8\x01\x01R\aconsent\x12D\n" +
+	"\bcontacts\x18\x06 \x03(\v2\x1c.waymark.referral.v1.ContactB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10\n" +
 	"R\bcontacts\"\x9f\x01\n" +
 	"\x13DeclineOfferRequest\x12:\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
