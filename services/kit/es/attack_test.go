@@ -24,11 +24,13 @@ import (
 // until it knows the answer.
 type attack struct {
 	logs     []es.Log // one instance each
-	callers  int      // per instance
-	commands int      // per caller
-	twice    bool     // every instance is sent the same commands, as by a broker or an impatient client
-	fresh    bool     // planted: a repeat takes a new command id
+	stream   string
+	callers  int  // per instance
+	commands int  // per caller
+	twice    bool // every instance is sent the same commands, as by a broker or an impatient client
+	fresh    bool // planted: a repeat takes a new command id
 	plant    func(*es.Streams[tally])
+	patient  bool // waits as in production
 }
 
 // report counts what happened, and names what must not.
@@ -79,7 +81,9 @@ func (a attack) run(ctx context.Context, final es.Log) *report {
 	var wg sync.WaitGroup
 	instances := make([]*es.Streams[tally], len(a.logs))
 	for i, log := range a.logs {
-		instances[i] = hastyTallies(log)
+		if instances[i] = hastyTallies(log); a.patient {
+			instances[i] = newTallies(log)
+		}
 		if a.plant != nil {
 			a.plant(instances[i])
 		}
@@ -121,10 +125,10 @@ func (a attack) run(ctx context.Context, final es.Log) *report {
 	wg.Wait()
 
 	events := make(map[es.Revision]es.Recorded)
-	if err := final.Read(ctx, "tally-hot", 0, func(e es.Recorded) error { events[e.Revision] = e; return nil }); err != nil {
+	if err := final.Read(ctx, "tally-"+a.stream, 0, func(e es.Recorded) error { events[e.Revision] = e; return nil }); err != nil {
 		r.explain("%v", err)
 	}
-	state, err := newTallies(final).Load(ctx, "hot")
+	state, err := newTallies(final).Load(ctx, a.stream)
 	if err != nil {
 		r.explain("%v", err)
 		return r
@@ -154,7 +158,7 @@ func (a attack) call(ctx context.Context, r *report, streams *es.Streams[tally],
 			id = uuid.NewString()
 		}
 		each, cancel := context.WithTimeout(ctx, 5*time.Second)
-		state, err := streams.Do(each, "hot", requestWithID(id), add(n))
+		state, err := streams.Do(each, a.stream, requestWithID(id), add(n))
 		cancel()
 		var f *fault.Error
 		var wrong *es.WrongRevision
@@ -208,7 +212,7 @@ func TestTwoWriters(t *testing.T) {
 			defer cancel()
 			log := estest.NewAuditedLog(t)
 			log.SetFaults(c.faults)
-			c.attack.logs = []es.Log{log, log}
+			c.attack.logs, c.attack.stream = []es.Log{log, log}, "hot"
 			r := c.attack.run(ctx, quiet{log})
 			want := c.attack.callers * c.attack.commands
 			if !c.attack.twice {
@@ -240,7 +244,7 @@ func TestPlantedBugs(t *testing.T) {
 			defer cancel()
 			log := estest.NewLog()
 			log.SetFaults(c.faults)
-			c.attack.logs, c.attack.callers, c.attack.commands = []es.Log{log, log}, 4, 100
+			c.attack.logs, c.attack.stream, c.attack.callers, c.attack.commands = []es.Log{log, log}, "hot", 4, 100
 			if r := c.attack.run(ctx, quiet{log}); r.broken() {
 				t.Logf("caught: %v", r)
 			} else {

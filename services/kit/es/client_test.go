@@ -1,0 +1,257 @@
+package es_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+
+	"waymark/services/eventstore"
+	"waymark/services/kit/es"
+	"waymark/services/kit/estest"
+	"waymark/services/kit/fault"
+)
+
+// node is a real store that can be stopped and started again at its address.
+type node struct {
+	t    testing.TB
+	dir  string
+	addr string
+	node *eventstore.Node
+	done chan error
+}
+
+func startNode(t testing.TB) *node {
+	t.Helper()
+	n := &node{t: t, dir: t.TempDir(), addr: "127.0.0.1:0"}
+	n.start()
+	t.Cleanup(n.stop)
+	return n
+}
+
+func (n *node) start() {
+	n.t.Helper()
+	opened, err := eventstore.Open(eventstore.Config{Dir: n.dir, MinFree: 1})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	lis, err := net.Listen("tcp", n.addr)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.node, n.addr, n.done = opened, lis.Addr().String(), make(chan error, 1)
+	go func() { n.done <- opened.Serve(lis) }()
+}
+
+func (n *node) stop() {
+	if n.node == nil {
+		return
+	}
+	if err := n.node.Close(); err != nil {
+		n.t.Errorf("close the node: %v", err)
+	}
+	if err := <-n.done; err != nil {
+		n.t.Errorf("serve: %v", err)
+	}
+	n.node = nil
+}
+
+func (n *node) client() *es.Client {
+	n.t.Helper()
+	c, err := es.Open(es.Config{URL: "esdb://" + n.addr + "?tls=false"})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestClientOfNode(t *testing.T) {
+	t.Parallel()
+	n := startNode(t)
+	c := n.client()
+	estest.LogSuite(t, func() es.Log { return c })
+	estest.Audit(t, c)
+}
+
+func TestTwoWritersOnNode(t *testing.T) {
+	t.Parallel()
+	n := startNode(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for name, a := range map[string]attack{
+		"1 caller each":        {callers: 1, commands: 500},
+		"8 callers each":       {callers: 8, commands: 100},
+		"each command to both": {callers: 8, commands: 50, twice: true},
+	} {
+		a.logs = []es.Log{n.client(), n.client()}
+		a.patient = true
+		a.stream = "hot" + uuid.NewString()[:4]
+		r := a.run(ctx, a.logs[0])
+		t.Logf("%s: %v", name, r)
+		if r.broken() {
+			t.Error("a promise was broken")
+		}
+	}
+	events := estest.Audit(t, n.client())
+	t.Logf("%d events audited", events)
+}
+
+// An outage: calls answer in time, health tells, and everything goes on by itself
+// when the store is back.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	n := startNode(t)
+	c := n.client()
+	streams := newTallies(c)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	// A subscription lives through all of it.
+	var heard []es.Recorded
+	heardAll := make(chan struct{})
+	subscribed := make(chan error, 1)
+	var want atomic.Int64
+	go func() {
+		subscribed <- c.Subscribe(ctx, 0, es.Filter{Categories: []string{"tally"}}, func(m es.Message) error {
+			if m.Event != nil {
+				if heard = append(heard, *m.Event); int64(len(heard)) == want.Load() {
+					close(heardAll)
+				}
+			}
+			return nil
+		})
+	}()
+	acked := make(map[string]es.Position)
+	do := func(id string) {
+		t.Helper()
+		state, err := streams.Do(ctx, id, newRequest(), add(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		acked[id] = state.Position
+	}
+	do("before")
+
+	for round := range 3 {
+		n.stop()
+		const callers, limit = 64, 2 * time.Second
+		var wg sync.WaitGroup
+		var hung, wrong atomic.Int64
+		for i := range callers {
+			wg.Go(func() {
+				each, cancel := context.WithTimeout(ctx, limit)
+				defer cancel()
+				var err error
+				switch i % 4 {
+				case 0:
+					_, err = streams.Do(each, fmt.Sprintf("during-%d-%d", round, i), newRequest(), add(1))
+				case 1:
+					_, err = streams.Load(each, "before")
+				case 2:
+					_, err = c.Head(each)
+				case 3:
+					err = c.ReadAll(each, 0, func(es.Recorded) error { return nil })
+				}
+				if deadline, _ := each.Deadline(); time.Until(deadline) < -time.Second {
+					hung.Add(1)
+				}
+				var f *fault.Error
+				if !errors.As(err, &f) || f.GRPC != codes.Unavailable && f.GRPC != codes.DeadlineExceeded {
+					wrong.Add(1)
+					t.Errorf("caller %d: %v", i, err)
+				}
+			})
+		}
+		wg.Wait()
+		if read, write := c.Health(ctx); read == nil || write == nil {
+			t.Errorf("health during the outage: read %v, write %v", read, write)
+		}
+		t.Logf("outage %d: %d callers, %d hung, %d wrong", round, callers, hung.Load(), wrong.Load())
+		if hung.Load() > 0 {
+			t.Fatal("a call outlived its deadline")
+		}
+		n.start()
+		do(fmt.Sprintf("after-%d", round))
+		if read, write := c.Health(ctx); read != nil || write != nil {
+			t.Errorf("health after the outage: read %v, write %v", read, write)
+		}
+	}
+
+	want.Store(int64(len(acked)) + 1)
+	do("last")
+	select {
+	case <-heardAll:
+	case err := <-subscribed:
+		t.Fatalf("subscription ended: %v", err)
+	case <-ctx.Done():
+		t.Fatalf("heard %d of %d events", len(heard), want.Load())
+	}
+	cancel()
+	if err := <-subscribed; err != context.Canceled {
+		t.Errorf("subscription ended with %v", err)
+	}
+	last := es.Position(0)
+	for _, e := range heard {
+		if e.Position <= last || acked[strings.TrimPrefix(e.Stream, "tally-")] != e.Position {
+			t.Errorf("heard %s at %d after %d", e.Stream, e.Position, last)
+		}
+		last = e.Position
+	}
+}
+
+// A store that takes calls and never answers, as a stopped process does: calls
+// end in time, and Close frees what hangs.
+func TestSilentStore(t *testing.T) {
+	t.Parallel()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	c, err := es.Open(es.Config{URL: "esdb://" + lis.Addr().String() + "?tls=false"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			_, err := c.Head(ctx)
+			wantTimeout(t, err)
+		})
+	}
+	wg.Wait()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if read, write := c.Health(ctx); read == nil || write == nil {
+		t.Errorf("health: read %v, write %v", read, write)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Errorf("closed twice: %v", err)
+	}
+	_, err = c.Head(t.Context())
+	wantCode(t, err, "log.unavailable", codes.Unavailable)
+}
+
+func TestOpenRefusesBadAddress(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"", "http://127.0.0.1:2113", "esdb://", "esdb://host:port"} {
+		if c, err := es.Open(es.Config{URL: url}); err == nil {
+			c.Close()
+			t.Errorf("%q: opened", url)
+		}
+	}
+}
