@@ -68,6 +68,8 @@ type Config struct {
 	// nil ends the process, which is the only safe thing to do. A test that sets it
 	// must treat the node as dead: it acknowledges nothing any more.
 	Fatal func(reason string)
+
+	tail int // tests make the tail of the log short
 }
 
 func (cfg *Config) defaults() error {
@@ -97,6 +99,9 @@ func (cfg *Config) defaults() error {
 	}
 	if cfg.MaxAppendSize > maxEventSize {
 		return fmt.Errorf("MaxAppendSize %d is above %d", cfg.MaxAppendSize, maxEventSize)
+	}
+	if cfg.tail == 0 {
+		cfg.tail = tailRecords
 	}
 	if cfg.Fatal == nil {
 		cfg.Fatal = func(string) { os.Exit(1) }
@@ -133,7 +138,7 @@ func Open(cfg Config) (*Node, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, fmt.Errorf("event store: %w", err)
 	}
-	n := &Node{cfg: cfg, log: newTail(tailRecords), advertise: cfg.Advertise}
+	n := &Node{cfg: cfg, log: newTail(cfg.tail), advertise: cfg.Advertise}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	failed := &failure{report: func(reason string) {
 		cfg.Logger.Error("event store: storage failed, the node ends", "reason", reason)
