@@ -27,6 +27,12 @@ gen: $(TOOLBIN)/protoc-gen-go tools/node_modules/.bin/buf ## regenerate the Go c
 	@GOWORK=off go -C tools run ./protodeps ../proto/.deps
 	@cd proto && PATH="$(TOOLBIN):$$PATH" ../tools/node_modules/.bin/buf generate
 
+conformance: ## run the official client's own test suite against the node
+	@cd services && go run ./eventstore/conformance $(ARGS)
+
+soak: ## run the long fault tests of the event store (about 20 minutes, some need root)
+	@cd services && go test -tags soak -count=1 -timeout 60m -run '^TestSoak' -v ./eventstore | grep -v '^=== '
+
 fuzz: ## run every fuzz target for FUZZTIME (10s) each
 	@tools/fuzz.sh
 
@@ -52,4 +58,4 @@ tools/node_modules/.bin/buf: tools/package-lock.json
 	@npm --prefix tools ci --no-audit --no-fund --silent
 	@touch $@
 
-.PHONY: help run build test check gen fuzz clean
+.PHONY: help run build test check gen conformance soak fuzz clean

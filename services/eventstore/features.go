@@ -16,6 +16,8 @@ import (
 // follows. Clients want three numbers and nothing else.
 const serverVersion = "23.10.0"
 
+const persistentService = "event_store.client.persistent_subscriptions.persistentsubscriptions"
+
 // served lists what the node serves, as clients ask for it. What is not in it
 // is not served.
 var served = []*serverfeatures.SupportedMethod{
@@ -24,6 +26,14 @@ var served = []*serverfeatures.SupportedMethod{
 	{ServiceName: "event_store.client.streams.streams", MethodName: "batchappend", Features: []string{"deadline_duration"}},
 	{ServiceName: "event_store.client.streams.streams", MethodName: "delete"},
 	{ServiceName: "event_store.client.streams.streams", MethodName: "tombstone"},
+	{ServiceName: persistentService, MethodName: "create", Features: []string{"stream", "all"}},
+	{ServiceName: persistentService, MethodName: "update", Features: []string{"stream", "all"}},
+	{ServiceName: persistentService, MethodName: "delete", Features: []string{"stream", "all"}},
+	{ServiceName: persistentService, MethodName: "read", Features: []string{"stream", "all"}},
+	{ServiceName: persistentService, MethodName: "getinfo", Features: []string{"stream", "all"}},
+	{ServiceName: persistentService, MethodName: "replayparked", Features: []string{"stream", "all"}},
+	{ServiceName: persistentService, MethodName: "list", Features: []string{"stream", "all"}},
+	{ServiceName: persistentService, MethodName: "restartsubsystem"},
 	{ServiceName: "event_store.client.gossip.gossip", MethodName: "read"},
 	{ServiceName: "event_store.client.server_features.serverfeatures", MethodName: "getsupportedmethods"},
 }

@@ -14,6 +14,7 @@
 //	tail.go       the durable position and the newest events, shared by all
 //	streams.go    Append, Delete, Tombstone; batch.go: BatchAppend
 //	read.go       reads; subscribe.go: catch-up subscriptions; filter.go
+//	persistent.go persistent subscriptions: groupconfig.go, consumergroup.go
 //	fsck.go       the checker
 package eventstore
 
@@ -28,8 +29,10 @@ import (
 	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/gossip"
+	persistentpb "github.com/EventStore/EventStore-Client-Go/v4/protos/persistent"
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/serverfeatures"
 	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
@@ -69,7 +72,8 @@ type Config struct {
 	// must treat the node as dead: it acknowledges nothing any more.
 	Fatal func(reason string)
 
-	tail int // tests make the tail of the log short
+	tail int                   // tests make the tail of the log short
+	tune func(*pebble.Options) // tests change what Open would set
 }
 
 func (cfg *Config) defaults() error {
@@ -121,6 +125,7 @@ type Node struct {
 	store  *store
 	log    *tail
 	seq    *sequencer
+	subs   *persistent
 	server *grpc.Server
 
 	ctx       context.Context // ends when Close begins
@@ -145,7 +150,7 @@ func Open(cfg Config) (*Node, error) {
 		cfg.Fatal(reason)
 	}}
 	var err error
-	if n.store, err = openStore(cfg.Dir, cfg.FS, cfg.Logger, failed.set, false); err != nil {
+	if n.store, err = openStore(cfg.Dir, cfg.FS, cfg.Logger, failed.set, false, cfg.tune); err != nil {
 		return nil, fmt.Errorf("event store: open %s: %w", cfg.Dir, err)
 	}
 	if n.seq, err = newSequencer(n.store, n.log, cfg, failed); err != nil {
@@ -188,7 +193,12 @@ func (n *Node) start() error {
 		}
 		opts = append(opts, grpc.Creds(creds))
 	}
+	var err error
+	if n.subs, err = newPersistent(n); err != nil {
+		return err
+	}
 	n.server = grpc.NewServer(opts...)
+	persistentpb.RegisterPersistentSubscriptionsServer(n.server, n.subs)
 	streamspb.RegisterStreamsServer(n.server, &streams{node: n})
 	gossip.RegisterGossipServer(n.server, &gossipServer{node: n})
 	serverfeatures.RegisterServerFeaturesServer(n.server, &featuresServer{})
@@ -217,6 +227,9 @@ func (n *Node) Serve(lis net.Listener) error {
 func (n *Node) Close() error {
 	n.closeOnce.Do(func() {
 		n.cancel()
+		if n.subs != nil {
+			n.subs.close()
+		}
 		if n.server != nil {
 			n.server.Stop()
 		}

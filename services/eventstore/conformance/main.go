@@ -86,36 +86,40 @@ var skipsInsecure = []string{"appendToSystemStreamWithIncorrectCredentials", "re
 
 func main() {
 	services := flag.String("services", ".", "directory of the services module")
-	readme := flag.String("readme", "", "also write the table into this file, between its conformance marks")
+	write := flag.Bool("write", false, "write the table into eventstore/README.md, instead of comparing it")
 	flag.Parse()
-	table, err := run(*services)
-	fmt.Print(table)
-	if err == nil && *readme != "" {
-		err = writeBetweenMarks(*readme, table)
+	table, passed, failed, err := run(*services)
+	fmt.Println(table)
+	if err == nil {
+		err = publish(filepath.Join(*services, "eventstore/README.md"), table, *write)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "conformance:", err)
+		fmt.Println("conformance:", err)
+		failed = max(failed, 1)
+	}
+	fmt.Printf("%d passed, %d failed\n", passed, failed)
+	if failed > 0 {
 		os.Exit(1)
 	}
 }
 
-func run(services string) (table string, err error) {
+func run(services string) (table string, passed, failed int, err error) {
 	services, err = filepath.Abs(services)
 	if err != nil {
-		return "", err
+		return "", 0, 0, err
 	}
 	dir, err := os.MkdirTemp("", "conformance")
 	if err != nil {
-		return "", err
+		return "", 0, 0, err
 	}
 	defer os.RemoveAll(dir)
 	s, err := buildSuite(services, dir)
 	if err != nil {
-		return "", err
+		return "", 0, 0, err
 	}
 	certs, err := writeCertificates(filepath.Join(s.dir, "certs"))
 	if err != nil {
-		return "", err
+		return "", 0, 0, err
 	}
 
 	results := make([][]result, len(rounds))
@@ -128,7 +132,7 @@ func run(services string) (table string, err error) {
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return "", err
+		return "", 0, 0, err
 	}
 	return report(s.declared, results)
 }
@@ -249,12 +253,11 @@ func writeCertificate(certFile, keyFile string) error {
 }
 
 // report makes the table, and an error that names all that failed or is missing.
-func report(declared []string, results [][]result) (string, error) {
+func report(declared []string, results [][]result) (table string, passed, failed int, _ error) {
 	var b strings.Builder
 	var wrong []error
 	ran := map[string]bool{}
 	fmt.Fprintf(&b, "%s %s, its own test suite:\n\n| Tests | Group | Passed | Failed |\n|---|---|---|---|\n", module, version)
-	var passed, failed int
 	for i, rs := range results {
 		groups := map[string][2]int{}
 		for _, r := range rs {
@@ -295,19 +298,26 @@ func report(declared []string, results [][]result) (string, error) {
 	for _, reason := range slices.Sorted(maps.Keys(byReason)) {
 		fmt.Fprintf(&b, "* %d (%s): %s.\n", len(byReason[reason]), reason, strings.Join(byReason[reason], ", "))
 	}
-	return b.String(), errors.Join(wrong...)
+	return b.String(), passed, failed, errors.Join(wrong...)
 }
 
-func writeBetweenMarks(file, table string) error {
+// publish writes the table between the marks of a file, or fails when another
+// one stands there.
+func publish(file, table string, write bool) error {
 	const begin, end = "<!-- conformance: begin -->\n", "<!-- conformance: end -->"
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
 	head, rest, ok := strings.Cut(string(b), begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		return fmt.Errorf("%s: no conformance marks", file)
+	old, tail, ok2 := strings.Cut(rest, end)
+	switch {
+	case !ok || !ok2:
+		return fmt.Errorf("%s has no conformance marks", file)
+	case old == table:
+		return nil
+	case !write:
+		return fmt.Errorf("%s has another table: run make conformance ARGS=-write", file)
 	}
 	return os.WriteFile(file, []byte(head+begin+table+end+tail), 0o644)
 }
