@@ -67,7 +67,7 @@ func Fsck(cfg FsckConfig) (Report, error) {
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	var fatal error
-	st, err := openStore(cfg.Dir, cfg.FS, quiet, func(reason string) { fatal = fmt.Errorf("storage: %s", reason) }, true)
+	st, err := openStore(cfg.Dir, cfg.FS, quiet, func(reason string) { fatal = fmt.Errorf("storage: %s", reason) }, true, nil)
 	if err != nil {
 		return Report{}, fmt.Errorf("fsck %s: %w", cfg.Dir, err)
 	}

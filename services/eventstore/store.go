@@ -31,7 +31,7 @@ const storeFormat = "waymark-eventstore-1"
 
 // openStore opens or makes the database in dir. fatal is called for errors that
 // Pebble cannot survive, such as a failed sync of its log.
-func openStore(dir string, fs vfs.FS, log *slog.Logger, fatal func(string), readOnly bool) (*store, error) {
+func openStore(dir string, fs vfs.FS, log *slog.Logger, fatal func(string), readOnly bool, tune func(*pebble.Options)) (*store, error) {
 	opts := &pebble.Options{
 		FS:                 fs,
 		FormatMajorVersion: pebble.FormatNewest,
@@ -53,6 +53,12 @@ func openStore(dir string, fs vfs.FS, log *slog.Logger, fatal func(string), read
 				log.Error("event store: damaged data found, run fsck", "detail", info.String())
 			},
 		},
+	}
+	if tune != nil {
+		tune(opts)
+	}
+	if err := checkLogTail(fs, dir); err != nil {
+		return nil, err
 	}
 	db, err := pebble.Open(dir, opts)
 	if err != nil {
@@ -92,7 +98,12 @@ func (s *store) identify(readOnly bool) error {
 	if err := errors.Join(b.Set(keyFormat, []byte(storeFormat), nil), b.Set(keyID, s.id[:], nil)); err != nil {
 		return err
 	}
-	return b.Commit(pebble.Sync)
+	if err := b.Commit(pebble.Sync); err != nil {
+		return err
+	}
+	// Pebble begins the log of a new database in an old format, in which damage
+	// cannot be told from the end: see checkLogTail. A flush begins another log.
+	return s.db.Flush()
 }
 
 func (s *store) get(key []byte) ([]byte, bool, error) {
