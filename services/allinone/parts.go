@@ -12,6 +12,7 @@ import (
 	"waymark/services/kit/bus"
 	"waymark/services/kit/run"
 	"waymark/services/person"
+	"waymark/services/referral"
 )
 
 // part is one line of the list.
@@ -25,6 +26,7 @@ type part struct {
 var parts = []part{
 	{"relay", relay},
 	{"person", person.New},
+	{"referral", referral.New},
 }
 
 // Names lists the services that there are.

@@ -113,12 +113,14 @@ func (d *dialer) close() {
 // nowhere answers every call with the reason that there is no connection.
 type nowhere struct{ why error }
 
-func (n nowhere) Invoke(context.Context, string, any, any, ...grpc.CallOption) error {
+func (n nowhere) err() error {
 	return fault.Unavailable("call.unavailable", n.why.Error(), time.Minute)
 }
 
+func (n nowhere) Invoke(context.Context, string, any, any, ...grpc.CallOption) error { return n.err() }
+
 func (n nowhere) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
-	return nil, n.Invoke(nil, "", nil, nil)
+	return nil, n.err()
 }
 
 // clientTLS returns the credentials for calls to other services, nil without TLS.
