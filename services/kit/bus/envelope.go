@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -90,6 +92,12 @@ func newMapper(m Mapping) *mapper {
 		out.exclude[c] = true
 	}
 	return out
+}
+
+// name tells mappings apart that lead to different messages.
+func (m *mapper) name() string {
+	excluded := slices.Sorted(maps.Keys(m.exclude))
+	return "1 env=" + m.env + " exclude=" + strings.Join(excluded, ",")
 }
 
 // relays reports whether the event goes on the bus: it is of a category that is

@@ -24,7 +24,7 @@ const (
 )
 
 // errFenced says that the stream was not where the publish expected it: another
-// relay wrote. Nothing, or for singles a prefix, was stored.
+// relay wrote. Of a batch nothing was stored, of singles perhaps some, in place.
 var errFenced = errors.New("another relay has written to the stream")
 
 // ServerRefusal is JetStream's refusal of a publish.
@@ -86,8 +86,10 @@ func (p *publisher) publish(ctx context.Context, last uint64, msgs []*nats.Msg) 
 	return p.singles(ctx, last, msgs)
 }
 
-// singles sends every message before the first answer. That is safe: if one is
-// refused, the sequence of every later one is wrong.
+// singles sends every message before the first answer. Message i is stored only
+// where the stream holds exactly the i messages that it expects, which are the
+// same whoever wrote them. So a refused one does not always stop those after it
+// (another relay may just have written the same message), and that is right.
 func (p *publisher) singles(ctx context.Context, last uint64, msgs []*nats.Msg) error {
 	first := p.sent
 	for i, m := range msgs {

@@ -135,6 +135,9 @@ func (r *Relay) session(ctx context.Context, untilCaughtUp bool) error {
 	if err != nil {
 		return err
 	}
+	if err := claim(setup, r.js, stream, newMapper(r.opts.Mapping).name()); err != nil {
+		return err
+	}
 	tail, err := readTail(setup, stream)
 	if err != nil {
 		return err
@@ -336,7 +339,7 @@ func (l *loop) relayOne(ctx context.Context) error {
 	}
 	l.fenced = false
 	l.standBy.reset()
-	l.tail = place{sequence: l.tail.sequence + uint64(n), position: l.waiting[n-1].position}
+	l.tail = place{sequence: l.tail.sequence + uint64(n), position: l.waiting[n-1].position, created: l.tail.created}
 	if l.relay.relayed != nil {
 		l.relay.relayed(l.tail.position)
 	}
@@ -357,6 +360,9 @@ func (l *loop) reread(ctx context.Context) error {
 	tail, err := readTail(ctx, l.stream)
 	if err != nil {
 		return err
+	}
+	if !tail.created.Equal(l.tail.created) {
+		return errors.New("the stream was made anew: start again from its tail")
 	}
 	if tail.position < l.tail.position {
 		return fmt.Errorf("the stream went back from position %d to %d: start again from the tail", l.tail.position, tail.position)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sort"
 	"strconv"
 	"strings"
@@ -120,12 +121,46 @@ func Ensure(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, erro
 	return s, nil
 }
 
+// metaMapping is where the stream's own metadata names its mapping.
+const metaMapping = "waymark.mapping"
+
+// WrongMapping says that the stream was filled by relays with another mapping.
+// The fence counts messages, so it holds only between relays that agree on which
+// events there are: one that does not must not write.
+type WrongMapping struct{ Stream, Own string }
+
+func (e *WrongMapping) Error() string {
+	return fmt.Sprintf("stream %s was filled with mapping %q, this relay has %q: rebuild it", StreamName, e.Stream, e.Own)
+}
+
+// claim makes sure that the stream is of this mapping, and marks a new one.
+func claim(ctx context.Context, js jetstream.JetStream, s jetstream.Stream, mapping string) error {
+	info := s.CachedInfo()
+	switch had := info.Config.Metadata[metaMapping]; {
+	case had == mapping:
+		return nil
+	case had != "" && info.State.LastSeq > 0:
+		return &WrongMapping{Stream: had, Own: mapping}
+	}
+	cfg := info.Config
+	cfg.Metadata = maps.Clone(cfg.Metadata)
+	if cfg.Metadata == nil {
+		cfg.Metadata = map[string]string{}
+	}
+	cfg.Metadata[metaMapping] = mapping
+	if _, err := js.UpdateStream(ctx, cfg); err != nil {
+		return fmt.Errorf("stream %s: name its mapping: %w", StreamName, err)
+	}
+	return nil
+}
+
 // place is what a message says about where it stands.
 type place struct {
 	sequence uint64      // in the stream, 0 before the first
 	position es.Position // in the log
 	previous es.Position
-	id       string // of the event; set by readTail only
+	id       string    // of the event; set by readTail only
+	created  time.Time // of the stream; set by readTail only
 }
 
 // placeOf reads the place from the headers of a message.
@@ -158,7 +193,7 @@ func readTail(ctx context.Context, s jetstream.Stream) (place, error) {
 		return place{}, fmt.Errorf("read the tail: %w", err)
 	}
 	if info.State.LastSeq == 0 {
-		return place{}, nil
+		return place{created: generation(info)}, nil
 	}
 	m, err := s.GetMsg(ctx, info.State.LastSeq)
 	if err != nil {
@@ -169,7 +204,7 @@ func readTail(ctx context.Context, s jetstream.Stream) (place, error) {
 	if err != nil {
 		return place{}, fmt.Errorf("read the tail: %w (if this lasts, scrub and rebuild)", err)
 	}
-	p.id = envelopeID(m.Data)
+	p.id, p.created = envelopeID(m.Data), generation(info)
 	return p, nil
 }
 
