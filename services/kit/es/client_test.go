@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,7 @@ type node struct {
 	t    testing.TB
 	dir  string
 	addr string
+	gate *sync.RWMutex // held by a test that freezes connections; may be nil
 	node *eventstore.Node
 	done chan error
 }
@@ -48,6 +50,9 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	n.node, n.addr, n.done = opened, lis.Addr().String(), make(chan error, 1)
+	if n.gate != nil {
+		lis = freezer{lis, n.gate}
+	}
 	go func() { n.done <- opened.Serve(lis) }()
 }
 
@@ -252,6 +257,137 @@ func TestOpenRefusesBadAddress(t *testing.T) {
 		if c, err := es.Open(es.Config{URL: url}); err == nil {
 			c.Close()
 			t.Errorf("%q: opened", url)
+		}
+	}
+}
+
+// freezer is a listener whose connections stand still while it is frozen, as
+// those of a stopped process do: open, and silent.
+type freezer struct {
+	net.Listener
+	gate *sync.RWMutex // write-locked while frozen
+}
+
+func (f freezer) Accept() (net.Conn, error) {
+	c, err := f.Listener.Accept()
+	return frozenConn{c, f.gate}, err
+}
+
+type frozenConn struct {
+	net.Conn
+	gate *sync.RWMutex
+}
+
+func (c frozenConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.gate.RLock()
+	defer c.gate.RUnlock()
+	return n, err
+}
+
+func (c frozenConn) Write(b []byte) (int, error) {
+	c.gate.RLock()
+	defer c.gate.RUnlock()
+	return c.Conn.Write(b)
+}
+
+// A store that falls silent on open connections.
+func TestFrozenStore(t *testing.T) {
+	t.Parallel()
+	n := &node{t: t, dir: t.TempDir(), addr: "127.0.0.1:0", gate: new(sync.RWMutex)}
+	n.start()
+	t.Cleanup(n.stop)
+	c := n.client()
+	streams := newTallies(c)
+	if _, err := streams.Do(t.Context(), "a", newRequest(), add(1)); err != nil {
+		t.Fatal(err)
+	}
+	n.gate.Lock()
+	var wg sync.WaitGroup
+	repeated := newRequest()
+	for i := range 64 {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			defer cancel()
+			req := newRequest()
+			if i == 0 {
+				req = repeated
+			}
+			_, err := streams.Do(ctx, "a", req, add(2))
+			wantTimeout(t, err)
+		})
+	}
+	wg.Wait()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	if read, write := c.Health(ctx); read == nil || write == nil {
+		t.Errorf("health: read %v, write %v", read, write)
+	}
+	cancel()
+	n.gate.Unlock()
+
+	// What was on its way may have arrived; a repeat settles it, once.
+	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		state, err := streams.Do(ctx, "a", repeated, add(2))
+		if err == nil {
+			again, err := streams.Do(ctx, "a", repeated, add(2))
+			if err != nil || again.Revision != state.Revision || again.Position != state.Position {
+				t.Errorf("answered %+v, then %+v, %v", state, again, err)
+			}
+			break
+		}
+		wantTimeout(t, err)
+		if ctx.Err() != nil {
+			t.Fatal("no recovery")
+		}
+	}
+	estest.Audit(t, c)
+}
+
+// Outages and Close leave no goroutine behind.
+func TestClientLeaksNothing(t *testing.T) {
+	n := startNode(t)
+	n.stop()
+	before := runtime.NumGoroutine()
+	for range 3 {
+		n.start()
+		c := n.client()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		subscribed := make(chan error, 1)
+		go func() { subscribed <- c.Subscribe(ctx, 0, es.Filter{}, func(es.Message) error { return nil }) }()
+		for range 2 {
+			if _, err := c.Head(ctx); err != nil {
+				t.Fatal(err)
+			}
+			n.stop()
+			var wg sync.WaitGroup
+			for range 16 {
+				wg.Go(func() {
+					each, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+					defer cancel()
+					_, err := c.Head(each)
+					wantTimeout(t, err)
+				})
+			}
+			wg.Wait()
+			n.start()
+		}
+		c.Close()
+		cancel()
+		<-subscribed
+		n.stop()
+	}
+	// Goroutines of closed connections end a moment later.
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(10 * time.Second)
+	for runtime.NumGoroutine() > before {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			buf := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines before, %d after\n%s", before, runtime.NumGoroutine(), buf[:runtime.Stack(buf, true)])
 		}
 	}
 }

@@ -39,7 +39,7 @@ func events(t testing.TB, file protoreflect.FileDescriptor, category string) (of
 // EvolvesAll fails for each event of the decider's category in file that its
 // Evolve has no case for. Evolve's default branch must panic with es.Unhandled,
 // which is checked too.
-func EvolvesAll[S any](t *testing.T, file protoreflect.FileDescriptor, decider es.Decider[S]) {
+func EvolvesAll[S any](t testing.TB, file protoreflect.FileDescriptor, decider es.Decider[S]) {
 	t.Helper()
 	for _, m := range events(t, file, decider.Category) {
 		var zero S
@@ -69,7 +69,7 @@ func newMessage(t testing.TB, m protoreflect.MessageDescriptor) proto.Message {
 // reads. Each must decode to what it reads, and evolve; an event type without
 // example fails, and so does an example whose type is gone. go test -update
 // writes the missing ones.
-func StoredExamples[S any](t *testing.T, dir string, file protoreflect.FileDescriptor, decider es.Decider[S]) {
+func StoredExamples[S any](t testing.TB, dir string, file protoreflect.FileDescriptor, decider es.Decider[S]) {
 	t.Helper()
 	declared := make(map[string]bool)
 	for _, m := range events(t, file, decider.Category) {
