@@ -162,14 +162,14 @@ func (p Pathway) checkAdjustments(today nhs.Date, start, told string) error {
 	received := p.start.GetReceivedOn()
 	tooLong := func(text string) error { return fault.Refused("cwt.adjustment.too_long", text) }
 	firstSeen := int(p.adjustment.GetDays())
-	if firstSeen > days(received, or(p.seen.GetOn(), now)) {
+	if firstSeen > 0 && firstSeen > days(received, or(p.seen.GetOn(), now)) {
 		return tooLong("the first-seen adjustment is longer than the wait from receipt to first seen")
 	}
-	if told != "" && p.runsFasterDiagnosis() && firstSeen > days(received, earlier(told, p.firstDecision())) {
+	if told != "" && p.runsFasterDiagnosis() && firstSeen > 0 && firstSeen > days(received, earlier(told, p.firstDecision())) {
 		return tooLong("the first-seen adjustment is longer than the Faster Diagnosis clock")
 	}
 	for _, t := range p.treatments {
-		if int(t.adjustment.GetDays()) > days(t.clockStart(), or(t.started.GetOn(), now)) {
+		if n := int(t.adjustment.GetDays()); n > 0 && n > days(t.clockStart(), or(t.started.GetOn(), now)) {
 			return tooLong("the treatment adjustment is longer than the wait for treatment")
 		}
 		if t.started == nil || !waitingtimes.FirstTreatment(t.started.EventType) {
