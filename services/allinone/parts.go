@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -60,6 +61,10 @@ func build(deps run.Deps, names ...string) (made []run.Part, err error) {
 	return made, nil
 }
 
+// relayPatience is how long the relay may be interrupted before health says so:
+// a NATS cluster that elects a leader takes 4 to 9 s.
+const relayPatience = 15 * time.Second
+
 // relay copies the log to NATS. Any number may run; one does the work.
 func relay(deps run.Deps) (run.Part, error) {
 	r := bus.NewRelay(deps.Log, deps.Bus, bus.RelayOptions{Slog: deps.Slog})
@@ -82,14 +87,21 @@ func relay(deps run.Deps) (run.Part, error) {
 	if err != nil {
 		return run.Part{}, err
 	}
+	var failing time.Time // since when; only Fault knows it, and health alone asks
 	return run.Part{
 		Name: "relay",
 		Run:  r.Run,
 		Fault: func() error {
-			if s := r.Status(); s.LastError != "" {
-				return errors.New("the relay to NATS is interrupted: " + s.LastError)
+			s, now := r.Status(), deps.Clock()
+			if s.LastError == "" {
+				failing = time.Time{}
+			} else if failing.IsZero() {
+				failing = now
 			}
-			return nil
+			if failing.IsZero() || now.Sub(failing) < relayPatience {
+				return nil
+			}
+			return errors.New("the bus is behind the log: " + s.LastError)
 		},
 		Close: observer.Unregister,
 	}, nil

@@ -38,7 +38,7 @@ type Config struct {
 	TLSCert        string        `flag:"tls-cert" help:"PEM certificate of the gRPC server, and of its calls to other services"`
 	TLSKey         string        `flag:"tls-key" help:"PEM file with the key of --tls-cert"`
 	TLSCA          string        `flag:"tls-ca" help:"PEM certificates that sign other services: callers must show one, and are called with TLS"`
-	Insecure       bool          `flag:"insecure" help:"allow gRPC without TLS on an address that is not loopback, for instance inside a service mesh"`
+	Insecure       bool          `flag:"insecure" help:"allow gRPC without TLS to and from other machines, for instance inside a service mesh"`
 	Reflection     bool          `flag:"reflection" help:"serve gRPC reflection"`
 	LogLevel       string        `flag:"log-level" default:"info" help:"debug, info, warn or error"`
 	LogFormat      string        `flag:"log-format" default:"json" help:"json or text"`
@@ -150,6 +150,15 @@ func (c Config) check() error {
 	}
 	if c.TLSCert == "" && !c.Insecure && !loopback(c.GRPC) {
 		refuse("--grpc %s is not loopback: give --tls-cert and --tls-key, or --insecure where something else encrypts", c.GRPC)
+	}
+	for _, p := range c.Peers {
+		_, address, named := strings.Cut(p, "=")
+		if !named {
+			address = p
+		}
+		if c.TLSCA == "" && !c.Insecure && !loopback(address) {
+			refuse("--peers %s is not loopback: give --tls-ca, or --insecure where something else encrypts", p)
+		}
 	}
 	if _, err := level(c.LogLevel); err != nil {
 		refuse("--log-level: %w", err)

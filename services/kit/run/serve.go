@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -146,7 +145,7 @@ func (p *Program) Serve(ctx context.Context, deps Deps, parts ...Part) (err erro
 	failed := make(chan error, 2)
 	go func() { failed <- server.Serve(p.grpc) }()
 	web := p.web(checker)
-	go func() { failed <- web.Serve(p.http) }()
+	go func() { failed <- web.Serve(&capped{Listener: p.http, most: mostFromOne, open: map[string]int{}}) }()
 	hear := spawn(ctx, hearing)
 	// Read models run until the last call has ended.
 	background := spawn(ctx, tasks)
@@ -213,23 +212,6 @@ func (p *Program) server(streams context.Context) (*grpc.Server, *edge, error) {
 		opts = append(opts, grpc.Creds(creds))
 	}
 	return grpc.NewServer(opts...), edge, nil
-}
-
-// web serves what operators and load balancers ask.
-func (p *Program) web(ready http.Handler) *http.Server {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", p.telemetry.Handler())
-	mux.Handle("GET /readyz", ready)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	return &http.Server{
-		Handler:           http.MaxBytesHandler(mux, 64<<10),
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       15 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(p.slog.Handler(), slog.LevelDebug),
-	}
 }
 
 func (p *Program) task(name string, run func(context.Context) error) *task {
