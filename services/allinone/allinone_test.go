@@ -80,6 +80,9 @@ func TestStartStopAndStartAgain(t *testing.T) {
 	if n := events(t, s, "schema-test"); n != 1 {
 		t.Errorf("%d events after a restart, want 1", n)
 	}
+	if n := contractsOf(t, s); n != 1 {
+		t.Errorf("the contracts are stored %d times after two starts, want once", n)
+	}
 	if again, err := os.ReadFile(filepath.Join(dir, keyFile)); err != nil || string(again) != string(key) {
 		t.Errorf("the key changed: %v", err)
 	}
@@ -209,6 +212,20 @@ func open(t *testing.T, s *System) es.Log {
 	}
 	t.Cleanup(func() { log.Close() })
 	return log
+}
+
+func contractsOf(t *testing.T, s *System) (n int) {
+	t.Helper()
+	err := open(t, s).ReadAll(within(t, time.Minute), 0, func(e es.Recorded) error {
+		if strings.HasPrefix(e.Stream, "schema-") && e.Stream != "schema-test" {
+			n++
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func events(t *testing.T, s *System, stream string) (n int) {

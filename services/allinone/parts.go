@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"waymark/services/kit/bus"
+	"waymark/services/kit/es"
 	"waymark/services/kit/run"
 	"waymark/services/person"
 	"waymark/services/referral"
@@ -58,7 +59,19 @@ func build(deps run.Deps, names ...string) (made []run.Part, err error) {
 		}
 		made = append(made, one)
 	}
-	return made, nil
+	return append(made, contracts(deps)), nil
+}
+
+// contracts stores the contracts of this build in the log, once, so that what
+// it writes can be read without its source. Every process has this part.
+func contracts(deps run.Deps) run.Part {
+	return run.Part{Name: "contracts", Run: func(ctx context.Context) error {
+		if _, err := es.WriteSchema(ctx, deps.Log); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return nil
+	}}
 }
 
 // relayPatience is how long the relay may be interrupted before health says so:
