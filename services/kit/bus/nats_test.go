@@ -24,14 +24,14 @@ import (
 // node is an embedded NATS server on a folder of its own, which tests stop,
 // damage and start again.
 type node struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 
 	mu  sync.Mutex
 	srv *server.Server // nil while stopped; under mu
 }
 
-func startNATS(t *testing.T) *node {
+func startNATS(t testing.TB) *node {
 	n := &node{t: t, dir: t.TempDir()}
 	n.start()
 	t.Cleanup(n.stop)

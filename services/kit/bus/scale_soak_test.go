@@ -1,0 +1,5 @@
+//go:build soak
+
+package bus
+
+const scale = 20
