@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -145,7 +144,7 @@ func (c *checker) publish(ctx context.Context, next map[string]error) {
 			if bad {
 				status, up = healthv1.HealthCheckResponse_NOT_SERVING, 0
 			}
-			c.up.Record(ctx, up, metric.WithAttributes(attribute.String("name", name)))
+			c.up.Record(ctx, up, metric.WithAttributes(attribute.String("name", label(name))))
 			c.server.SetServingStatus(name, status)
 			switch {
 			case !known || (was == nil) == (err == nil):
@@ -185,14 +184,18 @@ func (c *checker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.state)) {
-		label := name
-		if name == "" {
-			label = "all"
-		}
 		if err := c.state[name]; err != nil {
-			fmt.Fprintf(w, "%s NOT_SERVING %q\n", label, err)
+			fmt.Fprintf(w, "%s NOT_SERVING %q\n", label(name), err)
 		} else {
-			io.WriteString(w, label+" SERVING\n")
+			fmt.Fprintf(w, "%s SERVING\n", label(name))
 		}
 	}
+}
+
+// label is a health name for people: that of the whole is empty.
+func label(name string) string {
+	if name == "" {
+		return "all"
+	}
+	return name
 }

@@ -1,5 +1,29 @@
 // Package run is what every Waymark process shares: configuration, logs,
 // telemetry, gRPC servers and clients, health and an orderly end.
+//
+//	part.go       what a service is made of, and what it is
+//	config.go     the one struct of settings: flags, WAYMARK_*, defaults
+//	log.go        a logger that lets through only what is safe by its type
+//	telemetry.go  traces and metrics; web.go: /metrics, /healthz, /readyz
+//	edge.go       what every call passes; validate.go: the rules of its contract
+//	client.go     connections to other services
+//	health.go     grpc.health.v1, kept true by asking
+//	task.go       background work that is started again; hear.go: the bus
+//	serve.go      a process from its first listener to its orderly end
+//
+// Any call can be answered with these codes, besides the service's own:
+//
+//	call.deadline_missing  INVALID_ARGUMENT    it has no deadline: set one, 5 s is usual
+//	call.deadline_short    DEADLINE_EXCEEDED   less than 100 ms remained; nothing was begun
+//	call.deadline          DEADLINE_EXCEEDED   unknown whether it took effect: repeat with the same command id
+//	call.canceled          CANCELED            the caller went away
+//	request.invalid        INVALID_ARGUMENT    BadRequest names the fields and rules
+//	call.overloaded        RESOURCE_EXHAUSTED  RetryInfo says how long to wait
+//	call.unavailable       UNAVAILABLE         a service it needs cannot be reached
+//	call.server_stopping   UNAVAILABLE         a stream: resume after the last position
+//	call.unimplemented     UNIMPLEMENTED       this version does not serve it
+//
+// Any other failure is INTERNAL with a reference, under which the log has it.
 package run
 
 import (

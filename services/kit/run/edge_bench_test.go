@@ -1,0 +1,71 @@
+package run
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	metav1 "waymark/proto/waymark/meta/v1"
+)
+
+// BenchmarkCall compares a call through the edge and Dial with a bare one.
+func BenchmarkCall(b *testing.B) {
+	part := served(func(context.Context, *metav1.Command) error { return nil })
+	b.Run("bare", func(b *testing.B) {
+		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		pass := func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			return handle(ctx, req)
+		}
+		server := grpc.NewServer(grpc.UnaryInterceptor(pass))
+		part.Register(server)
+		go server.Serve(lis)
+		defer server.Stop()
+		conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			b.Fatal(err)
+		}
+		calls(b, conn)
+	})
+	b.Run("ours", func(b *testing.B) {
+		logger, err := NewLogger(b.Output(), "json", "warn")
+		if err != nil {
+			b.Fatal(err)
+		}
+		p, err := Listen(b.Context(), Config{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Drain: time.Nanosecond}, "bench", logger)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(b.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- p.Serve(ctx, p.Deps(nil, nil, nil), part) }()
+		defer func() { cancel(); <-ended }()
+		conn, err := Dial(p.GRPC(), nil, p.Telemetry())
+		if err != nil {
+			b.Fatal(err)
+		}
+		calls(b, conn)
+	})
+}
+
+func calls(b *testing.B, conn *grpc.ClientConn) {
+	defer conn.Close()
+	b.ReportAllocs()
+	b.SetParallelism(16)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			if err := conn.Invoke(ctx, doMethod, command(), &metav1.Receipt{}); err != nil {
+				b.Error(err)
+			}
+			cancel()
+		}
+	})
+}
