@@ -332,6 +332,9 @@ func (p Pathway) clocks() []*pb.Clock {
 		c := &pb.Clock{Kind: kind, StartOn: start, EndOn: end, Status: pb.ClockStatus_CLOCK_STATUS_STOPPED}
 		if end == "" {
 			c.Status = pb.ClockStatus_CLOCK_STATUS_RUNNING
+			if discontinued != "" && discontinued < start {
+				return // an appropriate date that never came: the clock did not run
+			}
 			if discontinued != "" {
 				c.Status, c.EndOn = pb.ClockStatus_CLOCK_STATUS_DISCONTINUED, discontinued
 			}
