@@ -113,6 +113,8 @@ func (l *ledger) write(ctx context.Context, to target, stream string, rng *rand.
 func (l *ledger) load(to target, rng *rand.Rand) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var writers sync.WaitGroup
+	l.mu.Lock() // the first writers write while the last are started
+	defer l.mu.Unlock()
 	for stream := range l.streams {
 		own := rand.New(rand.NewPCG(rng.Uint64(), 0))
 		writers.Go(func() { l.write(ctx, to, stream, own) })
