@@ -50,12 +50,13 @@ Examples:
   waymark call --list
   waymark call --describe referral.AcceptReferral
   waymark call referral.AcceptReferral --data '{"referral_id": "..."}'
-  waymark call referral.AcceptReferral referral_id=... --organisation RRV`
+  waymark call referral.AcceptReferral referral_id=... --organisation RRV
+  ID=$(waymark call referral.DraftReferral --data @draft.json --field referral.referral_id)`
 
 func (c *cli) callCommand() *cobra.Command {
 	var t *target
 	var who caller
-	var data string
+	var data, field string
 	var listing, describing bool
 	cmd := &cobra.Command{
 		Use: "call METHOD [field=value ...]", Short: "Call any method of the services", Long: callHelp,
@@ -91,12 +92,13 @@ func (c *cli) callCommand() *cobra.Command {
 			if err := c.fill(request, &who, t); err != nil {
 				return usage(cmd, err)
 			}
-			return c.invoke(cmd.Context(), t, m, request)
+			return c.invoke(cmd.Context(), t, m, request, field)
 		},
 	}
 	t = c.bindTarget(cmd)
 	run.Bind(cmd.Flags(), &who)
 	cmd.Flags().StringVarP(&data, "data", "d", "", "the request as JSON, @file, or - for stdin")
+	cmd.Flags().StringVar(&field, "field", "", "print only this field of the reply, such as referral.referral_id; for scripts")
 	cmd.Flags().BoolVar(&listing, "list", false, "list the methods (that begin with METHOD)")
 	cmd.Flags().BoolVar(&describing, "describe", false, "show the fields of METHOD's request and reply, or of a message")
 	return cmd
@@ -246,8 +248,9 @@ func (c *cli) fill(request *dynamicpb.Message, who *caller, t *target) error {
 	return nil
 }
 
-// invoke calls m and prints its reply, or its replies when it streams them.
-func (c *cli) invoke(ctx context.Context, t *target, m method, request *dynamicpb.Message) error {
+// invoke calls m and prints its reply, or one field of it, or its replies when it
+// streams them.
+func (c *cli) invoke(ctx context.Context, t *target, m method, request *dynamicpb.Message, field string) error {
 	conn, err := t.dial()
 	if err != nil {
 		return usage(nil, err)
@@ -265,7 +268,37 @@ func (c *cli) invoke(ctx context.Context, t *target, m method, request *dynamicp
 	if err := conn.Invoke(ctx, m.path(), request, reply); err != nil {
 		return c.hint(t, m, request, err)
 	}
+	if field != "" {
+		return c.printField(reply, field)
+	}
 	return c.printMessage(reply, c.format != "ndjson")
+}
+
+// printField prints the value at a path such as referral.referral_id, bare.
+func (c *cli) printField(m protoreflect.Message, path string) error {
+	name, rest, nested := strings.Cut(path, ".")
+	f := m.Descriptor().Fields().ByName(protoreflect.Name(name))
+	switch {
+	case f == nil:
+		return &coded{fmt.Errorf("the reply's %s has no field %q; it has %s", m.Descriptor().Name(), name, strings.Join(fieldNames(m.Descriptor()), ", ")), exitUsage, ""}
+	case nested && (f.Message() == nil || f.IsList() || f.IsMap()):
+		return &coded{fmt.Errorf("%s is no single message", name), exitUsage, ""}
+	case nested:
+		return c.printField(m.Get(f).Message(), rest)
+	case !m.Has(f) && f.HasPresence():
+		return notFound("", "the reply has no %s", path)
+	case f.IsList() || f.IsMap():
+		return &coded{fmt.Errorf("%s is a list or a map", name), exitUsage, ""}
+	case f.Message() != nil:
+		return c.printMessage(m.Get(f).Message().Interface(), c.format != "ndjson")
+	case f.Enum() != nil:
+		if v := f.Enum().Values().ByNumber(m.Get(f).Enum()); v != nil {
+			_, err := fmt.Fprintln(c.out, v.Name())
+			return err
+		}
+	}
+	_, err := fmt.Fprintln(c.out, m.Get(f).Interface())
+	return err
 }
 
 func (c *cli) stream(ctx context.Context, conn *grpc.ClientConn, m method, request *dynamicpb.Message) error {

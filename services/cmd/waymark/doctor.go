@@ -179,6 +179,11 @@ func askDisk(data string) []finding {
 	return []finding{{what, true, detail}}
 }
 
+// oneLine is what a table can hold of an error.
 func oneLine(err error) string {
-	return strings.Join(strings.Fields(err.Error()), " ")
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if strings.Contains(text, "connection refused") {
+		return "nothing listens there: connection refused"
+	}
+	return text
 }

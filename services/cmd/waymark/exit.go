@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -42,11 +43,15 @@ type coded struct {
 
 func (e *coded) Unwrap() error { return e.error }
 
-// usage says that the caller's command line is wrong.
+// usage says that the caller's command line is wrong; cmd, whose help would tell,
+// may be nil.
 func usage(cmd *cobra.Command, err error) error {
 	var already *coded
 	if errors.As(err, &already) {
 		return err
+	}
+	if cmd == nil {
+		return &coded{err, exitUsage, ""}
 	}
 	return &coded{err, exitUsage, "see " + cmd.CommandPath() + " --help"}
 }
@@ -100,33 +105,32 @@ func codeOf(err error) codes.Code {
 // explain prints an error for a person who must act, and returns the exit code:
 // what is wrong, each field that is, and what to do next.
 func (c *cli) explain(err error) int {
-	code := exitOf(err)
-	text := err.Error()
-	var fields []string
-	if s, ok := status.FromError(err); ok {
-		text = s.Message()
-		if machine := fault.CodeOf(err); machine != "" {
-			text = machine + ": " + text
-		}
-		text = s.Code().String() + " " + text
+	var known *coded
+	cause := err
+	if errors.As(err, &known) {
+		cause = known.error
+	}
+	text := cause.Error()
+	if answer, ok := cause.(interface{ GRPCStatus() *status.Status }); ok { // not wrapped in words of ours
+		s := answer.GRPCStatus()
+		text = strings.TrimSpace(fault.CodeOf(cause)+" ") + ": " + s.Message()
+		text = code.Code_name[int32(s.Code())] + " " + strings.TrimPrefix(text, ": ")
+	}
+	fmt.Fprintf(c.err, "error: %s\n", strings.TrimSpace(text))
+	if s, ok := status.FromError(cause); ok {
 		for _, d := range s.Details() {
 			switch d := d.(type) {
 			case *errdetails.BadRequest:
 				for _, f := range d.FieldViolations {
-					fields = append(fields, fmt.Sprintf("%s: %s", f.Field, f.Description))
+					fmt.Fprintf(c.err, "  %s: %s\n", f.Field, f.Description)
 				}
 			case *errdetails.RetryInfo:
-				fields = append(fields, fmt.Sprintf("try again in %s", d.RetryDelay.AsDuration()))
+				fmt.Fprintf(c.err, "  it may work in %s\n", d.RetryDelay.AsDuration())
 			}
 		}
 	}
-	fmt.Fprintf(c.err, "error: %s\n", strings.TrimSpace(text))
-	for _, f := range fields {
-		fmt.Fprintf(c.err, "  %s\n", f)
-	}
-	var known *coded
-	if errors.As(err, &known) && known.next != "" && !c.quiet {
+	if known != nil && known.next != "" && !c.quiet {
 		fmt.Fprintf(c.err, "next: %s\n", known.next)
 	}
-	return code
+	return exitOf(err)
 }

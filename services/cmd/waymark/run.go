@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"waymark/services/allinone"
 	"waymark/services/kit/run"
@@ -49,7 +50,13 @@ Example:
 			if c.format != "" && c.format != "table" {
 				return usage(cmd, fmt.Errorf("waymark config prints a table only"))
 			}
-			return run.Reference(c.out, cmd.LocalNonPersistentFlags())
+			settings := pflag.NewFlagSet("", pflag.ContinueOnError)
+			cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+				if f.Name != "help" {
+					settings.AddFlag(f)
+				}
+			})
+			return run.Reference(c.out, settings)
 		},
 	}
 	run.Bind(cmd.Flags(), &cfg)
