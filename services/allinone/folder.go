@@ -32,6 +32,9 @@ const (
 	brokerDir  = "nats"
 )
 
+// StoreDir returns where the data folder keeps the log, for a check of a stopped system.
+func StoreDir(data string) string { return filepath.Join(data, storeDir) }
+
 // folder is a data folder that this process has to itself.
 type folder struct {
 	path string

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
-	"waymark/services/kit/bus"
 	"waymark/services/kit/es"
 	"waymark/services/kit/run"
 )
@@ -21,13 +20,12 @@ import (
 // target says which system a client command speaks to. Addresses left out are
 // those of `waymark dev` with the same --port-offset.
 type target struct {
-	PortOffset  int           `flag:"port-offset" help:"added to the standard ports, as of waymark dev --port-offset"`
-	GRPC        string        `flag:"grpc" help:"address of the services (default 127.0.0.1:7400)"`
-	HTTP        string        `flag:"http" help:"address of /readyz (default 127.0.0.1:7480)"`
-	NATS        string        `flag:"nats" help:"NATS servers (default nats://127.0.0.1:4222)"`
-	EventStore  string        `flag:"eventstore" help:"connection string of the event store (default esdb://127.0.0.1:2113?tls=false)"`
-	Environment string        `flag:"environment" help:"environment that the relays were started with"`
-	Timeout     time.Duration `flag:"timeout" default:"10s" help:"time an answer may take"`
+	PortOffset int           `flag:"port-offset" help:"added to the standard ports, as of waymark dev --port-offset"`
+	GRPC       string        `flag:"grpc" help:"address of the services (default 127.0.0.1:7400)"`
+	HTTP       string        `flag:"http" help:"address of /readyz (default 127.0.0.1:7480)"`
+	NATS       string        `flag:"nats" help:"NATS servers (default nats://127.0.0.1:4222)"`
+	EventStore string        `flag:"eventstore" help:"connection string of the event store (default esdb://127.0.0.1:2113?tls=false)"`
+	Timeout    time.Duration `flag:"timeout" default:"10s" help:"time an answer may take"`
 }
 
 // The standard ports. PortOffset is added to each.
@@ -54,9 +52,6 @@ func (t *target) natsURL() string     { return or(t.NATS, "nats://"+t.at(portNAT
 func (t *target) storeURL() string {
 	return or(t.EventStore, "esdb://"+t.at(portEventStore)+"?tls=false")
 }
-
-// mapping is the relays'.
-func (t *target) mapping() bus.Mapping { return bus.Mapping{Env: t.Environment} }
 
 // flags are the flags that reach the same system, for pasteable hints; "" when none is needed.
 func (t *target) flags() string {

@@ -138,6 +138,7 @@ func (c *cli) askStores(ctx context.Context, t *target) (found []finding) {
 		return err == nil
 	}
 	err := c.withLog(t, func(log es.Log) error {
+		log.Head(ctx) // waits for the connection, which Health does not
 		read, write := log.Health(ctx)
 		readable := add(store+" read", read, "answers")
 		add(store+" write", write, "takes appends")
@@ -147,7 +148,7 @@ func (c *cli) askStores(ctx context.Context, t *target) (found []finding) {
 				add(relay, fmt.Errorf("unknown while the event store does not answer"), "")
 				return nil
 			}
-			r, err := bus.Inspect(ctx, log, js, t.mapping())
+			r, err := bus.Inspect(ctx, log, js, bus.Mapping{})
 			if err == nil && r.Lag > mostLag {
 				err = fmt.Errorf("%d events behind, more than %d: read the log of the services for errors of the relay", r.Lag, mostLag)
 			}
