@@ -31,6 +31,7 @@ type caller struct {
 	Role         string `flag:"role" help:"SDS job role code of the person, for example R0600"`
 	Organisation string `flag:"organisation" help:"ODS code of the organisation that acts (default RJ1, on this machine only)"`
 	OnBehalfOf   string `flag:"on-behalf-of" help:"SDS user id of the person on whose behalf a system acts"`
+	Tenant       string `flag:"tenant" help:"ODS code of the trust whose record it is (default: the organisation that acts)"`
 	Purpose      string `flag:"purpose" help:"purpose of use, such as TREAT (the default) or BTG"`
 	Reason       string `flag:"reason" help:"reason in your words, without patient data"`
 	CommandID    string `flag:"command-id" help:"UUID of the command; give the one printed before to repeat a call safely"`
@@ -220,13 +221,11 @@ func (c *cli) fill(request *dynamicpb.Message, who *caller, t *target) error {
 	if t.local() {
 		user, organisation = "waymark-cli", "RJ1"
 	}
-	if who.User != "" && organisation != "" && who.Organisation == "" {
-		c.say("organisation: %s (give --organisation)", organisation)
-	}
 	set(&actor.User, who.User, user)
 	set(&actor.RoleCode, who.Role, "")
 	set(&actor.Organisation, who.Organisation, organisation)
 	set(&actor.OnBehalfOf, who.OnBehalfOf, "")
+	set(&command.Tenant, who.Tenant, "")
 	set(&command.Purpose, who.Purpose, "")
 	set(&command.Reason, who.Reason, "")
 	if actor.User == "" || actor.Organisation == "" {

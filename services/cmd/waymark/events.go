@@ -47,7 +47,7 @@ Examples:
 				o.Since = time.Now().Add(-since)
 			}
 			return c.withNATS(t, func(js jetstream.JetStream) error {
-				if count == 0 && !o.Once {
+				if !o.Once {
 					c.say("listening to %s; Ctrl-C ends it", withoutUser(t.natsURL()))
 				}
 				return c.tail(cmd.Context(), js, o, count)
@@ -100,11 +100,12 @@ func (c *cli) printDelivery(d bus.Delivery, first bool) error {
 		recorded = at.Format("15:04:05.000")
 	}
 	revision, _ := strconv.ParseInt(e.Sequence, 10, 64) // 20 digits; 0 when it is not what we write
-	if first {
-		fmt.Fprintf(c.out, "%-12s  %10s  %-6s  %-28s  %-50s  %s\n", "RECORDED", "POSITION", "TRUST", "EVENT", "STREAM", "DATA")
-	}
-	_, err := fmt.Fprintf(c.out, "%-12s  %10d  %-6s  %-28s  %-50s  %s\n", recorded, d.Position, tokens[2], tokens[len(tokens)-1],
+	line := fmt.Sprintf("%-12s  %10d  %-6s  %-26s  %-48s  %s", recorded, d.Position, tokens[2], tokens[len(tokens)-1],
 		fmt.Sprintf("%s-%s#%d", tokens[3], e.Subject[strings.Index(e.Subject, "/")+1:], revision), e.Data)
+	if first {
+		fmt.Fprintf(c.out, "%-12s  %10s  %-6s  %-26s  %-48s  %s\n", "RECORDED", "POSITION", "TRUST", "EVENT", "STREAM", "DATA")
+	}
+	_, err := fmt.Fprintln(c.out, c.fit(line))
 	return err
 }
 
@@ -137,6 +138,9 @@ func (c *cli) show(ctx context.Context, log es.Log, what string) error {
 			return err
 		}
 		if c.format == "table" {
+			if shown == 1 {
+				fmt.Fprintf(c.out, "%-20s  %10s  %s\n", "RECORDED", "POSITION", "STREAM  EVENT")
+			}
 			_, err = fmt.Fprintf(c.out, "%s  %10d  %s#%d  %s\n", e.Recorded.Format(time.RFC3339), e.Position, e.Stream, e.Revision, e.Type)
 			return err
 		}

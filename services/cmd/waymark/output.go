@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"text/tabwriter"
+
+	"golang.org/x/term"
 )
 
 // formats of --output.
@@ -58,4 +61,17 @@ func (c *cli) printJSON(value any, indent bool) error {
 	out.WriteByte('\n')
 	_, err = c.out.Write(out.Bytes())
 	return err
+}
+
+// fit cuts a line to the width of the terminal, where stdout is one.
+func (c *cli) fit(line string) string {
+	f, ok := c.out.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return line
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if runes := []rune(line); err == nil && len(runes) > width && width > 1 {
+		return string(runes[:width-1]) + "…"
+	}
+	return line
 }

@@ -10,11 +10,14 @@ import (
 )
 
 // progress shows on stderr how far a long command is: one line rewritten on a
-// terminal, a line each ten percent elsewhere, nothing with --quiet.
+// terminal, a line each ten percent elsewhere, nothing with --quiet or in the
+// first second.
 type progress struct {
 	c    *cli
 	verb string
 	tty  bool
+
+	begun time.Time
 
 	mu      sync.Mutex
 	shown   time.Time
@@ -24,14 +27,14 @@ type progress struct {
 
 func (c *cli) progress(verb string) *progress {
 	f, ok := c.err.(*os.File)
-	return &progress{c: c, verb: verb, tty: ok && term.IsTerminal(int(f.Fd()))}
+	return &progress{c: c, verb: verb, begun: time.Now(), tty: ok && term.IsTerminal(int(f.Fd()))}
 }
 
 // set says that done of total are done; total may grow.
 func (p *progress) set(done, total uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.c.quiet || total == 0 {
+	if p.c.quiet || total == 0 || time.Since(p.begun) < time.Second {
 		return
 	}
 	tenth := done * 10 / total

@@ -81,7 +81,7 @@ func (c *checkout) sh(script string) string {
 	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
-	cmd.Dir, cmd.Env = c.dir, c.env
+	cmd.Dir, cmd.Env, cmd.WaitDelay = c.dir, c.env, time.Second
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -133,7 +133,9 @@ func TestREADME(t *testing.T) {
 		t.Errorf("the banner has %d lines, more than 12", len(banner))
 	}
 
-	live := exec.Command(filepath.Join(c.dir, "bin", "waymark"), "events", "tail", "--event", "ReferralAccepted", "--count", "1", "-o", "ndjson")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	live := exec.CommandContext(ctx, filepath.Join(c.dir, "bin", "waymark"), "events", "tail", "--event", "ReferralAccepted", "--count", "1", "-o", "ndjson")
 	live.Dir, live.Env = c.dir, c.env
 	heard := &bytes.Buffer{}
 	live.Stdout = heard
