@@ -181,9 +181,9 @@ func (a attack) call(ctx context.Context, r *report, streams *es.Streams[tally],
 	return es.State[tally]{}, false
 }
 
-// hastyTallies wait a hundredth of what Streams would, so that tests do not.
+// hastyTallies wait a twentieth of what Streams would, so that tests do not.
 func hastyTallies(log es.Log) *es.Streams[tally] {
-	return es.NewStreams(log, tallies, es.Options{Key: key, Jitter: func(max time.Duration) time.Duration { return rand.N(max / 100) }})
+	return es.NewStreams(log, tallies, es.Options{Key: key, Jitter: func(max time.Duration) time.Duration { return rand.N(max / 20) }})
 }
 
 // traced gives each caller a trace of its own, so that the metadata of equal

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"runtime"
 	"strings"
@@ -27,6 +28,7 @@ type node struct {
 	dir  string
 	addr string
 	gate *sync.RWMutex // held by a test that freezes connections; may be nil
+	full atomic.Bool   // the disk has no room
 	node *eventstore.Node
 	done chan error
 }
@@ -41,7 +43,12 @@ func startNode(t testing.TB) *node {
 
 func (n *node) start() {
 	n.t.Helper()
-	opened, err := eventstore.Open(eventstore.Config{Dir: n.dir, MinFree: 1})
+	opened, err := eventstore.Open(eventstore.Config{Dir: n.dir, MinFree: 1, FreeBytes: func() (uint64, error) {
+		if n.full.Load() {
+			return 0, nil
+		}
+		return math.MaxInt64, nil
+	}})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -210,6 +217,36 @@ func TestOutage(t *testing.T) {
 			t.Errorf("heard %s at %d after %d", e.Stream, e.Position, last)
 		}
 		last = e.Position
+	}
+}
+
+// A full disk: commands are refused as such at once, reads go on, and writes
+// resume by themselves.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	n := startNode(t)
+	c := n.client()
+	streams, ctx := newTallies(c), t.Context()
+	if _, err := streams.Do(ctx, "a", newRequest(), add(1)); err != nil {
+		t.Fatal(err)
+	}
+	n.full.Store(true)
+	for range 20 {
+		_, err := streams.Do(ctx, "a", newRequest(), add(2, 3, 4))
+		wantCode(t, err, "log.full", codes.ResourceExhausted)
+	}
+	if read, write := c.Health(ctx); read != nil || fault.CodeOf(write) != "log.full" {
+		t.Errorf("health on a full disk: read %v, write %v", read, write)
+	}
+	if got, err := newTallies(c).Load(ctx, "a"); err != nil || got.Revision != 0 {
+		t.Errorf("read on a full disk: %+v, %v", got, err)
+	}
+	n.full.Store(false)
+	if got, err := streams.Do(ctx, "a", newRequest(), add(5)); err != nil || got.Revision != 1 {
+		t.Errorf("after room was made: %+v, %v", got, err)
+	}
+	if read, write := c.Health(ctx); read != nil || write != nil {
+		t.Errorf("health after room was made: read %v, write %v", read, write)
 	}
 }
 

@@ -16,3 +16,9 @@ func IDsFromCommandOnly[S any](s *Streams[S]) {
 		return uuid.NewSHA1(command, binary.BigEndian.AppendUint32(nil, uint32(n)))
 	}
 }
+
+// CommandIn is how a fold finds the command in a metadata.
+func CommandIn(metadata []byte) (uuid.UUID, bool) {
+	id, _, ok := parseHead(metadata)
+	return id, ok
+}
