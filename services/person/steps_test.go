@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -322,19 +323,35 @@ func circle(t testing.TB, s *service, ids []string) error {
 	return nil
 }
 
+type fuseKey struct{}
+
+// fuse in a context ends the calls of the log made with it, after some.
+type fuse struct {
+	left atomic.Int64
+	blow func()
+}
+
 // TestRacingMergesNeverMakeACircle races random merges and reversals of few
 // persons at two instances, hears all of it twice, and looks at the outcome. The
 // control takes the rule away that makes it so.
 func TestRacingMergesNeverMakeACircle(t *testing.T) {
 	t.Parallel()
-	const persons, workers, each = 4, 6, 25
+	const persons, workers, each = 4, 6, 60
 	log := estest.NewAuditedLog(t)
 	instances := []*service{instance(t, log), instance(t, log)}
 	ids := make([]string, persons)
 	for i := range ids {
 		ids[i] = must[*personv1.PersonReply](t)(instances[0].RegisterPerson(t.Context(), registration(fmt.Sprint(i), ""))).Person.PersonId
 	}
-	var took, refused, contended atomic.Int64
+	log.SetFaults(estest.Faults{Before: func(ctx context.Context, _, _ string) error {
+		runtime.Gosched()
+		if f, ok := ctx.Value(fuseKey{}).(*fuse); ok && f.left.Add(-1) < 0 {
+			f.blow()
+			return errCrash
+		}
+		return nil
+	}})
+	var took, refused, contended, died atomic.Int64
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
@@ -342,16 +359,24 @@ func TestRacingMergesNeverMakeACircle(t *testing.T) {
 			s := instances[w%len(instances)]
 			for i := range each {
 				c := cmd(fmt.Sprint("race ", w, " ", i))
+				ctx, cancel := context.WithCancel(t.Context())
+				if r.IntN(3) == 0 { // the call dies on its way
+					f := &fuse{blow: cancel}
+					f.left.Store(int64(r.IntN(8)))
+					ctx = context.WithValue(ctx, fuseKey{}, f)
+				}
 				a, b := ids[r.IntN(persons)], ids[r.IntN(persons)]
 				var err error
 				if st, loadErr := s.people.Load(t.Context(), a); loadErr == nil && st.Value.Merges.Into != "" && r.IntN(3) == 0 {
-					_, err = s.UnmergePersons(t.Context(), &personv1.UnmergePersonsRequest{Command: c, MergedPersonId: a, MergeId: st.Value.Merges.Into})
+					_, err = s.UnmergePersons(ctx, &personv1.UnmergePersonsRequest{Command: c, MergedPersonId: a, MergeId: st.Value.Merges.Into})
 				} else {
-					_, err = s.MergePersons(t.Context(), &personv1.MergePersonsRequest{Command: c, SurvivingPersonId: b, MergedPersonId: a})
+					_, err = s.MergePersons(ctx, &personv1.MergePersonsRequest{Command: c, SurvivingPersonId: b, MergedPersonId: a})
 				}
 				switch code := fault.CodeOf(err); {
 				case err == nil:
 					took.Add(1)
+				case ctx.Err() != nil:
+					died.Add(1)
 				case code == "person.merge.contended":
 					contended.Add(1)
 				case code != "":
@@ -359,10 +384,12 @@ func TestRacingMergesNeverMakeACircle(t *testing.T) {
 				default:
 					t.Error(err)
 				}
+				cancel()
 			}
 		})
 	}
 	wg.Wait()
+	log.SetFaults(estest.Faults{})
 	s := instance(t, log)
 	made := reactToAll(t, s, log)
 	if again := reactToAll(t, s, log); again != 0 {
@@ -371,9 +398,9 @@ func TestRacingMergesNeverMakeACircle(t *testing.T) {
 	if err := circle(t, s, ids); err != nil {
 		t.Error(err)
 	}
-	t.Logf("%d commands took, %d refused, %d undone; hearing recorded %d", took.Load(), refused.Load(), contended.Load(), made)
-	if took.Load() < 20 {
-		t.Error("too few commands took: the test looks at nothing")
+	t.Logf("%d commands took, %d refused, %d undone, %d died; hearing recorded %d", took.Load(), refused.Load(), contended.Load(), died.Load(), made)
+	if took.Load() < 10 || died.Load() < 3 {
+		t.Error("too few commands took or died: the test looks at nothing")
 	}
 }
 
