@@ -169,7 +169,7 @@ func (r *Relay) session(ctx context.Context, untilCaughtUp bool) error {
 	cancel()
 	for range feed { // until the subscription has ended
 	}
-	if errors.Is(err, errFeedEnded) {
+	if errors.Is(err, errFeedEnded) && subErr != nil {
 		return subErr
 	}
 	return err

@@ -206,8 +206,8 @@ func TestThreeRelays(t *testing.T) {
 	if len(want) != events || len(got) != events || lost+doubled+reordered != 0 {
 		t.Error("the fence did not hold")
 	}
-	if kills < 15 || conflicts == 0 {
-		t.Errorf("too little was tried: %d kills, %d conflicts", kills, conflicts)
+	if kills < 15 { // that the fence is met at all, TestZombies makes sure of
+		t.Errorf("too little was tried: %d kills", kills)
 	}
 	if r := scrub(t, log, js); r.Damaged() || r.Verified != events {
 		t.Errorf("scrub: %+v", r)
@@ -259,11 +259,15 @@ func TestZombies(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := expected(t, log)
-			eventually(t, "the server forgets message ids", func() bool {
-				// Never stored: a known id is a duplicate, another one is fenced.
-				_, err := js.Publish(ctx, Subject("X", "y", "Z"), nil, jetstream.WithMsgID(fmt.Sprint(want[events-1])), jetstream.WithExpectLastSequence(1))
-				return err != nil
-			})
+			if c.unsafe {
+				eventually(t, "the server forgets message ids", func() bool {
+					// The last event again, until it is taken for a new one: one doubled.
+					last := fmt.Sprint(want[events-1])
+					ack, err := js.PublishMsg(ctx, &nats.Msg{Subject: Subject("X", "y", "Z"), Header: nats.Header{
+						nats.MsgIdHdr: {last}, HeaderPosition: {last}, HeaderPrevious: {"0"}}})
+					return err == nil && !ack.Duplicate
+				})
+			}
 			close(wake)
 			eventually(t, "the zombies are through", func() bool {
 				for _, z := range zombies {
@@ -275,7 +279,7 @@ func TestZombies(t *testing.T) {
 			})
 			lost, doubled, reordered := faultsIn(want, stored(t, js))
 			t.Logf("%s: events=%d fenced=%d lost=%d doubled=%d reordered=%d", c.name, events, zombies[0].Status().Conflicts+zombies[1].Status().Conflicts, lost, doubled, reordered)
-			if lost > 0 || !c.unsafe && doubled+reordered > 0 || c.unsafe && (doubled < events/4 || reordered == 0) {
+			if lost > 0 || !c.unsafe && doubled+reordered > 0 || c.unsafe && (doubled < events-1 || reordered == 0) {
 				t.Errorf("doubled %d, reordered %d", doubled, reordered)
 			}
 		})
@@ -344,7 +348,7 @@ func TestRelayFaults(t *testing.T) {
 	if lost+doubled+reordered+lostHeard+doubledHeard+reorderedHeard != 0 {
 		t.Error("not every event once and in order")
 	}
-	if hidden.Load() < 5 || dropped.Load() == 0 {
+	if hidden.Load() == 0 || hidden.Load()+dropped.Load() < 5 {
 		t.Error("too little was tried")
 	}
 }
