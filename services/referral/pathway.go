@@ -455,7 +455,7 @@ func (c CorrectClock) Decide(p Pathway) ([]proto.Message, error) {
 	}
 	wrong := p.facts[i]
 	e := &pb.ClockCorrected{FactId: factID(c.CommandID, 0), WrongFactId: wrong.id, WrongEvent: wrong.event, Reason: c.Reason, Replacement: c.Replacement}
-	start, isStart := wrong.facts.(*pb.StartFacts)
+	_, isStart := wrong.facts.(*pb.StartFacts)
 	_, isReroute := wrong.facts.(*pb.RerouteFacts)
 	switch {
 	case isReroute:
@@ -470,8 +470,7 @@ func (c CorrectClock) Decide(p Pathway) ([]proto.Message, error) {
 		if err := alone(right, c.Today, "replacement."+oneofField(c.Replacement)); err != nil {
 			return nil, err
 		}
-		if isStart {
-			start = right.(*pb.StartFacts)
+		if start, ok := right.(*pb.StartFacts); ok {
 			e.Route = routeOf(start, false)
 		}
 	}
