@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -47,6 +48,7 @@ type edge struct {
 	stopping context.Context         // ends when streams must
 	log      *slog.Logger
 	took     metric.Float64Histogram
+	outcomes sync.Map // outcome -> []metric.RecordOption
 }
 
 func newEdge(cfg Config, stopping context.Context, log *slog.Logger, meter metric.Meter) (*edge, error) {
@@ -180,15 +182,35 @@ func (e *edge) answer(ctx context.Context, method string, begun time.Time, err e
 		s = withReference(s, reference)
 		err = s.Err()
 	}
-	attrs := []attribute.KeyValue{attribute.String("rpc.method", strings.TrimPrefix(method, "/")), attribute.String("rpc.response.status_code", s.Code().String())}
-	if err != nil {
-		attrs = append(attrs, attribute.String("error.type", errorType(err)))
-	}
-	e.took.Record(ctx, time.Since(begun).Seconds(), metric.WithAttributes(attrs...))
+	e.count(ctx, outcome{method, s.Code(), errorType(err)}, time.Since(begun))
 	return err
 }
 
+// outcome is a set of metric labels. There are few: RPCs times codes.
+type outcome struct {
+	method string
+	code   codes.Code
+	fault  string
+}
+
+// count records a call. Making a set of labels costs as much as validating a
+// request, so each is made once.
+func (e *edge) count(ctx context.Context, o outcome, took time.Duration) {
+	opts, known := e.outcomes.Load(o)
+	if !known {
+		attrs := []attribute.KeyValue{attribute.String("rpc.method", strings.TrimPrefix(o.method, "/")), attribute.String("rpc.response.status_code", o.code.String())}
+		if o.fault != "" {
+			attrs = append(attrs, attribute.String("error.type", o.fault))
+		}
+		opts, _ = e.outcomes.LoadOrStore(o, []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(attrs...))})
+	}
+	e.took.Record(ctx, took.Seconds(), opts.([]metric.RecordOption)...)
+}
+
 func errorType(err error) string {
+	if err == nil {
+		return ""
+	}
 	if code := fault.CodeOf(err); code != "" {
 		return code
 	}

@@ -195,6 +195,7 @@ func (p *Program) server(streams context.Context) (*grpc.Server, *edge, error) {
 		return nil, nil, err
 	}
 	opts := []grpc.ServerOption{
+		grpc.NumStreamWorkers(64),
 		grpc.MaxConcurrentStreams(256),
 		grpc.MaxRecvMsgSize(1 << 20),
 		grpc.MaxHeaderListSize(16 << 10),
