@@ -125,8 +125,11 @@ type consumer struct {
 const revisionsKept = 20_000
 
 // session reads from the mark until something fails.
-func (c *consumer) session(ctx context.Context) error {
-	setup, cancel := context.WithTimeout(ctx, 10*time.Second)
+func (c *consumer) session(ctx context.Context) (err error) {
+	connected, stop := whileConnected(ctx, c.js.Conn())
+	defer stop()
+	defer func() { err = orLost(connected, err) }()
+	setup, cancel := context.WithTimeout(connected, 10*time.Second)
 	defer cancel()
 	if !c.loaded && c.opts.Checkpoint != nil {
 		m, err := c.opts.Checkpoint.Load(setup)
@@ -150,7 +153,7 @@ func (c *consumer) session(ctx context.Context) error {
 	}
 	defer r.close()
 	for {
-		m, sequence, err := r.next(ctx, c.opts.Idle)
+		m, sequence, err := r.next(connected, c.opts.Idle)
 		if errors.Is(err, errIdle) {
 			c.well() // nothing is waiting
 			c.save(ctx)

@@ -15,6 +15,34 @@ import (
 // end a read.
 const heartbeat = time.Second
 
+// errLost says that the connection broke. What was asked over it is never
+// answered, and what the server kept for it may be gone.
+var errLost = errors.New("the connection to NATS was lost")
+
+// whileConnected returns a context that ends with errLost when the connection
+// breaks. The caller must call stop.
+func whileConnected(ctx context.Context, nc *nats.Conn) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	status := nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+	go func() {
+		select {
+		case <-status:
+			cancel(errLost)
+		case <-ctx.Done():
+		}
+		nc.RemoveStatusListener(status)
+	}()
+	return ctx, func() { cancel(context.Canceled) }
+}
+
+// orLost names the loss of the connection where it is what ended ctx.
+func orLost(ctx context.Context, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), errLost) {
+		return errLost
+	}
+	return err
+}
+
 // errIdle says that no message came within the time.
 var errIdle = errors.New("no message for now")
 
@@ -35,7 +63,6 @@ type reading struct {
 	generation time.Time
 	delivered  uint64 // messages so far; the server numbers them
 	pending    uint64 // messages that the server had left, when last heard
-	lost       context.Context
 	close      func()
 }
 
@@ -58,25 +85,11 @@ func open(ctx context.Context, js jetstream.JetStream, name string, subjects []s
 	default:
 		cfg.DeliverPolicy = jetstream.DeliverNewPolicy
 	}
-	// A new connection may be to a server that has lost the consumer.
-	lost, lose := context.WithCancelCause(context.Background())
-	status := js.Conn().StatusChanged(nats.RECONNECTING, nats.CLOSED)
-	stopWatch := make(chan struct{})
-	go func() {
-		select {
-		case <-status:
-			lose(errors.New("the connection to NATS was lost"))
-		case <-stopWatch:
-		}
-		js.Conn().RemoveStatusListener(status)
-	}()
-	r := &reading{generation: gen, lost: lost}
+	r := &reading{generation: gen}
 	r.close = func() {
 		if r.iter != nil {
 			r.iter.Stop()
 		}
-		close(stopWatch)
-		lose(nil)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if js.Conn().IsConnected() {
@@ -114,14 +127,11 @@ func open(ctx context.Context, js jetstream.JetStream, name string, subjects []s
 func (r *reading) next(ctx context.Context, idle time.Duration) (jetstream.Msg, uint64, error) {
 	wait, cancel := context.WithTimeout(ctx, idle)
 	defer cancel()
-	defer context.AfterFunc(r.lost, cancel)()
 	m, err := r.iter.Next(jetstream.NextContext(wait))
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
-		return nil, 0, ctx.Err()
-	case r.lost.Err() != nil:
-		return nil, 0, context.Cause(r.lost)
+		return nil, 0, context.Cause(ctx)
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, 0, errIdle
 	default:

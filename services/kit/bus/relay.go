@@ -126,9 +126,10 @@ type item struct {
 }
 
 // session relays from the tail of the stream until something fails.
-func (r *Relay) session(ctx context.Context, untilCaughtUp bool) error {
-	ctx, cancel := context.WithCancel(ctx)
+func (r *Relay) session(ctx context.Context, untilCaughtUp bool) (err error) {
+	ctx, cancel := whileConnected(ctx, r.js.Conn())
 	defer cancel()
+	defer func() { err = orLost(ctx, err) }()
 	setup, done := context.WithTimeout(ctx, 2*r.opts.PublishTimeout)
 	defer done()
 	stream, err := Ensure(setup, r.js)

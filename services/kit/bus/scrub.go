@@ -77,8 +77,8 @@ func Scrub(ctx context.Context, log es.Log, js jetstream.JetStream, mapping Mapp
 		c.report.Claimed = s.CachedInfo().State.Msgs
 	}
 	// The log is read after the end of the stream was taken, so it is not behind.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, stop := whileConnected(ctx, js.Conn())
+	defer stop()
 	events := make(chan *expectation, 256)
 	var logErr error // written before events is closed
 	go func() {

@@ -72,6 +72,8 @@ type tail struct {
 }
 
 func (t *tail) session(ctx context.Context) error {
+	ctx, stop := whileConnected(ctx, t.js.Conn())
+	defer stop()
 	setup, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	s, err := t.js.Stream(setup, StreamName)
