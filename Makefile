@@ -20,11 +20,10 @@ build: ## build bin/waymark
 test: $(TOOLBIN)/testcount ## run every test of both modules and count them
 	@$(TOOLBIN)/testcount $(ARGS) work
 
-check: $(TOOLBIN)/protoc-gen-go $(TOOLBIN)/staticcheck tools/node_modules/.bin/buf ## format, vet, lint, generated code, builds without the workspace
+check: $(TOOLBIN)/protoc-gen-go $(TOOLBIN)/staticcheck tools/node_modules/.bin/buf proto/.deps ## format, vet, lint, generated code, builds without the workspace
 	@tools/check.sh
 
-gen: $(TOOLBIN)/protoc-gen-go tools/node_modules/.bin/buf ## regenerate the Go code of the contracts
-	@GOWORK=off go -C tools run ./protodeps ../proto/.deps
+gen: $(TOOLBIN)/protoc-gen-go tools/node_modules/.bin/buf proto/.deps ## regenerate the Go code of the contracts
 	@cd proto && PATH="$(TOOLBIN):$$PATH" ../tools/node_modules/.bin/buf generate
 
 conformance: ## run the official client's own test suite against the node
@@ -48,6 +47,10 @@ $(TOOLBIN)/protoc-gen-go: tools/go.mod
 	@GOWORK=off GOBIN=$(TOOLBIN) go -C tools install google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 	@touch $@
 
+proto/.deps: tools/go.mod tools/protodeps/main.go
+	@GOWORK=off go -C tools run ./protodeps ../proto/.deps
+	@touch $@
+
 $(TOOLBIN)/staticcheck: tools/go.mod
 	@mkdir -p $(TOOLBIN)
 	@GOWORK=off GOBIN=$(TOOLBIN) go -C tools install honnef.co/go/tools/cmd/staticcheck
@@ -55,7 +58,7 @@ $(TOOLBIN)/staticcheck: tools/go.mod
 
 tools/node_modules/.bin/buf: tools/package-lock.json
 	@command -v npm >/dev/null || { echo "needs npm (Node.js 20 or newer) for buf; make run and make test do not"; exit 1; }
-	@npm --prefix tools ci --no-audit --no-fund --silent
+	@npm --prefix tools install --no-save --no-audit --no-fund --silent
 	@touch $@
 
 .PHONY: help run build test check gen conformance soak fuzz clean
