@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -63,15 +64,27 @@ func build(deps run.Deps, names ...string) (made []run.Part, err error) {
 }
 
 // contracts stores the contracts of this build in the log, once, so that what
-// it writes can be read without its source. Every process has this part.
+// it writes can be read without its source. Every process has this part, and is
+// not SERVING before it is done.
 func contracts(deps run.Deps) run.Part {
-	return run.Part{Name: "contracts", Run: func(ctx context.Context) error {
-		if _, err := es.WriteSchema(ctx, deps.Log); err != nil {
-			return err
-		}
-		<-ctx.Done()
-		return nil
-	}}
+	var stored atomic.Bool
+	return run.Part{
+		Name: "contracts",
+		Run: func(ctx context.Context) error {
+			if _, err := es.WriteSchema(ctx, deps.Log); err != nil {
+				return err
+			}
+			stored.Store(true)
+			<-ctx.Done()
+			return nil
+		},
+		Fault: func() error {
+			if !stored.Load() {
+				return errors.New("the contracts are not in the log yet")
+			}
+			return nil
+		},
+	}
 }
 
 // relayPatience is how long the relay may be interrupted before health says so:
