@@ -112,6 +112,8 @@ func startChild(cfg childConfig) (*child, error) {
 	if err := c.cmd.Start(); err != nil {
 		return nil, err
 	}
+	late := time.AfterFunc(time.Minute, func() { _ = c.cmd.Process.Kill() })
+	defer late.Stop()
 	lines := bufio.NewReader(out)
 	line, err := lines.ReadString('\n')
 	address, ok := strings.CutPrefix(strings.TrimSpace(line), "child listens on ")
