@@ -146,9 +146,10 @@ func (s *System) open(ctx context.Context, opts Options, at ports) (_ *run.Progr
 		return nil, deps, err
 	}
 	s.GRPC, s.HTTP = program.GRPC(), program.HTTP()
-	// Before the services look for it. Apart, they wait until a relay makes it.
+	// Before the services look for it. A stream that cannot be used is no reason
+	// not to start: commands do not need it, and a rebuild needs NATS to run.
 	if _, err := bus.Ensure(ctx, deps.Bus); err != nil {
-		return nil, deps, fmt.Errorf("NATS: %w", err)
+		opts.Logger.Warn("the bus cannot be used; waymark bus rebuild makes it anew", "event.name", "bus.unusable", "error", err)
 	}
 	return program, deps, nil
 }

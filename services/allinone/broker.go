@@ -2,7 +2,6 @@ package allinone
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -45,7 +44,7 @@ func startBroker(address, dir string, log *slog.Logger) (*server.Server, error) 
 	broker.Start()
 	if !broker.ReadyForConnections(5 * time.Second) {
 		broker.Shutdown()
-		return nil, errors.New("NATS did not start within 5 s")
+		return nil, fmt.Errorf("NATS did not start within 5 s; if its store is damaged, remove %s: it is a copy and is made again", dir)
 	}
 	return broker, nil
 }
