@@ -27,15 +27,18 @@ const (
 type groupKey struct{ stream, group string }
 
 func newGroupKey(stream *shared.StreamIdentifier, all *shared.Empty, group string) (groupKey, error) {
-	key := groupKey{string(stream.GetStreamName()), group}
-	if all != nil {
-		key.stream = allStream
+	key := groupKey{allStream, group}
+	if all == nil {
+		var err error
+		if key.stream, err = streamName(stream); err != nil {
+			return key, err
+		}
 	}
-	switch {
-	case key.stream == "" || len(key.stream) > maxName/2:
-		return key, invalid("a stream name has 1 to " + strconv.Itoa(maxName/2) + " bytes here")
+	switch { // both stand in the names of the group's own streams
+	case len(key.stream) > maxName/2:
+		return key, invalid("the stream's name is longer than " + strconv.Itoa(maxName/2) + " bytes")
 	case group == "" || len(group) > maxName/4:
-		return key, invalid("a group name has 1 to " + strconv.Itoa(maxName/4) + " bytes")
+		return key, invalid("a group's name has 1 to " + strconv.Itoa(maxName/4) + " bytes")
 	}
 	return key, nil
 }
@@ -112,7 +115,8 @@ func newGroupConfig(o *persistentpb.CreateReq_Options) (groupConfig, error) {
 	}
 	name := stream.GetStreamIdentifier()
 	if stream == nil && all == nil {
-		name = o.GetStreamIdentifier() // clients before 21.10
+		//lint:ignore SA1019 clients before 21.10, and the official one for the strategy, send it
+		name = o.GetStreamIdentifier()
 	}
 	var isAll *shared.Empty
 	if all != nil {
@@ -139,6 +143,7 @@ func newGroupConfig(o *persistentpb.CreateReq_Options) (groupConfig, error) {
 		cfg.CheckpointAfter = int(t.CheckpointAfterTicks / tick)
 	}
 	if cfg.Strategy == "" {
+		//lint:ignore SA1019 clients before 21.10, and the official one for the strategy, send it
 		cfg.Strategy = set.GetNamedConsumerStrategy().String()
 	}
 	cfg.StartFrom, cfg.From, err = startOf(key, o)
@@ -189,6 +194,7 @@ func startOf(key groupKey, o *persistentpb.CreateReq_Options) (string, uint64, e
 			return "-1", 0, nil
 		}
 	default:
+		//lint:ignore SA1019 clients before 21.10, and the official one for the strategy, send it
 		return revision(o.GetSettings().GetRevision())
 	}
 	return "", 0, invalid("a start is required")
