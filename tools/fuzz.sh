@@ -25,7 +25,7 @@ one() { # one DIR TARGET
   if (cd "$1" && "$out/$name.test" -test.run='^$' -test.fuzz="^$2\$" -test.fuzztime="$FUZZTIME" \
       -test.parallel=1 -test.fuzzminimizetime=10x -test.fuzzcachedir="$out/corpus/$name") >"$out/$name.$2.log" 2>&1; then
     execs=$(grep -oE 'execs: [0-9]+' "$out/$name.$2.log" | tail -1 | cut -d' ' -f2)
-    echo "ok    $1 $2: ${execs:-0} inputs"
+    if [ "${execs:-0}" -gt 0 ]; then echo "ok    $1 $2: $execs inputs"; else echo "FAIL  $1 $2: tried no input"; fi
   else
     echo "FAIL  $1 $2"; sed 's/^/      /' "$out/$name.$2.log"
   fi

@@ -6,8 +6,8 @@ function show(text) {
   if (tty) { printf "\r\033[K  %3d s  %s", now() - start, text; fflush() }
   else if (n % 100 == 0) { printf "  %3d s  %s\n", now() - start, text; fflush() }
 }
-BEGIN { start = now() }
-/^go: downloading / { n++; if (n == 1) print "  first time: downloading modules, then compiling about 900 packages: 1 to 5 minutes"; show("downloading " $3); next }
+BEGIN { start = now(); if (tty) { printf "  building bin/waymark"; fflush() } }
+/^go: downloading / { n++; if (n == 1) print (tty ? "\r\033[K" : "") "  first time: downloading modules, then compiling about 900 packages: 1 to 5 minutes"; show("downloading " $3); next }
 /^[A-Za-z0-9._~\/-]+$/ {
   if (!compiled++) { if (n > 0 && tty) printf "\r\033[K"; n = 0 }
   n++
@@ -16,4 +16,4 @@ BEGIN { start = now() }
   next
 }
 { if (tty) printf "\r\033[K"; print }
-END { if (tty && NR > 0) printf "\r\033[K" }
+END { if (tty) printf "\r\033[K" }
