@@ -1,6 +1,8 @@
 # Waymark. `make help` lists what there is.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+# No C compiler is needed, and the binary is static. Override it for -race.
+export CGO_ENABLED ?= 0
 .SHELLFLAGS := -o pipefail -c
 TOOLBIN := $(CURDIR)/bin/tools
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -29,8 +31,9 @@ gen: $(TOOLBIN)/protoc-gen-go tools/node_modules/.bin/buf proto/.deps ## regener
 conformance: ## run the official client's own test suite against the node
 	@cd services && go run ./eventstore/conformance $(ARGS)
 
-soak: ## run the long fault tests of the event store (about 20 minutes, some need root)
+soak: ## run the long fault tests (about 25 minutes, some need root)
 	@cd services && go test -tags soak -count=1 -timeout 60m -run '^TestSoak' -v ./eventstore | grep -v '^=== '
+	@cd services && go test -tags soak -count=1 -timeout 30m -v ./kit/run ./kit/bus | grep -v '^=== '
 
 fuzz: ## run every fuzz target for FUZZTIME (10s) each
 	@tools/fuzz.sh

@@ -42,6 +42,9 @@ type session struct {
 // patience is how long a call waits for a session.
 const patience = time.Second
 
+// closePatience is how long Close lets a call in progress end by itself.
+const closePatience = 200 * time.Millisecond
+
 // probeTimeout is how long a healthy store may take to answer a probe.
 const probeTimeout = 1500 * time.Millisecond
 
@@ -243,6 +246,16 @@ func (c *Client) guard(ctx context.Context, call func(context.Context) error) er
 			return ctx.Err()
 		}
 	case <-c.closing:
+		// Closing a library client under a call makes the call panic: let those that
+		// heed their context leave it first.
+		cancel()
+		select {
+		case err := <-done:
+			if err == nil {
+				return nil
+			}
+		case <-time.After(closePatience):
+		}
 		return errUnavailable
 	}
 }
