@@ -34,6 +34,8 @@ type Options struct {
 	PortOffset int    // added to every port
 	AnyPort    bool   // take free ports instead; for tests
 	Fresh      bool   // delete what Data holds first
+	// ClockRate is how many seconds pass in one; 0 means 1, FastClock a day a minute.
+	ClockRate float64
 	// Config holds what is not decided here: limits, health, telemetry. Addresses,
 	// key, peers and TLS in it are ignored.
 	Config run.Config
@@ -51,6 +53,7 @@ type System struct {
 	NATS       string // nats://host:port
 	EventStore string // esdb://host:port?tls=false
 
+	clock   *clock
 	end     context.CancelFunc // begins the end
 	ended   chan struct{}      // closed after err is set
 	err     error
@@ -83,11 +86,13 @@ func Start(ctx context.Context, opts Options) (_ *System, err error) {
 		end()
 		return nil, errors.Join(err, s.close())
 	}
+	deps.Clock = s.clock.Now
 	parts, err := build(deps)
 	if err != nil {
 		end()
 		return nil, errors.Join(err, s.close())
 	}
+	parts = append(parts, s.clock.part())
 	go func() {
 		defer close(s.ended)
 		s.err = errors.Join(program.Serve(life, deps, parts...), s.close())
@@ -111,7 +116,11 @@ func (s *System) open(ctx context.Context, opts Options, at ports) (_ *run.Progr
 	s.Data = data.path
 	s.closing(data.close)
 
-	node, err := eventstore.Open(eventstore.Config{Dir: data.file(storeDir), Logger: opts.Logger})
+	if s.clock, err = openClock(data, opts.ClockRate); err != nil {
+		return nil, deps, err
+	}
+	s.closing(s.clock.close)
+	node, err := eventstore.Open(eventstore.Config{Dir: data.file(storeDir), Logger: opts.Logger, Clock: s.clock.Now})
 	if err != nil {
 		return nil, deps, err
 	}

@@ -18,6 +18,7 @@ import (
 //
 //	format       "waymark data 1": written last, so that its absence means the folder was never finished
 //	key          the key of identifier hashes, 0600; a log without its key cannot be searched by identifier
+//	clock        how far the clock is ahead of the machine's, if it ever was
 //	lock         held by the process that uses the folder, with its pid
 //	eventstore/  the log: the record
 //	nats/        JetStream: a copy that can be rebuilt from the log
@@ -28,6 +29,7 @@ const (
 	formatFile = "format"
 	keyFile    = "key"
 	lockFile   = "lock"
+	clockFile  = "clock"
 	storeDir   = "eventstore"
 	brokerDir  = "nats"
 )
@@ -71,7 +73,7 @@ func openFolder(path string, fresh bool) (_ *folder, err error) {
 	}
 	if fresh {
 		// The stamp goes first: what remains after a crash is an unfinished folder.
-		for _, name := range []string{formatFile, keyFile, storeDir, brokerDir} {
+		for _, name := range []string{formatFile, keyFile, clockFile, storeDir, brokerDir} {
 			if err := os.RemoveAll(filepath.Join(path, name)); err != nil {
 				return nil, err
 			}
@@ -92,7 +94,7 @@ func recognise(path string) error {
 	ours := len(entries) == 0
 	for _, e := range entries {
 		switch e.Name() {
-		case formatFile, keyFile, lockFile, storeDir, brokerDir:
+		case formatFile, keyFile, lockFile, clockFile, storeDir, brokerDir:
 			ours = true
 		}
 	}

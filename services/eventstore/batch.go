@@ -145,7 +145,7 @@ func (s *streams) batchDeadline(ctx context.Context, o *streamspb.BatchAppendReq
 	case *streamspb.BatchAppendReq_Options_Deadline:
 		return context.WithTimeout(ctx, min(d.Deadline.AsDuration(), longest))
 	case *streamspb.BatchAppendReq_Options_Deadline_21_10_0:
-		return context.WithTimeout(ctx, min(d.Deadline_21_10_0.AsTime().Sub(s.node.cfg.Clock()), longest))
+		return context.WithTimeout(ctx, min(time.Until(d.Deadline_21_10_0.AsTime()), longest))
 	}
 	return ctx, func() {}
 }

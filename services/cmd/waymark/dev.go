@@ -17,6 +17,7 @@ type devOptions struct {
 	Data       string `flag:"data" default:".waymark" help:"folder of everything that is kept"`
 	PortOffset int    `flag:"port-offset" help:"added to every port: gRPC 7400, HTTP 7480, NATS 4222, event store 2113"`
 	Fresh      bool   `flag:"fresh" help:"delete what --data holds and start anew"`
+	Clock      string `flag:"clock" default:"real" help:"real, or fast: a day a minute from now on (waymark clock advance moves either)"`
 	LogLevel   string `flag:"log-level" default:"warn" help:"debug, info, warn or error"`
 }
 
@@ -42,8 +43,13 @@ func (c *cli) dev(ctx context.Context, o devOptions) error {
 	if err != nil {
 		return usage(nil, fmt.Errorf("--log-level: %w", err))
 	}
+	rate, known := map[string]float64{"real": 1, "fast": allinone.FastClock}[o.Clock]
+	if !known {
+		return usage(nil, fmt.Errorf("--clock is real or fast"))
+	}
 	system, err := allinone.Start(ctx, allinone.Options{
-		Data: o.Data, PortOffset: o.PortOffset, Fresh: o.Fresh, Config: run.Config{LogLevel: o.LogLevel}, Logger: logger,
+		ClockRate: rate,
+		Data:      o.Data, PortOffset: o.PortOffset, Fresh: o.Fresh, Config: run.Config{LogLevel: o.LogLevel}, Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -94,6 +100,9 @@ func (c *cli) resume(o devOptions) string {
 	}
 	if o.PortOffset != 0 {
 		out += fmt.Sprintf(" --port-offset %d", o.PortOffset)
+	}
+	if o.Clock == "fast" {
+		out += " --clock fast"
 	}
 	return out
 }
