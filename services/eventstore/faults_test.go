@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -114,8 +115,9 @@ func (l *ledger) load(to target, rng *rand.Rand) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var writers sync.WaitGroup
 	l.mu.Lock() // the first writers write while the last are started
-	defer l.mu.Unlock()
-	for stream := range l.streams {
+	streams := slices.Sorted(maps.Keys(l.streams))
+	l.mu.Unlock()
+	for _, stream := range streams {
 		own := rand.New(rand.NewPCG(rng.Uint64(), 0))
 		writers.Go(func() { l.write(ctx, to, stream, own) })
 	}
