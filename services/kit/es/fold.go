@@ -23,9 +23,10 @@ const (
 // the last commands with where each ended. It holds nothing that the log did not
 // prove, so it may be behind the log but never beside it.
 type fold[S any] struct {
-	state State[S]
-	chain Chain
-	taken []taken // oldest first, at most 2*remembered, the last 256 count
+	state  State[S]
+	chain  Chain
+	tenant string  // of the first event
+	taken  []taken // oldest first, at most 2*remembered, the last 256 count
 
 	recent [atHand]State[S] // after each of the last commands
 	newest int              // index of the last one in recent
@@ -58,6 +59,13 @@ func (f *fold[S]) apply(evolve func(S, proto.Message) S, e Recorded) error {
 	value, err := TryEvolve(evolve, f.state.Value, m)
 	if err != nil {
 		return fmt.Errorf("stream %s, revision %d: %w", e.Stream, e.Revision, err)
+	}
+	if e.Revision == 0 {
+		m, err := ParseMetadata(e)
+		if err != nil {
+			return err
+		}
+		f.tenant = m.Tenant
 	}
 	f.state = State[S]{Value: value, Revision: e.Revision, Position: e.Position}
 	f.chain = chain

@@ -1,6 +1,7 @@
 package es
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -125,7 +126,11 @@ func parseHead(metadata []byte) (id uuid.UUID, hash [hashLen]byte, ok bool) {
 
 // shared returns the part of a metadata that all events of a command share,
 // ready for the members index, count and chain.
-func (c command) shared(ctx context.Context) []byte {
+//
+// A command that names no tenant keeps the stream's: a receiver of another
+// organisation who acts on a trust's record does not carry it away. The first
+// command of a stream settles it, by its tenant or its actor's organisation.
+func (c command) shared(ctx context.Context, streamTenant string) []byte {
 	b := make([]byte, 0, 768)
 	b = append(b, idHead...)
 	b = append(b, c.id.String()...)
@@ -153,10 +158,7 @@ func (c command) shared(ctx context.Context) []byte {
 	b = append(b, `},"purpose":`...)
 	b = appendString(b, purpose)
 	b = appendMember(b, `,"reason":`, h.GetReason())
-	tenant := h.GetTenant()
-	if tenant == "" {
-		tenant = a.GetOrganisation()
-	}
+	tenant := c.tenant(streamTenant)
 	b = append(b, `,"tenant":`...)
 	b = appendString(b, tenant)
 	if t := h.GetOccurredAt(); t != nil {
@@ -168,6 +170,11 @@ func (c command) shared(ctx context.Context) []byte {
 		b = fmt.Appendf(b, `,"traceparent":"00-%s-%s-%s"`, span.TraceID(), span.SpanID(), span.TraceFlags())
 	}
 	return b
+}
+
+// tenant is whose record the events of a command belong to.
+func (c command) tenant(stream string) string {
+	return cmp.Or(c.header.GetTenant(), stream, c.header.GetActor().GetOrganisation())
 }
 
 // place adds index and count to a copy of a shared part.

@@ -1,6 +1,7 @@
 package es
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"crypto/sha256"
@@ -293,7 +294,7 @@ type draft[S any] struct {
 // stored that Evolve has no case for.
 func (s *Streams[S]) draft(ctx context.Context, e *entry[S], cmd command, events []proto.Message) (draft[S], error) {
 	d := draft[S]{events: make([]NewEvent, len(events)), value: e.fold.state.Value, chain: e.fold.chain}
-	shared := cmd.shared(ctx)
+	shared := cmd.shared(ctx, e.fold.tenant)
 	size := 0
 	for i, event := range events {
 		typ := string(event.ProtoReflect().Descriptor().FullName())
@@ -352,6 +353,7 @@ func (s *Streams[S]) append(ctx context.Context, e *entry[S], d draft[S]) (at Ap
 
 // adopt makes an appended draft the cached fold.
 func (s *Streams[S]) adopt(e *entry[S], cmd command, d draft[S], at Appended) State[S] {
+	e.fold.tenant = cmp.Or(e.fold.tenant, cmd.tenant(""))
 	e.fold.state = State[S]{Value: d.value, Revision: e.fold.state.Revision + Revision(len(d.events)), Position: at.Position}
 	e.fold.chain = d.chain
 	e.fold.take(taken{id: cmd.id, hash: cmd.hash, revision: e.fold.state.Revision, position: at.Position})

@@ -311,6 +311,38 @@ func TestUnknownEvents(t *testing.T) {
 	}
 }
 
+// A receiver of another trust acts on a record; the record stays its trust's,
+// also for an instance that has not cached it, unless the command says otherwise.
+func TestTenantStaysWithTheStream(t *testing.T) {
+	t.Parallel()
+	log := estest.NewAuditedLog(t)
+	warm := newTallies(log)
+	do := func(s *es.Streams[tally], organisation, tenant string) {
+		t.Helper()
+		r := newRequest()
+		r.Actor.Organisation, r.Tenant = organisation, tenant
+		if _, err := s.Do(t.Context(), "a", r, add(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(warm, "RJ1", "")
+	do(warm, "RRV", "")
+	do(newTallies(log), "RRV", "")
+	do(warm, "RRV", "RRV")
+	do(warm, "RAA", "")
+	var got []string
+	for _, e := range log.Events() {
+		m, err := es.ParseMetadata(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, m.Tenant)
+	}
+	if want := []string{"RJ1", "RJ1", "RJ1", "RRV", "RJ1"}; !slices.Equal(got, want) {
+		t.Errorf("tenants %v, want %v", got, want)
+	}
+}
+
 func TestMetadata(t *testing.T) {
 	t.Parallel()
 	log := estest.NewAuditedLog(t)
@@ -346,7 +378,7 @@ func TestMetadata(t *testing.T) {
 	want = es.Metadata{
 		CommandID: uuid.MustParse(bare.CommandId), CommandHash: m.CommandHash, CorrelationID: bare.CommandId,
 		Actor:   es.Actor{User: "111222333", Role: "R8000", Organisation: "RJ1"},
-		Purpose: "TREAT", Tenant: "RJ1", Index: 0, Count: 1,
+		Purpose: "TREAT", Tenant: "RXX", Index: 0, Count: 1, // the stream's, not the actor's
 	}
 	if m != want {
 		t.Errorf("metadata %+v\nwant     %+v", m, want)

@@ -110,7 +110,7 @@ type Command struct {
 	CorrelationId string `protobuf:"bytes,6,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	// The event that caused this command, where one did.
 	CausationId string `protobuf:"bytes,7,opt,name=causation_id,json=causationId,proto3" json:"causation_id,omitempty"`
-	// ODS code of the trust whose record this is; empty means the actor's organisation.
+	// ODS code of the trust whose record this is; empty means the tenant of the stream, for its first command the actor's organisation.
 	Tenant        string `protobuf:"bytes,8,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
