@@ -2835,6 +2835,7 @@ type AssessmentClosed struct {
 	AssessmentId string                 `protobuf:"bytes,1,opt,name=assessment_id,json=assessmentId,proto3" json:"assessment_id,omitempty"`
 	// COSD PCSP offered status 01 to 06.
 	PlanOfferedStatus string `protobuf:"bytes,2,opt,name=plan_offered_status,json=planOfferedStatus,proto3" json:"plan_offered_status,omitempty"`
+	On                string `protobuf:"bytes,3,opt,name=on,proto3" json:"on,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -2879,6 +2880,13 @@ func (x *AssessmentClosed) GetAssessmentId() string {
 func (x *AssessmentClosed) GetPlanOfferedStatus() string {
 	if x != nil {
 		return x.PlanOfferedStatus
+	}
+	return ""
+}
+
+func (x *AssessmentClosed) GetOn() string {
+	if x != nil {
+		return x.On
 	}
 	return ""
 }
@@ -3502,6 +3510,7 @@ type SummaryAmended struct {
 	Content       *SummaryContent        `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	ToTell        []RecipientKind        `protobuf:"varint,5,rep,packed,name=to_tell,json=toTell,proto3,enum=waymark.plan.v1.RecipientKind" json:"to_tell,omitempty"`
+	DraftedBy     string                 `protobuf:"bytes,6,opt,name=drafted_by,json=draftedBy,proto3" json:"drafted_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3569,6 +3578,13 @@ func (x *SummaryAmended) GetToTell() []RecipientKind {
 		return x.ToTell
 	}
 	return nil
+}
+
+func (x *SummaryAmended) GetDraftedBy() string {
+	if x != nil {
+		return x.DraftedBy
+	}
+	return ""
 }
 
 type SummaryWithdrawn struct {
@@ -5167,10 +5183,11 @@ const file_waymark_plan_v1_events_proto_rawDesc = "" +
 	"\rassessment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\fassessmentId\x12\x14\n" +
 	"\x02on\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x02on\x12#\n" +
 	"\n" +
-	"staff_role\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\tstaffRole:\b\x92\xce\x18\x04plan\"}\n" +
+	"staff_role\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\tstaffRole:\b\x92\xce\x18\x04plan\"\x93\x01\n" +
 	"\x10AssessmentClosed\x12)\n" +
 	"\rassessment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\fassessmentId\x124\n" +
-	"\x13plan_offered_status\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x11planOfferedStatus:\b\x92\xce\x18\x04plan\"H\n" +
+	"\x13plan_offered_status\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x11planOfferedStatus\x12\x14\n" +
+	"\x02on\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x02on:\b\x92\xce\x18\x04plan\"H\n" +
 	"\x11AssessmentExpired\x12)\n" +
 	"\rassessment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\fassessmentId:\b\x92\xce\x18\x04plan\"\x80\x01\n" +
 	"\x13AssessmentReoffered\x12)\n" +
@@ -5223,14 +5240,16 @@ const file_waymark_plan_v1_events_proto_rawDesc = "" +
 	"\n" +
 	"summary_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\tsummaryId\x12\x1e\n" +
 	"\aversion\x18\x02 \x01(\x03B\x04\x88\xce\x18\x03R\aversion\x12B\n" +
-	"\trecipient\x18\x03 \x01(\x0e2\x1e.waymark.plan.v1.RecipientKindB\x04\x88\xce\x18\x03R\trecipient:\b\x92\xce\x18\x04plan\"\xfd\x01\n" +
+	"\trecipient\x18\x03 \x01(\x0e2\x1e.waymark.plan.v1.RecipientKindB\x04\x88\xce\x18\x03R\trecipient:\b\x92\xce\x18\x04plan\"\xa2\x02\n" +
 	"\x0eSummaryAmended\x12#\n" +
 	"\n" +
 	"summary_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\tsummaryId\x12\x1e\n" +
 	"\aversion\x18\x02 \x01(\x03B\x04\x88\xce\x18\x03R\aversion\x12?\n" +
 	"\acontent\x18\x03 \x01(\v2\x1f.waymark.plan.v1.SummaryContentB\x04\x88\xce\x18\x05R\acontent\x12\x1c\n" +
 	"\x06reason\x18\x04 \x01(\tB\x04\x88\xce\x18\x05R\x06reason\x12=\n" +
-	"\ato_tell\x18\x05 \x03(\x0e2\x1e.waymark.plan.v1.RecipientKindB\x04\x88\xce\x18\x03R\x06toTell:\b\x92\xce\x18\x04plan\"_\n" +
+	"\ato_tell\x18\x05 \x03(\x0e2\x1e.waymark.plan.v1.RecipientKindB\x04\x88\xce\x18\x03R\x06toTell\x12#\n" +
+	"\n" +
+	"drafted_by\x18\x06 \x01(\tB\x04\x88\xce\x18\x02R\tdraftedBy:\b\x92\xce\x18\x04plan\"_\n" +
 	"\x10SummaryWithdrawn\x12#\n" +
 	"\n" +
 	"summary_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\tsummaryId\x12\x1c\n" +
