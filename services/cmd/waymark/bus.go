@@ -27,7 +27,7 @@ func (c *cli) busStatusCommand() *cobra.Command {
 			return c.withBus(t, func(s *stores) error {
 				ctx, cancel := context.WithTimeout(cmd.Context(), t.Timeout)
 				defer cancel()
-				r, err := bus.Inspect(ctx, s.log, s.js, bus.Mapping{})
+				r, err := bus.Inspect(ctx, s.log, s.js, bus.Mapping{Env: t.Environment})
 				if err != nil {
 					return err
 				}
@@ -64,7 +64,7 @@ func (c *cli) busScrubCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.withBus(t, func(s *stores) error {
 				p := c.progress("compared")
-				r, err := bus.Scrub(cmd.Context(), s.log, s.js, bus.Mapping{}, p.set)
+				r, err := bus.Scrub(cmd.Context(), s.log, s.js, bus.Mapping{Env: t.Environment}, p.set)
 				p.end()
 				if err != nil {
 					return err
@@ -115,7 +115,7 @@ Example:
 			}
 			return c.withBus(t, func(s *stores) error {
 				p := c.progress("relayed")
-				err := bus.Rebuild(cmd.Context(), s.log, s.js, bus.Mapping{}, p.set)
+				err := bus.Rebuild(cmd.Context(), s.log, s.js, bus.Mapping{Env: t.Environment}, p.set)
 				p.end()
 				if err != nil {
 					return err

@@ -31,7 +31,7 @@ type caller struct {
 	Role         string `flag:"role" help:"SDS job role code of the person, for example R0600"`
 	Organisation string `flag:"organisation" help:"ODS code of the organisation that acts (default RJ1, on this machine only)"`
 	OnBehalfOf   string `flag:"on-behalf-of" help:"SDS user id of the person on whose behalf a system acts"`
-	Tenant       string `flag:"tenant" help:"ODS code of the trust whose record it is (default: the organisation that acts)"`
+	Tenant       string `flag:"tenant" help:"ODS code of the trust whose record it is (default: that of the record; for a new one the organisation that acts)"`
 	Purpose      string `flag:"purpose" help:"purpose of use, such as TREAT (the default) or BTG"`
 	Reason       string `flag:"reason" help:"reason in your words, without patient data"`
 	CommandID    string `flag:"command-id" help:"UUID of the command; give the one printed before to repeat a call safely"`

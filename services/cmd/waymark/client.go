@@ -20,12 +20,13 @@ import (
 // target says which system a client command speaks to. Addresses left out are
 // those of `waymark dev` with the same --port-offset.
 type target struct {
-	PortOffset int           `flag:"port-offset" help:"added to the standard ports, as of waymark dev --port-offset"`
-	GRPC       string        `flag:"grpc" help:"address of the services (default 127.0.0.1:7400)"`
-	HTTP       string        `flag:"http" help:"address of /readyz (default 127.0.0.1:7480)"`
-	NATS       string        `flag:"nats" help:"NATS servers (default nats://127.0.0.1:4222)"`
-	EventStore string        `flag:"eventstore" help:"connection string of the event store (default esdb://127.0.0.1:2113?tls=false)"`
-	Timeout    time.Duration `flag:"timeout" default:"10s" help:"time an answer may take"`
+	PortOffset  int           `flag:"port-offset" help:"added to the standard ports, as of waymark dev --port-offset"`
+	GRPC        string        `flag:"grpc" help:"address of the services (default 127.0.0.1:7400)"`
+	HTTP        string        `flag:"http" help:"address of /readyz (default 127.0.0.1:7480)"`
+	NATS        string        `flag:"nats" help:"NATS servers (default nats://127.0.0.1:4222)"`
+	EventStore  string        `flag:"eventstore" help:"connection string of the event store (default esdb://127.0.0.1:2113?tls=false)"`
+	Environment string        `flag:"environment" help:"the deployment that the relay names in its events, as of waymark run --environment"`
+	Timeout     time.Duration `flag:"timeout" default:"10s" help:"time an answer may take"`
 }
 
 // The standard ports. PortOffset is added to each.

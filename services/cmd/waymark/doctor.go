@@ -148,7 +148,7 @@ func (c *cli) askStores(ctx context.Context, t *target) (found []finding) {
 				add(relay, fmt.Errorf("unknown while the event store does not answer"), "")
 				return nil
 			}
-			r, err := bus.Inspect(ctx, log, js, bus.Mapping{})
+			r, err := bus.Inspect(ctx, log, js, bus.Mapping{Env: t.Environment})
 			if err == nil && r.Lag > mostLag {
 				err = fmt.Errorf("%d events behind, more than %d: read the log of the services for errors of the relay", r.Lag, mostLag)
 			}

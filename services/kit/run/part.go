@@ -47,7 +47,9 @@ type Deps struct {
 	Dial  func(service string) grpc.ClientConnInterface // "person" -> its connection
 	Clock func() time.Time
 	Slog  *slog.Logger
-	Meter metric.Meter // for gauges of a part's own; no patient in any label
+	// Environment is the deployment, such as "live"; "" is a development one.
+	Environment string
+	Meter       metric.Meter // for gauges of a part's own; no patient in any label
 	// Key keys hashes of identifiers and of command bodies (32 bytes).
 	Key []byte
 }
