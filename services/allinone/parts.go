@@ -11,6 +11,7 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 
+	"waymark/services/carelead"
 	"waymark/services/kit/bus"
 	"waymark/services/kit/es"
 	"waymark/services/kit/run"
@@ -30,6 +31,7 @@ var parts = []part{
 	{"relay", relay},
 	{"person", person.New},
 	{"referral", referral.New},
+	{"carelead", carelead.New},
 }
 
 // Names lists the services that there are.

@@ -94,11 +94,11 @@ func (c OfferHandover) Decide(l Ledger) ([]proto.Message, error) {
 	case toLead && !c.HasFallback:
 		return nil, fault.Refused("carelead.neighbourhood.no_fallback", "the neighbourhood has no fallback pool with a standing acceptance; record one first")
 	case toLead && !c.ServesPatient:
-		return nil, fault.Refused("carelead.neighbourhood.not_served", "the neighbourhood does not serve the patient's practice")
+		return nil, errNotServed
 	case toLead && !c.LeadActive:
-		return nil, fault.Refused("carelead.lead.inactive", "the lead is not active or is on leave; offer it to another")
+		return nil, errLeadInactive
 	case toLead && !c.HasPlace:
-		return nil, fault.Refused("carelead.lead.no_capacity", "the lead's caseload is full; offer it to another or change the capacity")
+		return nil, errNoCapacity
 	}
 	offer, err := l.offer(c.HandoverID, c.Kind, c.To, 0, c.Escalation, c.Now)
 	if err != nil {
@@ -222,9 +222,11 @@ type DeclineHandover struct {
 	Reason           pb.DeclineReason
 	Text, Suggestion string
 	By               Acceptor
+	Now              time.Time
 }
 
-// Decide wants a text with the reason "other".
+// Decide wants a text with the reason "other". A task says that the holder must
+// find another: a refusal that nobody reads would end there.
 func (c DeclineHandover) Decide(l Ledger) ([]proto.Message, error) {
 	if err := l.addressee(c.HandoverID, c.By); err != nil {
 		return nil, err
@@ -232,7 +234,10 @@ func (c DeclineHandover) Decide(l Ledger) ([]proto.Message, error) {
 	if c.Reason == pb.DeclineReason_DECLINE_REASON_OTHER && c.Text == "" {
 		return nil, fault.Invalid("carelead.decline.text", "text", "the reason OTHER needs a text")
 	}
-	return []proto.Message{&pb.HandoverDeclined{HandoverId: c.HandoverID, Reason: c.Reason, Text: c.Text, Suggestion: c.Suggestion}}, nil
+	return []proto.Message{
+		&pb.HandoverDeclined{HandoverId: c.HandoverID, Reason: c.Reason, Text: c.Text, Suggestion: c.Suggestion},
+		l.task("handover_declined", c.HandoverID, c.Now),
+	}, nil
 }
 
 // WithdrawHandover takes an open offer back; only the holder may.
@@ -331,7 +336,7 @@ func (l Ledger) expire(now time.Time) ([]proto.Message, error) {
 }
 
 // task raises a review task once: its id derives from what it is about.
-func (l Ledger) task(code, about string, now time.Time) proto.Message {
+func (l Ledger) task(code, about string, now time.Time) *pb.ReviewTaskRaised {
 	return &pb.ReviewTaskRaised{TaskId: derived(l.PathwayID+about, code), Code: code, Due: stamp(now)}
 }
 

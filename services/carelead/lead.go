@@ -20,8 +20,14 @@ type Lead struct {
 	Languages      []string
 	Skills         []string
 	Capacity       int32
-	Places         []string // pathways that hold a place of the capacity
-	Leave          []Leave  // neither over nor cancelled
+	Places         []Place
+	Leave          []Leave // neither over nor cancelled
+}
+
+// Place is one of the lead's capacity, taken for the offer of a pathway.
+type Place struct {
+	Pathway, Handover string
+	Taken             time.Time
 }
 
 // Leave of a lead. Started says that the ledgers were told.
@@ -45,9 +51,9 @@ func evolveLead(l Lead, event proto.Message) Lead {
 	case *pb.CapacityChanged:
 		l.Capacity = e.Capacity
 	case *pb.CaseloadPlaceTaken:
-		l.Places = append(slices.Clip(l.Places), e.PathwayId)
+		l.Places = append(l.placesBut(e.PathwayId), Place{Pathway: e.PathwayId, Handover: e.HandoverId, Taken: e.TakenAt.AsTime()})
 	case *pb.CaseloadPlaceFreed:
-		l.Places = slices.DeleteFunc(slices.Clone(l.Places), func(p string) bool { return p == e.PathwayId })
+		l.Places = l.placesBut(e.PathwayId)
 	case *pb.LeaveBooked:
 		l.Leave = append(slices.Clip(l.Leave), Leave{ID: e.LeaveId, Starts: e.Starts.AsTime(), Ends: e.Ends.AsTime(), Sickness: e.Sickness})
 	case *pb.LeaveCancelled:
@@ -68,6 +74,25 @@ func evolveLead(l Lead, event proto.Message) Lead {
 	}
 	return l
 }
+
+// place is the one that a pathway holds; the zero Place when none.
+func (l Lead) place(pathway string) Place {
+	for _, p := range l.Places {
+		if p.Pathway == pathway {
+			return p
+		}
+	}
+	return Place{}
+}
+
+func (l Lead) placesBut(pathway string) []Place {
+	return slices.DeleteFunc(slices.Clone(l.Places), func(p Place) bool { return p.Pathway == pathway })
+}
+
+var (
+	errLeadInactive = fault.Refused("carelead.lead.inactive", "the lead is not active or is on leave; offer it to another")
+	errNoCapacity   = fault.Refused("carelead.lead.no_capacity", "the lead's caseload is full; offer it to another or change the capacity")
+)
 
 // known refuses commands on a lead who was never registered, or is gone.
 func (l Lead) known() error {
@@ -139,33 +164,53 @@ func (c ChangeCapacity) Decide(l Lead) ([]proto.Message, error) {
 	return []proto.Message{&pb.CapacityChanged{Capacity: c.Capacity}}, nil
 }
 
-// TakePlace reserves a place of the capacity for one pathway, with the offer.
+// TakePlace reserves a place of the capacity for the offer of one pathway.
 // Two offers that want the last place are decided here, in one stream.
-type TakePlace struct{ PathwayID string }
+type TakePlace struct {
+	PathwayID, HandoverID string
+	Now                   time.Time
+}
 
-// Decide does nothing when the pathway has its place.
+// Decide lets a newer offer of a pathway take over the place that it has.
 func (c TakePlace) Decide(l Lead) ([]proto.Message, error) {
 	if err := l.known(); err != nil {
 		return nil, err
 	}
+	had := l.place(c.PathwayID)
 	switch {
-	case slices.Contains(l.Places, c.PathwayID):
-		return nil, nil
 	case l.State != pb.LeadState_LEAD_STATE_ACTIVE:
-		return nil, fault.Refused("carelead.lead.inactive", "the lead is not active or is on leave; offer it to another")
-	case len(l.Places) >= int(l.Capacity):
-		return nil, fault.Refused("carelead.lead.no_capacity", "the lead's caseload is full; offer it to another or change the capacity")
+		return nil, errLeadInactive
+	case had.Pathway != "" && had.Handover == c.HandoverID:
+		return nil, nil
+	case had.Pathway == "" && len(l.Places) >= int(l.Capacity):
+		return nil, errNoCapacity
 	}
-	return []proto.Message{&pb.CaseloadPlaceTaken{PathwayId: c.PathwayID}}, nil
+	return []proto.Message{&pb.CaseloadPlaceTaken{PathwayId: c.PathwayID, HandoverId: c.HandoverID, TakenAt: stamp(c.Now)}}, nil
+}
+
+// RestorePlace counts a pathway that came back to the lead by itself, as a ledger
+// does that was closed on a wrong notice of death. It is a fact: no capacity
+// refuses it.
+type RestorePlace struct {
+	PathwayID string
+	Now       time.Time
+}
+
+// Decide does nothing when the pathway is counted.
+func (c RestorePlace) Decide(l Lead) ([]proto.Message, error) {
+	if l.known() != nil || l.place(c.PathwayID).Pathway != "" {
+		return nil, nil
+	}
+	return []proto.Message{&pb.CaseloadPlaceTaken{PathwayId: c.PathwayID, TakenAt: stamp(c.Now)}}, nil
 }
 
 // FreePlace gives a place back when the lead did not take the pathway or has
 // passed it on.
-type FreePlace struct{ PathwayID string }
+type FreePlace struct{ PathwayID, HandoverID string }
 
-// Decide does nothing when the pathway has no place.
+// Decide does nothing when another offer has taken the place over.
 func (c FreePlace) Decide(l Lead) ([]proto.Message, error) {
-	if !slices.Contains(l.Places, c.PathwayID) {
+	if p := l.place(c.PathwayID); p.Pathway == "" || p.Handover != c.HandoverID {
 		return nil, nil
 	}
 	return []proto.Message{&pb.CaseloadPlaceFreed{PathwayId: c.PathwayID}}, nil

@@ -30,12 +30,15 @@ type Ledger struct {
 	PathwayID, PersonID string
 	Opened              bool
 	Closed              pb.CloseReason // unspecified while open
+	SupersededBy        string         // the pathway whose ledger goes on
+	Merged              []string       // pathways whose ledgers were closed in favour of this one
 	Holder              *Party         // accountable now; the last one when closed
 	ActingFor           *Party         // the lead for whom a cover or pool holds it
 	Treating            *Party         // the treating team: where it returns to
 
 	Prepared pb.HandoverKind // what was prepared and not yet accepted
-	Handover Handover        // the newest offer
+	Handover Handover        // the newest offer, or what was prepared since
+	Offered  []string        // ids of all offers ever made
 
 	Covers []Cover // neither ended nor cancelled
 
@@ -56,6 +59,7 @@ type Ledger struct {
 type Handover struct {
 	ID                          string
 	Kind                        pb.HandoverKind
+	State                       pb.HandoverState
 	Open                        bool // offered and neither answered nor ended
 	From, To                    *Party
 	SummaryVersion, PlanVersion int64
@@ -98,16 +102,20 @@ func evolveLedger(l Ledger, event proto.Message) Ledger {
 	case *pb.PatientNoticeDue, *pb.PatientNoticeSuppressed:
 	case *pb.HandoverPrepared:
 		l.Prepared = e.Kind
+		if !l.Handover.Open {
+			l.Handover = Handover{ID: e.HandoverId, Kind: e.Kind, State: pb.HandoverState_HANDOVER_STATE_PREPARED}
+		}
 	case *pb.HandoverOffered:
 		if l.Handover.Open {
 			l.violate("HandoverOffered while another offer is open")
 		}
 		l.Handover = Handover{
-			ID: e.HandoverId, Kind: e.Kind, Open: true, From: e.From, To: e.To,
+			ID: e.HandoverId, Kind: e.Kind, State: pb.HandoverState_HANDOVER_STATE_OFFERED, Open: true, From: e.From, To: e.To,
 			SummaryVersion: e.SummaryVersion, PlanVersion: e.PlanVersion,
 			SeenDue: e.SeenDue.AsTime(), AnswerDue: e.AnswerDue.AsTime(),
 			Level: e.EscalationLevel, Escalation: e.Escalation, Neighbourhood: e.NeighbourhoodId,
 		}
+		l.Offered = append(slices.Clip(l.Offered), e.HandoverId)
 		if e.NeighbourhoodId != "" {
 			l.Neighbourhood = e.NeighbourhoodId
 		}
@@ -116,13 +124,20 @@ func evolveLedger(l Ledger, event proto.Message) Ledger {
 	case *pb.HandoverReminderSent:
 		l.Handover.Reminded = true
 	case *pb.HandoverAccepted:
-		l.Handover.Open, l.Prepared = false, 0
+		l.endOffer(pb.HandoverState_HANDOVER_STATE_ACCEPTED)
+		l.Prepared = 0
 		l.FirstContactDue, l.FirstContactOverdue = time.Time{}, false
 		if e.FirstContactDue != nil {
 			l.FirstContactDue = e.FirstContactDue.AsTime()
 		}
-	case *pb.HandoverDeclined, *pb.HandoverExpired, *pb.HandoverWithdrawn, *pb.HandoverVoided:
-		l.Handover.Open = false
+	case *pb.HandoverDeclined:
+		l.endOffer(pb.HandoverState_HANDOVER_STATE_DECLINED)
+	case *pb.HandoverExpired:
+		l.endOffer(pb.HandoverState_HANDOVER_STATE_EXPIRED)
+	case *pb.HandoverWithdrawn:
+		l.endOffer(pb.HandoverState_HANDOVER_STATE_WITHDRAWN)
+	case *pb.HandoverVoided:
+		l.endOffer(pb.HandoverState_HANDOVER_STATE_VOID)
 	case *pb.HandoverEscalated:
 	case *pb.FirstContactMade:
 		l.FirstContactDue, l.FirstContactOverdue = time.Time{}, false
@@ -157,21 +172,28 @@ func evolveLedger(l Ledger, event proto.Message) Ledger {
 	case *pb.PatientNoticesResumed:
 		l.Silenced = slices.DeleteFunc(slices.Clone(l.Silenced), func(r pb.NoticeSuppression) bool { return r == e.Reason })
 	case *pb.LedgerClosed:
-		l.Closed = e.Reason
+		l.Closed, l.SupersededBy = e.Reason, e.SupersededBy
 	case *pb.LedgerReopened:
 		if !Same(e.Holder, l.Holder) {
 			l.violate("LedgerReopened with a holder that was not the last one")
 		}
-		l.Closed = 0
+		l.Closed, l.SupersededBy = 0, ""
 	case *pb.LedgerMerged:
+		l.Merged = append(slices.Clip(l.Merged), e.MergedPathwayId)
 	case *pb.ReviewTaskRaised:
-		l.Tasks = append(slices.Clip(l.Tasks), Task{ID: e.TaskId, Code: e.Code, Due: e.Due.AsTime()})
+		l.Tasks = append(l.tasksBut(e.TaskId), Task{ID: e.TaskId, Code: e.Code, Due: e.Due.AsTime()})
 	case *pb.ReviewTaskDone:
-		l.Tasks = slices.DeleteFunc(slices.Clone(l.Tasks), func(t Task) bool { return t.ID == e.TaskId })
+		l.Tasks = l.tasksBut(e.TaskId)
 	default:
 		panic(es.Unhandled(event))
 	}
 	return l
+}
+
+func (l *Ledger) endOffer(how pb.HandoverState) { l.Handover.Open, l.Handover.State = false, how }
+
+func (l Ledger) tasksBut(id string) []Task {
+	return slices.DeleteFunc(slices.Clone(l.Tasks), func(t Task) bool { return t.ID == id })
 }
 
 func (l *Ledger) violate(what string) {
@@ -220,11 +242,16 @@ func (l Ledger) void(reason pb.VoidReason) []proto.Message {
 	return []proto.Message{&pb.HandoverVoided{HandoverId: l.Handover.ID, Reason: reason}}
 }
 
+var errNoLedger = fault.NotFound("carelead.ledger.not_found", "no ledger is open for this pathway; it opens when the pathway starts")
+
+// offeredBefore reports whether an offer was ever made.
+func (l Ledger) offeredBefore(id string) bool { return slices.Contains(l.Offered, id) }
+
 // open refuses commands on a ledger that does not exist or is closed.
 func (l Ledger) open() error {
 	switch {
 	case !l.Opened:
-		return fault.NotFound("carelead.ledger.not_found", "no ledger is open for this pathway; it opens when the pathway starts")
+		return errNoLedger
 	case l.Closed != 0:
 		return fault.Refused("carelead.ledger.closed", "the ledger is closed: "+reason(l.Closed.String(), "CLOSE_REASON_"))
 	case l.Violation != "":

@@ -189,7 +189,7 @@ func all() map[string]bool {
 func TestExactlyOneHolder(t *testing.T) {
 	steps, transfers := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
-		l := run(t, rapid.IntRange(1, 60).Draw(t, "steps"), func(c command) command { return c })
+		l := life(t, rapid.IntRange(1, 60).Draw(t, "steps"), func(c command) command { return c })
 		steps += len(l.events)
 		transfers += l.audit.Transfers()
 		if l.broken != nil {
@@ -321,7 +321,7 @@ func TestAuditCatchesPlantedBugs(t *testing.T) {
 			caught, runs := error(nil), 0
 			for seed := 0; caught == nil && seed < 400; seed++ {
 				runs++
-				caught = rapid.Custom(func(t *rapid.T) error { return run(t, 60, bug).broken }).Example(seed)
+				caught = rapid.Custom(func(t *rapid.T) error { return life(t, 60, bug).broken }).Example(seed)
 			}
 			if caught == nil {
 				t.Fatalf("MISSED in %d runs", runs)
@@ -343,8 +343,8 @@ func (a anyway) Decide(l Ledger) ([]proto.Message, error) {
 	return a.AcceptHandover.Decide(l)
 }
 
-// run draws a random life of one ledger.
-func run(t *rapid.T, steps int, through func(command) command) *ledger {
+// life draws a random life of one ledger.
+func life(t *rapid.T, steps int, through func(command) command) *ledger {
 	l := &ledger{}
 	now := monday
 	leads := []*Party{person("L"), person("M"), person("N")}

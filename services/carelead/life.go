@@ -137,6 +137,9 @@ func (c MergeLedger) Decide(l Ledger) ([]proto.Message, error) {
 	if err := l.open(); err != nil {
 		return nil, err
 	}
+	if slices.Contains(l.Merged, c.Merged) {
+		return nil, nil
+	}
 	events := []proto.Message{&pb.LedgerMerged{MergedPathwayId: c.Merged, MergedHolder: c.MergedHolder}}
 	if !Same(l.Holder, c.MergedHolder) {
 		events = append(events, l.task("holders_differ", c.Merged, c.Now))
@@ -147,13 +150,54 @@ func (c MergeLedger) Decide(l Ledger) ([]proto.Message, error) {
 // SupersedeLedger closes a ledger in favour of another.
 type SupersedeLedger struct{ By string }
 
-// Decide does nothing when it is closed already.
+// Decide does nothing when it is closed already, and refuses to be closed in
+// favour of a ledger that was merged into this one: else both would be closed.
 func (c SupersedeLedger) Decide(l Ledger) ([]proto.Message, error) {
 	if l.open() != nil {
 		return nil, nil
 	}
+	if slices.Contains(l.Merged, c.By) {
+		return nil, fault.Refused("carelead.merge.crossed", "each of the two was merged into the other; both stay open")
+	}
 	return append(l.void(pb.VoidReason_VOID_REASON_MERGED),
 		&pb.LedgerClosed{Reason: pb.CloseReason_CLOSE_REASON_SUPERSEDED, Evidence: c.By, SupersededBy: c.By}), nil
+}
+
+// ResumeLedger reopens a ledger that was superseded by a merge that was reversed.
+type ResumeLedger struct {
+	From string // the pathway whose ledger it was closed in favour of; empty: any
+	Now  time.Time
+}
+
+// Decide gives it back to its last holder and asks a person to look; it does
+// nothing for a ledger that was not superseded.
+func (c ResumeLedger) Decide(l Ledger) ([]proto.Message, error) {
+	if l.Closed != pb.CloseReason_CLOSE_REASON_SUPERSEDED || c.From != "" && c.From != l.SupersededBy {
+		return nil, nil
+	}
+	return []proto.Message{
+		&pb.LedgerReopened{Holder: l.Holder, Cause: "merge reversed"},
+		l.task("merge_reversed", l.SupersededBy, c.Now),
+	}, nil
+}
+
+// RaiseTask asks a person to look at what no rule can decide.
+type RaiseTask struct {
+	Code, About string
+	Now         time.Time
+}
+
+// Decide raises one task at a time about one thing; a closed ledger has nobody
+// whose task it would be.
+func (c RaiseTask) Decide(l Ledger) ([]proto.Message, error) {
+	if l.open() != nil {
+		return nil, nil
+	}
+	task := l.task(c.Code, c.About, c.Now)
+	if slices.ContainsFunc(l.Tasks, func(t Task) bool { return t.ID == task.TaskId }) {
+		return nil, nil
+	}
+	return []proto.Message{task}, nil
 }
 
 // CompleteTask ends a review task.

@@ -42,6 +42,11 @@ func evolveNeighbourhood(n Neighbourhood, event proto.Message) Neighbourhood {
 	return n
 }
 
+var (
+	errNotServed  = fault.Refused("carelead.neighbourhood.not_served", "no neighbourhood that this lead works for serves the patient's practice")
+	errNotServing = fault.NotFound("carelead.neighbourhood.not_found", "no neighbourhood serves this practice")
+)
+
 func (n Neighbourhood) known() error {
 	if n.Name == "" {
 		return fault.NotFound("carelead.neighbourhood.not_found", "no neighbourhood has this id; define it first")

@@ -174,8 +174,10 @@ type Ledger struct {
 	LeadDeclined    bool                `protobuf:"varint,14,opt,name=lead_declined,json=leadDeclined,proto3" json:"lead_declined,omitempty"`
 	NeighbourhoodId string              `protobuf:"bytes,15,opt,name=neighbourhood_id,json=neighbourhoodId,proto3" json:"neighbourhood_id,omitempty"`
 	Tasks           []*ReviewTask       `protobuf:"bytes,16,rep,name=tasks,proto3" json:"tasks,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Of a ledger closed as superseded: the pathway whose ledger goes on.
+	SupersededBy  string `protobuf:"bytes,17,opt,name=superseded_by,json=supersededBy,proto3" json:"superseded_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ledger) Reset() {
@@ -318,6 +320,13 @@ func (x *Ledger) GetTasks() []*ReviewTask {
 		return x.Tasks
 	}
 	return nil
+}
+
+func (x *Ledger) GetSupersededBy() string {
+	if x != nil {
+		return x.SupersededBy
+	}
+	return ""
 }
 
 type Handover struct {
@@ -932,8 +941,12 @@ type OfferHandoverRequest struct {
 	To             *PartyInput `protobuf:"bytes,5,opt,name=to,proto3" json:"to,omitempty"`
 	SummaryVersion int64       `protobuf:"varint,6,opt,name=summary_version,json=summaryVersion,proto3" json:"summary_version,omitempty"`
 	PlanVersion    int64       `protobuf:"varint,7,opt,name=plan_version,json=planVersion,proto3" json:"plan_version,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The neighbourhood the lead takes the pathway for. Empty: the one of the lead
+	// that serves the patient's practice. Needed where the practice is not known
+	// here, as for a person whose record is restricted.
+	NeighbourhoodId string `protobuf:"bytes,8,opt,name=neighbourhood_id,json=neighbourhoodId,proto3" json:"neighbourhood_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *OfferHandoverRequest) Reset() {
@@ -1013,6 +1026,13 @@ func (x *OfferHandoverRequest) GetPlanVersion() int64 {
 		return x.PlanVersion
 	}
 	return 0
+}
+
+func (x *OfferHandoverRequest) GetNeighbourhoodId() string {
+	if x != nil {
+		return x.NeighbourhoodId
+	}
+	return ""
 }
 
 type AcknowledgeOfferRequest struct {
@@ -1851,6 +1871,67 @@ func (x *CompleteTaskRequest) GetTaskId() string {
 	return ""
 }
 
+type MergeLedgersRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Command *v1.Command            `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	// The ledger that goes on.
+	PathwayId       string `protobuf:"bytes,2,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
+	MergedPathwayId string `protobuf:"bytes,3,opt,name=merged_pathway_id,json=mergedPathwayId,proto3" json:"merged_pathway_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *MergeLedgersRequest) Reset() {
+	*x = MergeLedgersRequest{}
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeLedgersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeLedgersRequest) ProtoMessage() {}
+
+func (x *MergeLedgersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeLedgersRequest.ProtoReflect.Descriptor instead.
+func (*MergeLedgersRequest) Descriptor() ([]byte, []int) {
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *MergeLedgersRequest) GetCommand() *v1.Command {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *MergeLedgersRequest) GetPathwayId() string {
+	if x != nil {
+		return x.PathwayId
+	}
+	return ""
+}
+
+func (x *MergeLedgersRequest) GetMergedPathwayId() string {
+	if x != nil {
+		return x.MergedPathwayId
+	}
+	return ""
+}
+
 type RunTimersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Command       *v1.Command            `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
@@ -1861,7 +1942,7 @@ type RunTimersRequest struct {
 
 func (x *RunTimersRequest) Reset() {
 	*x = RunTimersRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[21]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +1954,7 @@ func (x *RunTimersRequest) String() string {
 func (*RunTimersRequest) ProtoMessage() {}
 
 func (x *RunTimersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[21]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +1967,7 @@ func (x *RunTimersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTimersRequest.ProtoReflect.Descriptor instead.
 func (*RunTimersRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{21}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RunTimersRequest) GetCommand() *v1.Command {
@@ -1913,7 +1994,7 @@ type GetLedgerRequest struct {
 
 func (x *GetLedgerRequest) Reset() {
 	*x = GetLedgerRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[22]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +2006,7 @@ func (x *GetLedgerRequest) String() string {
 func (*GetLedgerRequest) ProtoMessage() {}
 
 func (x *GetLedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[22]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2019,7 @@ func (x *GetLedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLedgerRequest.ProtoReflect.Descriptor instead.
 func (*GetLedgerRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{22}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetLedgerRequest) GetPathwayId() string {
@@ -1973,7 +2054,7 @@ type Lead struct {
 
 func (x *Lead) Reset() {
 	*x = Lead{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[23]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2066,7 @@ func (x *Lead) String() string {
 func (*Lead) ProtoMessage() {}
 
 func (x *Lead) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[23]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2079,7 @@ func (x *Lead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lead.ProtoReflect.Descriptor instead.
 func (*Lead) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{23}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Lead) GetLeadId() string {
@@ -2070,13 +2151,14 @@ type Leave struct {
 	Starts        *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=starts,proto3" json:"starts,omitempty"`
 	Ends          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=ends,proto3" json:"ends,omitempty"`
 	Sickness      bool                   `protobuf:"varint,4,opt,name=sickness,proto3" json:"sickness,omitempty"`
+	Started       bool                   `protobuf:"varint,5,opt,name=started,proto3" json:"started,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[24]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +2170,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[24]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2101,7 +2183,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{24}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Leave) GetLeaveId() string {
@@ -2132,6 +2214,13 @@ func (x *Leave) GetSickness() bool {
 	return false
 }
 
+func (x *Leave) GetStarted() bool {
+	if x != nil {
+		return x.Started
+	}
+	return false
+}
+
 type LeadReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Lead          *Lead                  `protobuf:"bytes,1,opt,name=lead,proto3" json:"lead,omitempty"`
@@ -2142,7 +2231,7 @@ type LeadReply struct {
 
 func (x *LeadReply) Reset() {
 	*x = LeadReply{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[25]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2154,7 +2243,7 @@ func (x *LeadReply) String() string {
 func (*LeadReply) ProtoMessage() {}
 
 func (x *LeadReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[25]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2167,7 +2256,7 @@ func (x *LeadReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeadReply.ProtoReflect.Descriptor instead.
 func (*LeadReply) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{25}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LeadReply) GetLead() *Lead {
@@ -2201,7 +2290,7 @@ type RegisterLeadRequest struct {
 
 func (x *RegisterLeadRequest) Reset() {
 	*x = RegisterLeadRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[26]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2213,7 +2302,7 @@ func (x *RegisterLeadRequest) String() string {
 func (*RegisterLeadRequest) ProtoMessage() {}
 
 func (x *RegisterLeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[26]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +2315,7 @@ func (x *RegisterLeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterLeadRequest.ProtoReflect.Descriptor instead.
 func (*RegisterLeadRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{26}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RegisterLeadRequest) GetCommand() *v1.Command {
@@ -2288,7 +2377,7 @@ type ActivateLeadRequest struct {
 
 func (x *ActivateLeadRequest) Reset() {
 	*x = ActivateLeadRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[27]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2300,7 +2389,7 @@ func (x *ActivateLeadRequest) String() string {
 func (*ActivateLeadRequest) ProtoMessage() {}
 
 func (x *ActivateLeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[27]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2313,7 +2402,7 @@ func (x *ActivateLeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateLeadRequest.ProtoReflect.Descriptor instead.
 func (*ActivateLeadRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{27}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ActivateLeadRequest) GetCommand() *v1.Command {
@@ -2341,7 +2430,7 @@ type ChangeCapacityRequest struct {
 
 func (x *ChangeCapacityRequest) Reset() {
 	*x = ChangeCapacityRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[28]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2353,7 +2442,7 @@ func (x *ChangeCapacityRequest) String() string {
 func (*ChangeCapacityRequest) ProtoMessage() {}
 
 func (x *ChangeCapacityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[28]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2366,7 +2455,7 @@ func (x *ChangeCapacityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeCapacityRequest.ProtoReflect.Descriptor instead.
 func (*ChangeCapacityRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{28}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ChangeCapacityRequest) GetCommand() *v1.Command {
@@ -2402,7 +2491,7 @@ type BookLeaveRequest struct {
 
 func (x *BookLeaveRequest) Reset() {
 	*x = BookLeaveRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[29]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2503,7 @@ func (x *BookLeaveRequest) String() string {
 func (*BookLeaveRequest) ProtoMessage() {}
 
 func (x *BookLeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[29]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2516,7 @@ func (x *BookLeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BookLeaveRequest.ProtoReflect.Descriptor instead.
 func (*BookLeaveRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{29}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BookLeaveRequest) GetCommand() *v1.Command {
@@ -2469,7 +2558,7 @@ type CancelLeaveRequest struct {
 
 func (x *CancelLeaveRequest) Reset() {
 	*x = CancelLeaveRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[30]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2481,7 +2570,7 @@ func (x *CancelLeaveRequest) String() string {
 func (*CancelLeaveRequest) ProtoMessage() {}
 
 func (x *CancelLeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[30]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2494,7 +2583,7 @@ func (x *CancelLeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelLeaveRequest.ProtoReflect.Descriptor instead.
 func (*CancelLeaveRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{30}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CancelLeaveRequest) GetCommand() *v1.Command {
@@ -2529,7 +2618,7 @@ type ReportSicknessRequest struct {
 
 func (x *ReportSicknessRequest) Reset() {
 	*x = ReportSicknessRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[31]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2630,7 @@ func (x *ReportSicknessRequest) String() string {
 func (*ReportSicknessRequest) ProtoMessage() {}
 
 func (x *ReportSicknessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[31]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2643,7 @@ func (x *ReportSicknessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportSicknessRequest.ProtoReflect.Descriptor instead.
 func (*ReportSicknessRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{31}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReportSicknessRequest) GetCommand() *v1.Command {
@@ -2588,7 +2677,7 @@ type ReturnFromLeaveRequest struct {
 
 func (x *ReturnFromLeaveRequest) Reset() {
 	*x = ReturnFromLeaveRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[32]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2689,7 @@ func (x *ReturnFromLeaveRequest) String() string {
 func (*ReturnFromLeaveRequest) ProtoMessage() {}
 
 func (x *ReturnFromLeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[32]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2702,7 @@ func (x *ReturnFromLeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnFromLeaveRequest.ProtoReflect.Descriptor instead.
 func (*ReturnFromLeaveRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{32}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReturnFromLeaveRequest) GetCommand() *v1.Command {
@@ -2641,7 +2730,7 @@ type DeactivateLeadRequest struct {
 
 func (x *DeactivateLeadRequest) Reset() {
 	*x = DeactivateLeadRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[33]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2653,7 +2742,7 @@ func (x *DeactivateLeadRequest) String() string {
 func (*DeactivateLeadRequest) ProtoMessage() {}
 
 func (x *DeactivateLeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[33]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2666,7 +2755,7 @@ func (x *DeactivateLeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateLeadRequest.ProtoReflect.Descriptor instead.
 func (*DeactivateLeadRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{33}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeactivateLeadRequest) GetCommand() *v1.Command {
@@ -2690,6 +2779,58 @@ func (x *DeactivateLeadRequest) GetCause() string {
 	return ""
 }
 
+type RunLeadTimersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Command       *v1.Command            `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	LeadId        string                 `protobuf:"bytes,2,opt,name=lead_id,json=leadId,proto3" json:"lead_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunLeadTimersRequest) Reset() {
+	*x = RunLeadTimersRequest{}
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunLeadTimersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunLeadTimersRequest) ProtoMessage() {}
+
+func (x *RunLeadTimersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunLeadTimersRequest.ProtoReflect.Descriptor instead.
+func (*RunLeadTimersRequest) Descriptor() ([]byte, []int) {
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *RunLeadTimersRequest) GetCommand() *v1.Command {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *RunLeadTimersRequest) GetLeadId() string {
+	if x != nil {
+		return x.LeadId
+	}
+	return ""
+}
+
 type GetLeadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	LeadId        string                 `protobuf:"bytes,1,opt,name=lead_id,json=leadId,proto3" json:"lead_id,omitempty"`
@@ -2700,7 +2841,7 @@ type GetLeadRequest struct {
 
 func (x *GetLeadRequest) Reset() {
 	*x = GetLeadRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[34]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +2853,7 @@ func (x *GetLeadRequest) String() string {
 func (*GetLeadRequest) ProtoMessage() {}
 
 func (x *GetLeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[34]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +2866,7 @@ func (x *GetLeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLeadRequest.ProtoReflect.Descriptor instead.
 func (*GetLeadRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{34}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetLeadRequest) GetLeadId() string {
@@ -2758,7 +2899,7 @@ type ListLeadsRequest struct {
 
 func (x *ListLeadsRequest) Reset() {
 	*x = ListLeadsRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[35]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2770,7 +2911,7 @@ func (x *ListLeadsRequest) String() string {
 func (*ListLeadsRequest) ProtoMessage() {}
 
 func (x *ListLeadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[35]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2783,7 +2924,7 @@ func (x *ListLeadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeadsRequest.ProtoReflect.Descriptor instead.
 func (*ListLeadsRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{35}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListLeadsRequest) GetNeighbourhoodId() string {
@@ -2839,7 +2980,7 @@ type ListLeadsReply struct {
 
 func (x *ListLeadsReply) Reset() {
 	*x = ListLeadsReply{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[36]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +2992,7 @@ func (x *ListLeadsReply) String() string {
 func (*ListLeadsReply) ProtoMessage() {}
 
 func (x *ListLeadsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[36]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +3005,7 @@ func (x *ListLeadsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeadsReply.ProtoReflect.Descriptor instead.
 func (*ListLeadsReply) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{36}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListLeadsReply) GetLeads() []*Lead {
@@ -2907,7 +3048,7 @@ type Neighbourhood struct {
 
 func (x *Neighbourhood) Reset() {
 	*x = Neighbourhood{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[37]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +3060,7 @@ func (x *Neighbourhood) String() string {
 func (*Neighbourhood) ProtoMessage() {}
 
 func (x *Neighbourhood) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[37]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +3073,7 @@ func (x *Neighbourhood) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbourhood.ProtoReflect.Descriptor instead.
 func (*Neighbourhood) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{37}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Neighbourhood) GetNeighbourhoodId() string {
@@ -3015,7 +3156,7 @@ type NeighbourhoodReply struct {
 
 func (x *NeighbourhoodReply) Reset() {
 	*x = NeighbourhoodReply{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[38]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3027,7 +3168,7 @@ func (x *NeighbourhoodReply) String() string {
 func (*NeighbourhoodReply) ProtoMessage() {}
 
 func (x *NeighbourhoodReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[38]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3040,7 +3181,7 @@ func (x *NeighbourhoodReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighbourhoodReply.ProtoReflect.Descriptor instead.
 func (*NeighbourhoodReply) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{38}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *NeighbourhoodReply) GetNeighbourhood() *Neighbourhood {
@@ -3075,7 +3216,7 @@ type DefineNeighbourhoodRequest struct {
 
 func (x *DefineNeighbourhoodRequest) Reset() {
 	*x = DefineNeighbourhoodRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[39]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +3228,7 @@ func (x *DefineNeighbourhoodRequest) String() string {
 func (*DefineNeighbourhoodRequest) ProtoMessage() {}
 
 func (x *DefineNeighbourhoodRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[39]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +3241,7 @@ func (x *DefineNeighbourhoodRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DefineNeighbourhoodRequest.ProtoReflect.Descriptor instead.
 func (*DefineNeighbourhoodRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{39}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DefineNeighbourhoodRequest) GetCommand() *v1.Command {
@@ -3170,7 +3311,7 @@ type ChangePracticesRequest struct {
 
 func (x *ChangePracticesRequest) Reset() {
 	*x = ChangePracticesRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[40]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3182,7 +3323,7 @@ func (x *ChangePracticesRequest) String() string {
 func (*ChangePracticesRequest) ProtoMessage() {}
 
 func (x *ChangePracticesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[40]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3195,7 +3336,7 @@ func (x *ChangePracticesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePracticesRequest.ProtoReflect.Descriptor instead.
 func (*ChangePracticesRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{40}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ChangePracticesRequest) GetCommand() *v1.Command {
@@ -3230,7 +3371,7 @@ type ChangeManagerRequest struct {
 
 func (x *ChangeManagerRequest) Reset() {
 	*x = ChangeManagerRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[41]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3242,7 +3383,7 @@ func (x *ChangeManagerRequest) String() string {
 func (*ChangeManagerRequest) ProtoMessage() {}
 
 func (x *ChangeManagerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[41]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3255,7 +3396,7 @@ func (x *ChangeManagerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeManagerRequest.ProtoReflect.Descriptor instead.
 func (*ChangeManagerRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{41}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ChangeManagerRequest) GetCommand() *v1.Command {
@@ -3293,7 +3434,7 @@ type AcceptFallbackRequest struct {
 
 func (x *AcceptFallbackRequest) Reset() {
 	*x = AcceptFallbackRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[42]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3305,7 +3446,7 @@ func (x *AcceptFallbackRequest) String() string {
 func (*AcceptFallbackRequest) ProtoMessage() {}
 
 func (x *AcceptFallbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[42]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3318,7 +3459,7 @@ func (x *AcceptFallbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptFallbackRequest.ProtoReflect.Descriptor instead.
 func (*AcceptFallbackRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{42}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AcceptFallbackRequest) GetCommand() *v1.Command {
@@ -3356,6 +3497,58 @@ func (x *AcceptFallbackRequest) GetOutOfHoursMessage() string {
 	return ""
 }
 
+type RunNeighbourhoodTimersRequest struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Command         *v1.Command            `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	NeighbourhoodId string                 `protobuf:"bytes,2,opt,name=neighbourhood_id,json=neighbourhoodId,proto3" json:"neighbourhood_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *RunNeighbourhoodTimersRequest) Reset() {
+	*x = RunNeighbourhoodTimersRequest{}
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunNeighbourhoodTimersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunNeighbourhoodTimersRequest) ProtoMessage() {}
+
+func (x *RunNeighbourhoodTimersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunNeighbourhoodTimersRequest.ProtoReflect.Descriptor instead.
+func (*RunNeighbourhoodTimersRequest) Descriptor() ([]byte, []int) {
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *RunNeighbourhoodTimersRequest) GetCommand() *v1.Command {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *RunNeighbourhoodTimersRequest) GetNeighbourhoodId() string {
+	if x != nil {
+		return x.NeighbourhoodId
+	}
+	return ""
+}
+
 type GetNeighbourhoodRequest struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	NeighbourhoodId string                 `protobuf:"bytes,1,opt,name=neighbourhood_id,json=neighbourhoodId,proto3" json:"neighbourhood_id,omitempty"`
@@ -3366,7 +3559,7 @@ type GetNeighbourhoodRequest struct {
 
 func (x *GetNeighbourhoodRequest) Reset() {
 	*x = GetNeighbourhoodRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[43]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3378,7 +3571,7 @@ func (x *GetNeighbourhoodRequest) String() string {
 func (*GetNeighbourhoodRequest) ProtoMessage() {}
 
 func (x *GetNeighbourhoodRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[43]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3391,7 +3584,7 @@ func (x *GetNeighbourhoodRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNeighbourhoodRequest.ProtoReflect.Descriptor instead.
 func (*GetNeighbourhoodRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{43}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetNeighbourhoodRequest) GetNeighbourhoodId() string {
@@ -3418,7 +3611,7 @@ type FindNeighbourhoodRequest struct {
 
 func (x *FindNeighbourhoodRequest) Reset() {
 	*x = FindNeighbourhoodRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[44]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3430,7 +3623,7 @@ func (x *FindNeighbourhoodRequest) String() string {
 func (*FindNeighbourhoodRequest) ProtoMessage() {}
 
 func (x *FindNeighbourhoodRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[44]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3443,7 +3636,7 @@ func (x *FindNeighbourhoodRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindNeighbourhoodRequest.ProtoReflect.Descriptor instead.
 func (*FindNeighbourhoodRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{44}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *FindNeighbourhoodRequest) GetPractice() string {
@@ -3472,7 +3665,7 @@ type ListNeighbourhoodsRequest struct {
 
 func (x *ListNeighbourhoodsRequest) Reset() {
 	*x = ListNeighbourhoodsRequest{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[45]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3484,7 +3677,7 @@ func (x *ListNeighbourhoodsRequest) String() string {
 func (*ListNeighbourhoodsRequest) ProtoMessage() {}
 
 func (x *ListNeighbourhoodsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[45]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3497,7 +3690,7 @@ func (x *ListNeighbourhoodsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNeighbourhoodsRequest.ProtoReflect.Descriptor instead.
 func (*ListNeighbourhoodsRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{45}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListNeighbourhoodsRequest) GetMinPosition() uint64 {
@@ -3532,7 +3725,7 @@ type ListNeighbourhoodsReply struct {
 
 func (x *ListNeighbourhoodsReply) Reset() {
 	*x = ListNeighbourhoodsReply{}
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[46]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3544,7 +3737,7 @@ func (x *ListNeighbourhoodsReply) String() string {
 func (*ListNeighbourhoodsReply) ProtoMessage() {}
 
 func (x *ListNeighbourhoodsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[46]
+	mi := &file_waymark_carelead_v1_carelead_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3557,7 +3750,7 @@ func (x *ListNeighbourhoodsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNeighbourhoodsReply.ProtoReflect.Descriptor instead.
 func (*ListNeighbourhoodsReply) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{46}
+	return file_waymark_carelead_v1_carelead_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListNeighbourhoodsReply) GetNeighbourhoods() []*Neighbourhood {
@@ -3585,7 +3778,7 @@ var File_waymark_carelead_v1_carelead_proto protoreflect.FileDescriptor
 
 const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\n" +
-	"\"waymark/carelead/v1/carelead.proto\x12\x13waymark.carelead.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a waymark/carelead/v1/events.proto\x1a\x1awaymark/meta/v1/meta.proto\x1a\x1bwaymark/meta/v1/rules.proto\"\xc2\x06\n" +
+	"\"waymark/carelead/v1/carelead.proto\x12\x13waymark.carelead.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a waymark/carelead/v1/events.proto\x1a\x1awaymark/meta/v1/meta.proto\x1a\x1bwaymark/meta/v1/rules.proto\"\xe7\x06\n" +
 	"\x06Ledger\x12\x1d\n" +
 	"\n" +
 	"pathway_id\x18\x01 \x01(\tR\tpathwayId\x12\x1b\n" +
@@ -3605,7 +3798,8 @@ const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\x0fnotices_stopped\x18\r \x03(\x0e2&.waymark.carelead.v1.NoticeSuppressionR\x0enoticesStopped\x12#\n" +
 	"\rlead_declined\x18\x0e \x01(\bR\fleadDeclined\x12)\n" +
 	"\x10neighbourhood_id\x18\x0f \x01(\tR\x0fneighbourhoodId\x125\n" +
-	"\x05tasks\x18\x10 \x03(\v2\x1f.waymark.carelead.v1.ReviewTaskR\x05tasks\"\xf5\x03\n" +
+	"\x05tasks\x18\x10 \x03(\v2\x1f.waymark.carelead.v1.ReviewTaskR\x05tasks\x12#\n" +
+	"\rsuperseded_by\x18\x11 \x01(\tR\fsupersededBy\"\xf5\x03\n" +
 	"\bHandover\x12\x1f\n" +
 	"\vhandover_id\x18\x01 \x01(\tR\n" +
 	"handoverId\x125\n" +
@@ -3664,7 +3858,7 @@ const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\x10patient_informed\x18\x04 \x01(\bR\x0fpatientInformed\x12(\n" +
 	"\x10consent_to_share\x18\x05 \x01(\bR\x0econsentToShare\x121\n" +
 	"\x0foverride_reason\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x0eoverrideReason\x12=\n" +
-	"\x16override_second_person\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x14overrideSecondPerson\"\x80\x03\n" +
+	"\x16override_second_person\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x14overrideSecondPerson\"\xc5\x03\n" +
 	"\x14OfferHandoverRequest\x12:\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
 	"\n" +
@@ -3674,7 +3868,8 @@ const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\alead_id\x18\x04 \x01(\tB\x18\xbaH\x15r\x13\x18@2\x0f^[A-Za-z0-9-]*$R\x06leadId\x12/\n" +
 	"\x02to\x18\x05 \x01(\v2\x1f.waymark.carelead.v1.PartyInputR\x02to\x120\n" +
 	"\x0fsummary_version\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0esummaryVersion\x12*\n" +
-	"\fplan_version\x18\a \x01(\x03B\a\xbaH\x04\"\x02(\x00R\vplanVersion\"\xa9\x01\n" +
+	"\fplan_version\x18\a \x01(\x03B\a\xbaH\x04\"\x02(\x00R\vplanVersion\x12C\n" +
+	"\x10neighbourhood_id\x18\b \x01(\tB\x18\xbaH\x15r\x13\x18@2\x0f^[A-Za-z0-9-]*$R\x0fneighbourhoodId\"\xa9\x01\n" +
 	"\x17AcknowledgeOfferRequest\x12:\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
 	"\n" +
@@ -3759,7 +3954,12 @@ const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
 	"\n" +
 	"pathway_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12!\n" +
-	"\atask_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06taskId\"w\n" +
+	"\atask_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06taskId\"\xb0\x01\n" +
+	"\x13MergeLedgersRequest\x12:\n" +
+	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
+	"\n" +
+	"pathway_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x124\n" +
+	"\x11merged_pathway_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x0fmergedPathwayId\"w\n" +
 	"\x10RunTimersRequest\x12:\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
 	"\n" +
@@ -3777,12 +3977,13 @@ const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\x06skills\x18\x06 \x03(\tR\x06skills\x12\x1a\n" +
 	"\bcapacity\x18\a \x01(\x05R\bcapacity\x12\x14\n" +
 	"\x05taken\x18\b \x01(\x05R\x05taken\x120\n" +
-	"\x05leave\x18\t \x03(\v2\x1a.waymark.carelead.v1.LeaveR\x05leave\"\xa2\x01\n" +
+	"\x05leave\x18\t \x03(\v2\x1a.waymark.carelead.v1.LeaveR\x05leave\"\xbc\x01\n" +
 	"\x05Leave\x12\x19\n" +
 	"\bleave_id\x18\x01 \x01(\tR\aleaveId\x122\n" +
 	"\x06starts\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06starts\x12.\n" +
 	"\x04ends\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04ends\x12\x1a\n" +
-	"\bsickness\x18\x04 \x01(\bR\bsickness\"n\n" +
+	"\bsickness\x18\x04 \x01(\bR\bsickness\x12\x18\n" +
+	"\astarted\x18\x05 \x01(\bR\astarted\"n\n" +
 	"\tLeadReply\x12-\n" +
 	"\x04lead\x18\x01 \x01(\v2\x19.waymark.carelead.v1.LeadR\x04lead\x122\n" +
 	"\areceipt\x18\x02 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"\x84\x03\n" +
@@ -3827,7 +4028,10 @@ const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\alead_id\x18\x02 \x01(\tB\x1a\xbaH\x17r\x15\x10\x01\x18@2\x0f^[A-Za-z0-9-]+$R\x06leadId\x12H\n" +
 	"\x05cause\x18\x03 \x01(\tB2\xbaH/r-R\n" +
 	"role_endedR\x13organisation_closedR\n" +
-	"by_requestR\x05cause\"h\n" +
+	"by_requestR\x05cause\"\x87\x01\n" +
+	"\x14RunLeadTimersRequest\x12:\n" +
+	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x123\n" +
+	"\alead_id\x18\x02 \x01(\tB\x1a\xbaH\x17r\x15\x10\x01\x18@2\x0f^[A-Za-z0-9-]+$R\x06leadId\"h\n" +
 	"\x0eGetLeadRequest\x123\n" +
 	"\alead_id\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x10\x01\x18@2\x0f^[A-Za-z0-9-]+$R\x06leadId\x12!\n" +
 	"\fmin_position\x18\x02 \x01(\x04R\vminPosition\"\x8d\x02\n" +
@@ -3882,7 +4086,10 @@ const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\x04pool\x18\x03 \x01(\v2\x1f.waymark.carelead.v1.PartyInputB\x06\xbaH\x03\xc8\x01\x01R\x04pool\x128\n" +
 	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x05until\x12;\n" +
 	"\x14out_of_hours_message\x18\x05 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x11outOfHoursMessage\"\x83\x01\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x11outOfHoursMessage\"\xa2\x01\n" +
+	"\x1dRunNeighbourhoodTimersRequest\x12:\n" +
+	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12E\n" +
+	"\x10neighbourhood_id\x18\x02 \x01(\tB\x1a\xbaH\x17r\x15\x10\x01\x18@2\x0f^[A-Za-z0-9-]+$R\x0fneighbourhoodId\"\x83\x01\n" +
 	"\x17GetNeighbourhoodRequest\x12E\n" +
 	"\x10neighbourhood_id\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x10\x01\x18@2\x0f^[A-Za-z0-9-]+$R\x0fneighbourhoodId\x12!\n" +
 	"\fmin_position\x18\x02 \x01(\x04R\vminPosition\"d\n" +
@@ -3912,7 +4119,7 @@ const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\x12LEAD_STATE_INVITED\x10\x01\x12\x15\n" +
 	"\x11LEAD_STATE_ACTIVE\x10\x02\x12\x17\n" +
 	"\x13LEAD_STATE_ON_LEAVE\x10\x03\x12\x1a\n" +
-	"\x16LEAD_STATE_DEACTIVATED\x10\x042\xd5\f\n" +
+	"\x16LEAD_STATE_DEACTIVATED\x10\x042\xb1\r\n" +
 	"\x0fHandoverService\x12V\n" +
 	"\n" +
 	"OpenLedger\x12&.waymark.carelead.v1.OpenLedgerRequest\x1a .waymark.carelead.v1.LedgerReply\x12`\n" +
@@ -3929,9 +4136,10 @@ const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\vCancelCover\x12'.waymark.carelead.v1.CancelCoverRequest\x1a .waymark.carelead.v1.LedgerReply\x12l\n" +
 	"\x15RecordPatientDecision\x121.waymark.carelead.v1.RecordPatientDecisionRequest\x1a .waymark.carelead.v1.LedgerReply\x12X\n" +
 	"\vCloseLedger\x12'.waymark.carelead.v1.CloseLedgerRequest\x1a .waymark.carelead.v1.LedgerReply\x12Z\n" +
-	"\fCompleteTask\x12(.waymark.carelead.v1.CompleteTaskRequest\x1a .waymark.carelead.v1.LedgerReply\x12T\n" +
+	"\fCompleteTask\x12(.waymark.carelead.v1.CompleteTaskRequest\x1a .waymark.carelead.v1.LedgerReply\x12Z\n" +
+	"\fMergeLedgers\x12(.waymark.carelead.v1.MergeLedgersRequest\x1a .waymark.carelead.v1.LedgerReply\x12T\n" +
 	"\tRunTimers\x12%.waymark.carelead.v1.RunTimersRequest\x1a .waymark.carelead.v1.LedgerReply\x12T\n" +
-	"\tGetLedger\x12%.waymark.carelead.v1.GetLedgerRequest\x1a .waymark.carelead.v1.LedgerReply2\x90\a\n" +
+	"\tGetLedger\x12%.waymark.carelead.v1.GetLedgerRequest\x1a .waymark.carelead.v1.LedgerReply2\xe8\a\n" +
 	"\vLeadService\x12X\n" +
 	"\fRegisterLead\x12(.waymark.carelead.v1.RegisterLeadRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12X\n" +
 	"\fActivateLead\x12(.waymark.carelead.v1.ActivateLeadRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12\\\n" +
@@ -3941,13 +4149,15 @@ const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\x0eReportSickness\x12*.waymark.carelead.v1.ReportSicknessRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12^\n" +
 	"\x0fReturnFromLeave\x12+.waymark.carelead.v1.ReturnFromLeaveRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12\\\n" +
 	"\x0eDeactivateLead\x12*.waymark.carelead.v1.DeactivateLeadRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12N\n" +
-	"\aGetLead\x12#.waymark.carelead.v1.GetLeadRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12W\n" +
-	"\tListLeads\x12%.waymark.carelead.v1.ListLeadsRequest\x1a#.waymark.carelead.v1.ListLeadsReply2\x88\x06\n" +
+	"\aGetLead\x12#.waymark.carelead.v1.GetLeadRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12V\n" +
+	"\tRunTimers\x12).waymark.carelead.v1.RunLeadTimersRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12W\n" +
+	"\tListLeads\x12%.waymark.carelead.v1.ListLeadsRequest\x1a#.waymark.carelead.v1.ListLeadsReply2\xf2\x06\n" +
 	"\x14NeighbourhoodService\x12o\n" +
 	"\x13DefineNeighbourhood\x12/.waymark.carelead.v1.DefineNeighbourhoodRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12g\n" +
 	"\x0fChangePractices\x12+.waymark.carelead.v1.ChangePracticesRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12c\n" +
 	"\rChangeManager\x12).waymark.carelead.v1.ChangeManagerRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12e\n" +
-	"\x0eAcceptFallback\x12*.waymark.carelead.v1.AcceptFallbackRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12i\n" +
+	"\x0eAcceptFallback\x12*.waymark.carelead.v1.AcceptFallbackRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12h\n" +
+	"\tRunTimers\x122.waymark.carelead.v1.RunNeighbourhoodTimersRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12i\n" +
 	"\x10GetNeighbourhood\x12,.waymark.carelead.v1.GetNeighbourhoodRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12k\n" +
 	"\x11FindNeighbourhood\x12-.waymark.carelead.v1.FindNeighbourhoodRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12r\n" +
 	"\x12ListNeighbourhoods\x12..waymark.carelead.v1.ListNeighbourhoodsRequest\x1a,.waymark.carelead.v1.ListNeighbourhoodsReplyB.Z,waymark/proto/waymark/carelead/v1;careleadv1b\x06proto3"
@@ -3965,226 +4175,238 @@ func file_waymark_carelead_v1_carelead_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_carelead_v1_carelead_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_waymark_carelead_v1_carelead_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_waymark_carelead_v1_carelead_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_waymark_carelead_v1_carelead_proto_goTypes = []any{
-	(HandoverState)(0),                   // 0: waymark.carelead.v1.HandoverState
-	(LeadState)(0),                       // 1: waymark.carelead.v1.LeadState
-	(*Ledger)(nil),                       // 2: waymark.carelead.v1.Ledger
-	(*Handover)(nil),                     // 3: waymark.carelead.v1.Handover
-	(*Cover)(nil),                        // 4: waymark.carelead.v1.Cover
-	(*ReviewTask)(nil),                   // 5: waymark.carelead.v1.ReviewTask
-	(*LedgerReply)(nil),                  // 6: waymark.carelead.v1.LedgerReply
-	(*PartyInput)(nil),                   // 7: waymark.carelead.v1.PartyInput
-	(*OpenLedgerRequest)(nil),            // 8: waymark.carelead.v1.OpenLedgerRequest
-	(*PrepareHandoverRequest)(nil),       // 9: waymark.carelead.v1.PrepareHandoverRequest
-	(*OfferHandoverRequest)(nil),         // 10: waymark.carelead.v1.OfferHandoverRequest
-	(*AcknowledgeOfferRequest)(nil),      // 11: waymark.carelead.v1.AcknowledgeOfferRequest
-	(*AcceptHandoverRequest)(nil),        // 12: waymark.carelead.v1.AcceptHandoverRequest
-	(*DeclineHandoverRequest)(nil),       // 13: waymark.carelead.v1.DeclineHandoverRequest
-	(*WithdrawHandoverRequest)(nil),      // 14: waymark.carelead.v1.WithdrawHandoverRequest
-	(*RecordFirstContactRequest)(nil),    // 15: waymark.carelead.v1.RecordFirstContactRequest
-	(*ArrangeCoverRequest)(nil),          // 16: waymark.carelead.v1.ArrangeCoverRequest
-	(*AcceptCoverRequest)(nil),           // 17: waymark.carelead.v1.AcceptCoverRequest
-	(*ChangeCoverRequest)(nil),           // 18: waymark.carelead.v1.ChangeCoverRequest
-	(*CancelCoverRequest)(nil),           // 19: waymark.carelead.v1.CancelCoverRequest
-	(*RecordPatientDecisionRequest)(nil), // 20: waymark.carelead.v1.RecordPatientDecisionRequest
-	(*CloseLedgerRequest)(nil),           // 21: waymark.carelead.v1.CloseLedgerRequest
-	(*CompleteTaskRequest)(nil),          // 22: waymark.carelead.v1.CompleteTaskRequest
-	(*RunTimersRequest)(nil),             // 23: waymark.carelead.v1.RunTimersRequest
-	(*GetLedgerRequest)(nil),             // 24: waymark.carelead.v1.GetLedgerRequest
-	(*Lead)(nil),                         // 25: waymark.carelead.v1.Lead
-	(*Leave)(nil),                        // 26: waymark.carelead.v1.Leave
-	(*LeadReply)(nil),                    // 27: waymark.carelead.v1.LeadReply
-	(*RegisterLeadRequest)(nil),          // 28: waymark.carelead.v1.RegisterLeadRequest
-	(*ActivateLeadRequest)(nil),          // 29: waymark.carelead.v1.ActivateLeadRequest
-	(*ChangeCapacityRequest)(nil),        // 30: waymark.carelead.v1.ChangeCapacityRequest
-	(*BookLeaveRequest)(nil),             // 31: waymark.carelead.v1.BookLeaveRequest
-	(*CancelLeaveRequest)(nil),           // 32: waymark.carelead.v1.CancelLeaveRequest
-	(*ReportSicknessRequest)(nil),        // 33: waymark.carelead.v1.ReportSicknessRequest
-	(*ReturnFromLeaveRequest)(nil),       // 34: waymark.carelead.v1.ReturnFromLeaveRequest
-	(*DeactivateLeadRequest)(nil),        // 35: waymark.carelead.v1.DeactivateLeadRequest
-	(*GetLeadRequest)(nil),               // 36: waymark.carelead.v1.GetLeadRequest
-	(*ListLeadsRequest)(nil),             // 37: waymark.carelead.v1.ListLeadsRequest
-	(*ListLeadsReply)(nil),               // 38: waymark.carelead.v1.ListLeadsReply
-	(*Neighbourhood)(nil),                // 39: waymark.carelead.v1.Neighbourhood
-	(*NeighbourhoodReply)(nil),           // 40: waymark.carelead.v1.NeighbourhoodReply
-	(*DefineNeighbourhoodRequest)(nil),   // 41: waymark.carelead.v1.DefineNeighbourhoodRequest
-	(*ChangePracticesRequest)(nil),       // 42: waymark.carelead.v1.ChangePracticesRequest
-	(*ChangeManagerRequest)(nil),         // 43: waymark.carelead.v1.ChangeManagerRequest
-	(*AcceptFallbackRequest)(nil),        // 44: waymark.carelead.v1.AcceptFallbackRequest
-	(*GetNeighbourhoodRequest)(nil),      // 45: waymark.carelead.v1.GetNeighbourhoodRequest
-	(*FindNeighbourhoodRequest)(nil),     // 46: waymark.carelead.v1.FindNeighbourhoodRequest
-	(*ListNeighbourhoodsRequest)(nil),    // 47: waymark.carelead.v1.ListNeighbourhoodsRequest
-	(*ListNeighbourhoodsReply)(nil),      // 48: waymark.carelead.v1.ListNeighbourhoodsReply
-	(CloseReason)(0),                     // 49: waymark.carelead.v1.CloseReason
-	(*Party)(nil),                        // 50: waymark.carelead.v1.Party
-	(*timestamppb.Timestamp)(nil),        // 51: google.protobuf.Timestamp
-	(NoticeSuppression)(0),               // 52: waymark.carelead.v1.NoticeSuppression
-	(HandoverKind)(0),                    // 53: waymark.carelead.v1.HandoverKind
-	(*v1.Receipt)(nil),                   // 54: waymark.meta.v1.Receipt
-	(PartyKind)(0),                       // 55: waymark.carelead.v1.PartyKind
-	(*v1.Command)(nil),                   // 56: waymark.meta.v1.Command
-	(DeclineReason)(0),                   // 57: waymark.carelead.v1.DeclineReason
+	(HandoverState)(0),                    // 0: waymark.carelead.v1.HandoverState
+	(LeadState)(0),                        // 1: waymark.carelead.v1.LeadState
+	(*Ledger)(nil),                        // 2: waymark.carelead.v1.Ledger
+	(*Handover)(nil),                      // 3: waymark.carelead.v1.Handover
+	(*Cover)(nil),                         // 4: waymark.carelead.v1.Cover
+	(*ReviewTask)(nil),                    // 5: waymark.carelead.v1.ReviewTask
+	(*LedgerReply)(nil),                   // 6: waymark.carelead.v1.LedgerReply
+	(*PartyInput)(nil),                    // 7: waymark.carelead.v1.PartyInput
+	(*OpenLedgerRequest)(nil),             // 8: waymark.carelead.v1.OpenLedgerRequest
+	(*PrepareHandoverRequest)(nil),        // 9: waymark.carelead.v1.PrepareHandoverRequest
+	(*OfferHandoverRequest)(nil),          // 10: waymark.carelead.v1.OfferHandoverRequest
+	(*AcknowledgeOfferRequest)(nil),       // 11: waymark.carelead.v1.AcknowledgeOfferRequest
+	(*AcceptHandoverRequest)(nil),         // 12: waymark.carelead.v1.AcceptHandoverRequest
+	(*DeclineHandoverRequest)(nil),        // 13: waymark.carelead.v1.DeclineHandoverRequest
+	(*WithdrawHandoverRequest)(nil),       // 14: waymark.carelead.v1.WithdrawHandoverRequest
+	(*RecordFirstContactRequest)(nil),     // 15: waymark.carelead.v1.RecordFirstContactRequest
+	(*ArrangeCoverRequest)(nil),           // 16: waymark.carelead.v1.ArrangeCoverRequest
+	(*AcceptCoverRequest)(nil),            // 17: waymark.carelead.v1.AcceptCoverRequest
+	(*ChangeCoverRequest)(nil),            // 18: waymark.carelead.v1.ChangeCoverRequest
+	(*CancelCoverRequest)(nil),            // 19: waymark.carelead.v1.CancelCoverRequest
+	(*RecordPatientDecisionRequest)(nil),  // 20: waymark.carelead.v1.RecordPatientDecisionRequest
+	(*CloseLedgerRequest)(nil),            // 21: waymark.carelead.v1.CloseLedgerRequest
+	(*CompleteTaskRequest)(nil),           // 22: waymark.carelead.v1.CompleteTaskRequest
+	(*MergeLedgersRequest)(nil),           // 23: waymark.carelead.v1.MergeLedgersRequest
+	(*RunTimersRequest)(nil),              // 24: waymark.carelead.v1.RunTimersRequest
+	(*GetLedgerRequest)(nil),              // 25: waymark.carelead.v1.GetLedgerRequest
+	(*Lead)(nil),                          // 26: waymark.carelead.v1.Lead
+	(*Leave)(nil),                         // 27: waymark.carelead.v1.Leave
+	(*LeadReply)(nil),                     // 28: waymark.carelead.v1.LeadReply
+	(*RegisterLeadRequest)(nil),           // 29: waymark.carelead.v1.RegisterLeadRequest
+	(*ActivateLeadRequest)(nil),           // 30: waymark.carelead.v1.ActivateLeadRequest
+	(*ChangeCapacityRequest)(nil),         // 31: waymark.carelead.v1.ChangeCapacityRequest
+	(*BookLeaveRequest)(nil),              // 32: waymark.carelead.v1.BookLeaveRequest
+	(*CancelLeaveRequest)(nil),            // 33: waymark.carelead.v1.CancelLeaveRequest
+	(*ReportSicknessRequest)(nil),         // 34: waymark.carelead.v1.ReportSicknessRequest
+	(*ReturnFromLeaveRequest)(nil),        // 35: waymark.carelead.v1.ReturnFromLeaveRequest
+	(*DeactivateLeadRequest)(nil),         // 36: waymark.carelead.v1.DeactivateLeadRequest
+	(*RunLeadTimersRequest)(nil),          // 37: waymark.carelead.v1.RunLeadTimersRequest
+	(*GetLeadRequest)(nil),                // 38: waymark.carelead.v1.GetLeadRequest
+	(*ListLeadsRequest)(nil),              // 39: waymark.carelead.v1.ListLeadsRequest
+	(*ListLeadsReply)(nil),                // 40: waymark.carelead.v1.ListLeadsReply
+	(*Neighbourhood)(nil),                 // 41: waymark.carelead.v1.Neighbourhood
+	(*NeighbourhoodReply)(nil),            // 42: waymark.carelead.v1.NeighbourhoodReply
+	(*DefineNeighbourhoodRequest)(nil),    // 43: waymark.carelead.v1.DefineNeighbourhoodRequest
+	(*ChangePracticesRequest)(nil),        // 44: waymark.carelead.v1.ChangePracticesRequest
+	(*ChangeManagerRequest)(nil),          // 45: waymark.carelead.v1.ChangeManagerRequest
+	(*AcceptFallbackRequest)(nil),         // 46: waymark.carelead.v1.AcceptFallbackRequest
+	(*RunNeighbourhoodTimersRequest)(nil), // 47: waymark.carelead.v1.RunNeighbourhoodTimersRequest
+	(*GetNeighbourhoodRequest)(nil),       // 48: waymark.carelead.v1.GetNeighbourhoodRequest
+	(*FindNeighbourhoodRequest)(nil),      // 49: waymark.carelead.v1.FindNeighbourhoodRequest
+	(*ListNeighbourhoodsRequest)(nil),     // 50: waymark.carelead.v1.ListNeighbourhoodsRequest
+	(*ListNeighbourhoodsReply)(nil),       // 51: waymark.carelead.v1.ListNeighbourhoodsReply
+	(CloseReason)(0),                      // 52: waymark.carelead.v1.CloseReason
+	(*Party)(nil),                         // 53: waymark.carelead.v1.Party
+	(*timestamppb.Timestamp)(nil),         // 54: google.protobuf.Timestamp
+	(NoticeSuppression)(0),                // 55: waymark.carelead.v1.NoticeSuppression
+	(HandoverKind)(0),                     // 56: waymark.carelead.v1.HandoverKind
+	(*v1.Receipt)(nil),                    // 57: waymark.meta.v1.Receipt
+	(PartyKind)(0),                        // 58: waymark.carelead.v1.PartyKind
+	(*v1.Command)(nil),                    // 59: waymark.meta.v1.Command
+	(DeclineReason)(0),                    // 60: waymark.carelead.v1.DeclineReason
 }
 var file_waymark_carelead_v1_carelead_proto_depIdxs = []int32{
-	49,  // 0: waymark.carelead.v1.Ledger.close_reason:type_name -> waymark.carelead.v1.CloseReason
-	50,  // 1: waymark.carelead.v1.Ledger.holder:type_name -> waymark.carelead.v1.Party
-	50,  // 2: waymark.carelead.v1.Ledger.acting_for:type_name -> waymark.carelead.v1.Party
-	51,  // 3: waymark.carelead.v1.Ledger.since:type_name -> google.protobuf.Timestamp
-	50,  // 4: waymark.carelead.v1.Ledger.treating_team:type_name -> waymark.carelead.v1.Party
+	52,  // 0: waymark.carelead.v1.Ledger.close_reason:type_name -> waymark.carelead.v1.CloseReason
+	53,  // 1: waymark.carelead.v1.Ledger.holder:type_name -> waymark.carelead.v1.Party
+	53,  // 2: waymark.carelead.v1.Ledger.acting_for:type_name -> waymark.carelead.v1.Party
+	54,  // 3: waymark.carelead.v1.Ledger.since:type_name -> google.protobuf.Timestamp
+	53,  // 4: waymark.carelead.v1.Ledger.treating_team:type_name -> waymark.carelead.v1.Party
 	3,   // 5: waymark.carelead.v1.Ledger.handover:type_name -> waymark.carelead.v1.Handover
 	4,   // 6: waymark.carelead.v1.Ledger.covers:type_name -> waymark.carelead.v1.Cover
-	51,  // 7: waymark.carelead.v1.Ledger.first_contact_due:type_name -> google.protobuf.Timestamp
-	52,  // 8: waymark.carelead.v1.Ledger.notices_stopped:type_name -> waymark.carelead.v1.NoticeSuppression
+	54,  // 7: waymark.carelead.v1.Ledger.first_contact_due:type_name -> google.protobuf.Timestamp
+	55,  // 8: waymark.carelead.v1.Ledger.notices_stopped:type_name -> waymark.carelead.v1.NoticeSuppression
 	5,   // 9: waymark.carelead.v1.Ledger.tasks:type_name -> waymark.carelead.v1.ReviewTask
-	53,  // 10: waymark.carelead.v1.Handover.kind:type_name -> waymark.carelead.v1.HandoverKind
+	56,  // 10: waymark.carelead.v1.Handover.kind:type_name -> waymark.carelead.v1.HandoverKind
 	0,   // 11: waymark.carelead.v1.Handover.state:type_name -> waymark.carelead.v1.HandoverState
-	50,  // 12: waymark.carelead.v1.Handover.from:type_name -> waymark.carelead.v1.Party
-	50,  // 13: waymark.carelead.v1.Handover.to:type_name -> waymark.carelead.v1.Party
-	51,  // 14: waymark.carelead.v1.Handover.seen_due:type_name -> google.protobuf.Timestamp
-	51,  // 15: waymark.carelead.v1.Handover.answer_due:type_name -> google.protobuf.Timestamp
-	50,  // 16: waymark.carelead.v1.Cover.lead:type_name -> waymark.carelead.v1.Party
-	50,  // 17: waymark.carelead.v1.Cover.cover:type_name -> waymark.carelead.v1.Party
-	51,  // 18: waymark.carelead.v1.Cover.starts:type_name -> google.protobuf.Timestamp
-	51,  // 19: waymark.carelead.v1.Cover.ends:type_name -> google.protobuf.Timestamp
-	51,  // 20: waymark.carelead.v1.ReviewTask.due:type_name -> google.protobuf.Timestamp
+	53,  // 12: waymark.carelead.v1.Handover.from:type_name -> waymark.carelead.v1.Party
+	53,  // 13: waymark.carelead.v1.Handover.to:type_name -> waymark.carelead.v1.Party
+	54,  // 14: waymark.carelead.v1.Handover.seen_due:type_name -> google.protobuf.Timestamp
+	54,  // 15: waymark.carelead.v1.Handover.answer_due:type_name -> google.protobuf.Timestamp
+	53,  // 16: waymark.carelead.v1.Cover.lead:type_name -> waymark.carelead.v1.Party
+	53,  // 17: waymark.carelead.v1.Cover.cover:type_name -> waymark.carelead.v1.Party
+	54,  // 18: waymark.carelead.v1.Cover.starts:type_name -> google.protobuf.Timestamp
+	54,  // 19: waymark.carelead.v1.Cover.ends:type_name -> google.protobuf.Timestamp
+	54,  // 20: waymark.carelead.v1.ReviewTask.due:type_name -> google.protobuf.Timestamp
 	2,   // 21: waymark.carelead.v1.LedgerReply.ledger:type_name -> waymark.carelead.v1.Ledger
-	54,  // 22: waymark.carelead.v1.LedgerReply.receipt:type_name -> waymark.meta.v1.Receipt
-	55,  // 23: waymark.carelead.v1.PartyInput.kind:type_name -> waymark.carelead.v1.PartyKind
-	56,  // 24: waymark.carelead.v1.OpenLedgerRequest.command:type_name -> waymark.meta.v1.Command
+	57,  // 22: waymark.carelead.v1.LedgerReply.receipt:type_name -> waymark.meta.v1.Receipt
+	58,  // 23: waymark.carelead.v1.PartyInput.kind:type_name -> waymark.carelead.v1.PartyKind
+	59,  // 24: waymark.carelead.v1.OpenLedgerRequest.command:type_name -> waymark.meta.v1.Command
 	7,   // 25: waymark.carelead.v1.OpenLedgerRequest.holder:type_name -> waymark.carelead.v1.PartyInput
-	56,  // 26: waymark.carelead.v1.PrepareHandoverRequest.command:type_name -> waymark.meta.v1.Command
-	53,  // 27: waymark.carelead.v1.PrepareHandoverRequest.kind:type_name -> waymark.carelead.v1.HandoverKind
-	56,  // 28: waymark.carelead.v1.OfferHandoverRequest.command:type_name -> waymark.meta.v1.Command
-	53,  // 29: waymark.carelead.v1.OfferHandoverRequest.kind:type_name -> waymark.carelead.v1.HandoverKind
+	59,  // 26: waymark.carelead.v1.PrepareHandoverRequest.command:type_name -> waymark.meta.v1.Command
+	56,  // 27: waymark.carelead.v1.PrepareHandoverRequest.kind:type_name -> waymark.carelead.v1.HandoverKind
+	59,  // 28: waymark.carelead.v1.OfferHandoverRequest.command:type_name -> waymark.meta.v1.Command
+	56,  // 29: waymark.carelead.v1.OfferHandoverRequest.kind:type_name -> waymark.carelead.v1.HandoverKind
 	7,   // 30: waymark.carelead.v1.OfferHandoverRequest.to:type_name -> waymark.carelead.v1.PartyInput
-	56,  // 31: waymark.carelead.v1.AcknowledgeOfferRequest.command:type_name -> waymark.meta.v1.Command
-	56,  // 32: waymark.carelead.v1.AcceptHandoverRequest.command:type_name -> waymark.meta.v1.Command
-	56,  // 33: waymark.carelead.v1.DeclineHandoverRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 34: waymark.carelead.v1.DeclineHandoverRequest.reason:type_name -> waymark.carelead.v1.DeclineReason
-	56,  // 35: waymark.carelead.v1.WithdrawHandoverRequest.command:type_name -> waymark.meta.v1.Command
-	56,  // 36: waymark.carelead.v1.RecordFirstContactRequest.command:type_name -> waymark.meta.v1.Command
-	56,  // 37: waymark.carelead.v1.ArrangeCoverRequest.command:type_name -> waymark.meta.v1.Command
-	51,  // 38: waymark.carelead.v1.ArrangeCoverRequest.starts:type_name -> google.protobuf.Timestamp
-	51,  // 39: waymark.carelead.v1.ArrangeCoverRequest.ends:type_name -> google.protobuf.Timestamp
-	56,  // 40: waymark.carelead.v1.AcceptCoverRequest.command:type_name -> waymark.meta.v1.Command
-	56,  // 41: waymark.carelead.v1.ChangeCoverRequest.command:type_name -> waymark.meta.v1.Command
-	51,  // 42: waymark.carelead.v1.ChangeCoverRequest.ends:type_name -> google.protobuf.Timestamp
-	56,  // 43: waymark.carelead.v1.CancelCoverRequest.command:type_name -> waymark.meta.v1.Command
-	56,  // 44: waymark.carelead.v1.RecordPatientDecisionRequest.command:type_name -> waymark.meta.v1.Command
-	56,  // 45: waymark.carelead.v1.CloseLedgerRequest.command:type_name -> waymark.meta.v1.Command
-	49,  // 46: waymark.carelead.v1.CloseLedgerRequest.reason:type_name -> waymark.carelead.v1.CloseReason
-	56,  // 47: waymark.carelead.v1.CompleteTaskRequest.command:type_name -> waymark.meta.v1.Command
-	56,  // 48: waymark.carelead.v1.RunTimersRequest.command:type_name -> waymark.meta.v1.Command
-	50,  // 49: waymark.carelead.v1.Lead.party:type_name -> waymark.carelead.v1.Party
-	1,   // 50: waymark.carelead.v1.Lead.state:type_name -> waymark.carelead.v1.LeadState
-	26,  // 51: waymark.carelead.v1.Lead.leave:type_name -> waymark.carelead.v1.Leave
-	51,  // 52: waymark.carelead.v1.Leave.starts:type_name -> google.protobuf.Timestamp
-	51,  // 53: waymark.carelead.v1.Leave.ends:type_name -> google.protobuf.Timestamp
-	25,  // 54: waymark.carelead.v1.LeadReply.lead:type_name -> waymark.carelead.v1.Lead
-	54,  // 55: waymark.carelead.v1.LeadReply.receipt:type_name -> waymark.meta.v1.Receipt
-	56,  // 56: waymark.carelead.v1.RegisterLeadRequest.command:type_name -> waymark.meta.v1.Command
-	7,   // 57: waymark.carelead.v1.RegisterLeadRequest.party:type_name -> waymark.carelead.v1.PartyInput
-	56,  // 58: waymark.carelead.v1.ActivateLeadRequest.command:type_name -> waymark.meta.v1.Command
-	56,  // 59: waymark.carelead.v1.ChangeCapacityRequest.command:type_name -> waymark.meta.v1.Command
-	56,  // 60: waymark.carelead.v1.BookLeaveRequest.command:type_name -> waymark.meta.v1.Command
-	51,  // 61: waymark.carelead.v1.BookLeaveRequest.starts:type_name -> google.protobuf.Timestamp
-	51,  // 62: waymark.carelead.v1.BookLeaveRequest.ends:type_name -> google.protobuf.Timestamp
-	56,  // 63: waymark.carelead.v1.CancelLeaveRequest.command:type_name -> waymark.meta.v1.Command
-	56,  // 64: waymark.carelead.v1.ReportSicknessRequest.command:type_name -> waymark.meta.v1.Command
-	51,  // 65: waymark.carelead.v1.ReportSicknessRequest.expected_back:type_name -> google.protobuf.Timestamp
-	56,  // 66: waymark.carelead.v1.ReturnFromLeaveRequest.command:type_name -> waymark.meta.v1.Command
-	56,  // 67: waymark.carelead.v1.DeactivateLeadRequest.command:type_name -> waymark.meta.v1.Command
-	25,  // 68: waymark.carelead.v1.ListLeadsReply.leads:type_name -> waymark.carelead.v1.Lead
-	50,  // 69: waymark.carelead.v1.Neighbourhood.manager:type_name -> waymark.carelead.v1.Party
-	50,  // 70: waymark.carelead.v1.Neighbourhood.alliance_contact:type_name -> waymark.carelead.v1.Party
-	50,  // 71: waymark.carelead.v1.Neighbourhood.fallback_pool:type_name -> waymark.carelead.v1.Party
-	51,  // 72: waymark.carelead.v1.Neighbourhood.fallback_until:type_name -> google.protobuf.Timestamp
-	39,  // 73: waymark.carelead.v1.NeighbourhoodReply.neighbourhood:type_name -> waymark.carelead.v1.Neighbourhood
-	54,  // 74: waymark.carelead.v1.NeighbourhoodReply.receipt:type_name -> waymark.meta.v1.Receipt
-	56,  // 75: waymark.carelead.v1.DefineNeighbourhoodRequest.command:type_name -> waymark.meta.v1.Command
-	7,   // 76: waymark.carelead.v1.DefineNeighbourhoodRequest.manager:type_name -> waymark.carelead.v1.PartyInput
-	7,   // 77: waymark.carelead.v1.DefineNeighbourhoodRequest.alliance_contact:type_name -> waymark.carelead.v1.PartyInput
-	56,  // 78: waymark.carelead.v1.ChangePracticesRequest.command:type_name -> waymark.meta.v1.Command
-	56,  // 79: waymark.carelead.v1.ChangeManagerRequest.command:type_name -> waymark.meta.v1.Command
-	7,   // 80: waymark.carelead.v1.ChangeManagerRequest.manager:type_name -> waymark.carelead.v1.PartyInput
-	56,  // 81: waymark.carelead.v1.AcceptFallbackRequest.command:type_name -> waymark.meta.v1.Command
-	7,   // 82: waymark.carelead.v1.AcceptFallbackRequest.pool:type_name -> waymark.carelead.v1.PartyInput
-	51,  // 83: waymark.carelead.v1.AcceptFallbackRequest.until:type_name -> google.protobuf.Timestamp
-	39,  // 84: waymark.carelead.v1.ListNeighbourhoodsReply.neighbourhoods:type_name -> waymark.carelead.v1.Neighbourhood
-	8,   // 85: waymark.carelead.v1.HandoverService.OpenLedger:input_type -> waymark.carelead.v1.OpenLedgerRequest
-	9,   // 86: waymark.carelead.v1.HandoverService.PrepareHandover:input_type -> waymark.carelead.v1.PrepareHandoverRequest
-	10,  // 87: waymark.carelead.v1.HandoverService.OfferHandover:input_type -> waymark.carelead.v1.OfferHandoverRequest
-	11,  // 88: waymark.carelead.v1.HandoverService.AcknowledgeOffer:input_type -> waymark.carelead.v1.AcknowledgeOfferRequest
-	12,  // 89: waymark.carelead.v1.HandoverService.AcceptHandover:input_type -> waymark.carelead.v1.AcceptHandoverRequest
-	13,  // 90: waymark.carelead.v1.HandoverService.DeclineHandover:input_type -> waymark.carelead.v1.DeclineHandoverRequest
-	14,  // 91: waymark.carelead.v1.HandoverService.WithdrawHandover:input_type -> waymark.carelead.v1.WithdrawHandoverRequest
-	15,  // 92: waymark.carelead.v1.HandoverService.RecordFirstContact:input_type -> waymark.carelead.v1.RecordFirstContactRequest
-	16,  // 93: waymark.carelead.v1.HandoverService.ArrangeCover:input_type -> waymark.carelead.v1.ArrangeCoverRequest
-	17,  // 94: waymark.carelead.v1.HandoverService.AcceptCover:input_type -> waymark.carelead.v1.AcceptCoverRequest
-	18,  // 95: waymark.carelead.v1.HandoverService.ChangeCover:input_type -> waymark.carelead.v1.ChangeCoverRequest
-	19,  // 96: waymark.carelead.v1.HandoverService.CancelCover:input_type -> waymark.carelead.v1.CancelCoverRequest
-	20,  // 97: waymark.carelead.v1.HandoverService.RecordPatientDecision:input_type -> waymark.carelead.v1.RecordPatientDecisionRequest
-	21,  // 98: waymark.carelead.v1.HandoverService.CloseLedger:input_type -> waymark.carelead.v1.CloseLedgerRequest
-	22,  // 99: waymark.carelead.v1.HandoverService.CompleteTask:input_type -> waymark.carelead.v1.CompleteTaskRequest
-	23,  // 100: waymark.carelead.v1.HandoverService.RunTimers:input_type -> waymark.carelead.v1.RunTimersRequest
-	24,  // 101: waymark.carelead.v1.HandoverService.GetLedger:input_type -> waymark.carelead.v1.GetLedgerRequest
-	28,  // 102: waymark.carelead.v1.LeadService.RegisterLead:input_type -> waymark.carelead.v1.RegisterLeadRequest
-	29,  // 103: waymark.carelead.v1.LeadService.ActivateLead:input_type -> waymark.carelead.v1.ActivateLeadRequest
-	30,  // 104: waymark.carelead.v1.LeadService.ChangeCapacity:input_type -> waymark.carelead.v1.ChangeCapacityRequest
-	31,  // 105: waymark.carelead.v1.LeadService.BookLeave:input_type -> waymark.carelead.v1.BookLeaveRequest
-	32,  // 106: waymark.carelead.v1.LeadService.CancelLeave:input_type -> waymark.carelead.v1.CancelLeaveRequest
-	33,  // 107: waymark.carelead.v1.LeadService.ReportSickness:input_type -> waymark.carelead.v1.ReportSicknessRequest
-	34,  // 108: waymark.carelead.v1.LeadService.ReturnFromLeave:input_type -> waymark.carelead.v1.ReturnFromLeaveRequest
-	35,  // 109: waymark.carelead.v1.LeadService.DeactivateLead:input_type -> waymark.carelead.v1.DeactivateLeadRequest
-	36,  // 110: waymark.carelead.v1.LeadService.GetLead:input_type -> waymark.carelead.v1.GetLeadRequest
-	37,  // 111: waymark.carelead.v1.LeadService.ListLeads:input_type -> waymark.carelead.v1.ListLeadsRequest
-	41,  // 112: waymark.carelead.v1.NeighbourhoodService.DefineNeighbourhood:input_type -> waymark.carelead.v1.DefineNeighbourhoodRequest
-	42,  // 113: waymark.carelead.v1.NeighbourhoodService.ChangePractices:input_type -> waymark.carelead.v1.ChangePracticesRequest
-	43,  // 114: waymark.carelead.v1.NeighbourhoodService.ChangeManager:input_type -> waymark.carelead.v1.ChangeManagerRequest
-	44,  // 115: waymark.carelead.v1.NeighbourhoodService.AcceptFallback:input_type -> waymark.carelead.v1.AcceptFallbackRequest
-	45,  // 116: waymark.carelead.v1.NeighbourhoodService.GetNeighbourhood:input_type -> waymark.carelead.v1.GetNeighbourhoodRequest
-	46,  // 117: waymark.carelead.v1.NeighbourhoodService.FindNeighbourhood:input_type -> waymark.carelead.v1.FindNeighbourhoodRequest
-	47,  // 118: waymark.carelead.v1.NeighbourhoodService.ListNeighbourhoods:input_type -> waymark.carelead.v1.ListNeighbourhoodsRequest
-	6,   // 119: waymark.carelead.v1.HandoverService.OpenLedger:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 120: waymark.carelead.v1.HandoverService.PrepareHandover:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 121: waymark.carelead.v1.HandoverService.OfferHandover:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 122: waymark.carelead.v1.HandoverService.AcknowledgeOffer:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 123: waymark.carelead.v1.HandoverService.AcceptHandover:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 124: waymark.carelead.v1.HandoverService.DeclineHandover:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 125: waymark.carelead.v1.HandoverService.WithdrawHandover:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 126: waymark.carelead.v1.HandoverService.RecordFirstContact:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 127: waymark.carelead.v1.HandoverService.ArrangeCover:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 128: waymark.carelead.v1.HandoverService.AcceptCover:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 129: waymark.carelead.v1.HandoverService.ChangeCover:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 130: waymark.carelead.v1.HandoverService.CancelCover:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 131: waymark.carelead.v1.HandoverService.RecordPatientDecision:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 132: waymark.carelead.v1.HandoverService.CloseLedger:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 133: waymark.carelead.v1.HandoverService.CompleteTask:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 134: waymark.carelead.v1.HandoverService.RunTimers:output_type -> waymark.carelead.v1.LedgerReply
-	6,   // 135: waymark.carelead.v1.HandoverService.GetLedger:output_type -> waymark.carelead.v1.LedgerReply
-	27,  // 136: waymark.carelead.v1.LeadService.RegisterLead:output_type -> waymark.carelead.v1.LeadReply
-	27,  // 137: waymark.carelead.v1.LeadService.ActivateLead:output_type -> waymark.carelead.v1.LeadReply
-	27,  // 138: waymark.carelead.v1.LeadService.ChangeCapacity:output_type -> waymark.carelead.v1.LeadReply
-	27,  // 139: waymark.carelead.v1.LeadService.BookLeave:output_type -> waymark.carelead.v1.LeadReply
-	27,  // 140: waymark.carelead.v1.LeadService.CancelLeave:output_type -> waymark.carelead.v1.LeadReply
-	27,  // 141: waymark.carelead.v1.LeadService.ReportSickness:output_type -> waymark.carelead.v1.LeadReply
-	27,  // 142: waymark.carelead.v1.LeadService.ReturnFromLeave:output_type -> waymark.carelead.v1.LeadReply
-	27,  // 143: waymark.carelead.v1.LeadService.DeactivateLead:output_type -> waymark.carelead.v1.LeadReply
-	27,  // 144: waymark.carelead.v1.LeadService.GetLead:output_type -> waymark.carelead.v1.LeadReply
-	38,  // 145: waymark.carelead.v1.LeadService.ListLeads:output_type -> waymark.carelead.v1.ListLeadsReply
-	40,  // 146: waymark.carelead.v1.NeighbourhoodService.DefineNeighbourhood:output_type -> waymark.carelead.v1.NeighbourhoodReply
-	40,  // 147: waymark.carelead.v1.NeighbourhoodService.ChangePractices:output_type -> waymark.carelead.v1.NeighbourhoodReply
-	40,  // 148: waymark.carelead.v1.NeighbourhoodService.ChangeManager:output_type -> waymark.carelead.v1.NeighbourhoodReply
-	40,  // 149: waymark.carelead.v1.NeighbourhoodService.AcceptFallback:output_type -> waymark.carelead.v1.NeighbourhoodReply
-	40,  // 150: waymark.carelead.v1.NeighbourhoodService.GetNeighbourhood:output_type -> waymark.carelead.v1.NeighbourhoodReply
-	40,  // 151: waymark.carelead.v1.NeighbourhoodService.FindNeighbourhood:output_type -> waymark.carelead.v1.NeighbourhoodReply
-	48,  // 152: waymark.carelead.v1.NeighbourhoodService.ListNeighbourhoods:output_type -> waymark.carelead.v1.ListNeighbourhoodsReply
-	119, // [119:153] is the sub-list for method output_type
-	85,  // [85:119] is the sub-list for method input_type
-	85,  // [85:85] is the sub-list for extension type_name
-	85,  // [85:85] is the sub-list for extension extendee
-	0,   // [0:85] is the sub-list for field type_name
+	59,  // 31: waymark.carelead.v1.AcknowledgeOfferRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 32: waymark.carelead.v1.AcceptHandoverRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 33: waymark.carelead.v1.DeclineHandoverRequest.command:type_name -> waymark.meta.v1.Command
+	60,  // 34: waymark.carelead.v1.DeclineHandoverRequest.reason:type_name -> waymark.carelead.v1.DeclineReason
+	59,  // 35: waymark.carelead.v1.WithdrawHandoverRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 36: waymark.carelead.v1.RecordFirstContactRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 37: waymark.carelead.v1.ArrangeCoverRequest.command:type_name -> waymark.meta.v1.Command
+	54,  // 38: waymark.carelead.v1.ArrangeCoverRequest.starts:type_name -> google.protobuf.Timestamp
+	54,  // 39: waymark.carelead.v1.ArrangeCoverRequest.ends:type_name -> google.protobuf.Timestamp
+	59,  // 40: waymark.carelead.v1.AcceptCoverRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 41: waymark.carelead.v1.ChangeCoverRequest.command:type_name -> waymark.meta.v1.Command
+	54,  // 42: waymark.carelead.v1.ChangeCoverRequest.ends:type_name -> google.protobuf.Timestamp
+	59,  // 43: waymark.carelead.v1.CancelCoverRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 44: waymark.carelead.v1.RecordPatientDecisionRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 45: waymark.carelead.v1.CloseLedgerRequest.command:type_name -> waymark.meta.v1.Command
+	52,  // 46: waymark.carelead.v1.CloseLedgerRequest.reason:type_name -> waymark.carelead.v1.CloseReason
+	59,  // 47: waymark.carelead.v1.CompleteTaskRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 48: waymark.carelead.v1.MergeLedgersRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 49: waymark.carelead.v1.RunTimersRequest.command:type_name -> waymark.meta.v1.Command
+	53,  // 50: waymark.carelead.v1.Lead.party:type_name -> waymark.carelead.v1.Party
+	1,   // 51: waymark.carelead.v1.Lead.state:type_name -> waymark.carelead.v1.LeadState
+	27,  // 52: waymark.carelead.v1.Lead.leave:type_name -> waymark.carelead.v1.Leave
+	54,  // 53: waymark.carelead.v1.Leave.starts:type_name -> google.protobuf.Timestamp
+	54,  // 54: waymark.carelead.v1.Leave.ends:type_name -> google.protobuf.Timestamp
+	26,  // 55: waymark.carelead.v1.LeadReply.lead:type_name -> waymark.carelead.v1.Lead
+	57,  // 56: waymark.carelead.v1.LeadReply.receipt:type_name -> waymark.meta.v1.Receipt
+	59,  // 57: waymark.carelead.v1.RegisterLeadRequest.command:type_name -> waymark.meta.v1.Command
+	7,   // 58: waymark.carelead.v1.RegisterLeadRequest.party:type_name -> waymark.carelead.v1.PartyInput
+	59,  // 59: waymark.carelead.v1.ActivateLeadRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 60: waymark.carelead.v1.ChangeCapacityRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 61: waymark.carelead.v1.BookLeaveRequest.command:type_name -> waymark.meta.v1.Command
+	54,  // 62: waymark.carelead.v1.BookLeaveRequest.starts:type_name -> google.protobuf.Timestamp
+	54,  // 63: waymark.carelead.v1.BookLeaveRequest.ends:type_name -> google.protobuf.Timestamp
+	59,  // 64: waymark.carelead.v1.CancelLeaveRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 65: waymark.carelead.v1.ReportSicknessRequest.command:type_name -> waymark.meta.v1.Command
+	54,  // 66: waymark.carelead.v1.ReportSicknessRequest.expected_back:type_name -> google.protobuf.Timestamp
+	59,  // 67: waymark.carelead.v1.ReturnFromLeaveRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 68: waymark.carelead.v1.DeactivateLeadRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 69: waymark.carelead.v1.RunLeadTimersRequest.command:type_name -> waymark.meta.v1.Command
+	26,  // 70: waymark.carelead.v1.ListLeadsReply.leads:type_name -> waymark.carelead.v1.Lead
+	53,  // 71: waymark.carelead.v1.Neighbourhood.manager:type_name -> waymark.carelead.v1.Party
+	53,  // 72: waymark.carelead.v1.Neighbourhood.alliance_contact:type_name -> waymark.carelead.v1.Party
+	53,  // 73: waymark.carelead.v1.Neighbourhood.fallback_pool:type_name -> waymark.carelead.v1.Party
+	54,  // 74: waymark.carelead.v1.Neighbourhood.fallback_until:type_name -> google.protobuf.Timestamp
+	41,  // 75: waymark.carelead.v1.NeighbourhoodReply.neighbourhood:type_name -> waymark.carelead.v1.Neighbourhood
+	57,  // 76: waymark.carelead.v1.NeighbourhoodReply.receipt:type_name -> waymark.meta.v1.Receipt
+	59,  // 77: waymark.carelead.v1.DefineNeighbourhoodRequest.command:type_name -> waymark.meta.v1.Command
+	7,   // 78: waymark.carelead.v1.DefineNeighbourhoodRequest.manager:type_name -> waymark.carelead.v1.PartyInput
+	7,   // 79: waymark.carelead.v1.DefineNeighbourhoodRequest.alliance_contact:type_name -> waymark.carelead.v1.PartyInput
+	59,  // 80: waymark.carelead.v1.ChangePracticesRequest.command:type_name -> waymark.meta.v1.Command
+	59,  // 81: waymark.carelead.v1.ChangeManagerRequest.command:type_name -> waymark.meta.v1.Command
+	7,   // 82: waymark.carelead.v1.ChangeManagerRequest.manager:type_name -> waymark.carelead.v1.PartyInput
+	59,  // 83: waymark.carelead.v1.AcceptFallbackRequest.command:type_name -> waymark.meta.v1.Command
+	7,   // 84: waymark.carelead.v1.AcceptFallbackRequest.pool:type_name -> waymark.carelead.v1.PartyInput
+	54,  // 85: waymark.carelead.v1.AcceptFallbackRequest.until:type_name -> google.protobuf.Timestamp
+	59,  // 86: waymark.carelead.v1.RunNeighbourhoodTimersRequest.command:type_name -> waymark.meta.v1.Command
+	41,  // 87: waymark.carelead.v1.ListNeighbourhoodsReply.neighbourhoods:type_name -> waymark.carelead.v1.Neighbourhood
+	8,   // 88: waymark.carelead.v1.HandoverService.OpenLedger:input_type -> waymark.carelead.v1.OpenLedgerRequest
+	9,   // 89: waymark.carelead.v1.HandoverService.PrepareHandover:input_type -> waymark.carelead.v1.PrepareHandoverRequest
+	10,  // 90: waymark.carelead.v1.HandoverService.OfferHandover:input_type -> waymark.carelead.v1.OfferHandoverRequest
+	11,  // 91: waymark.carelead.v1.HandoverService.AcknowledgeOffer:input_type -> waymark.carelead.v1.AcknowledgeOfferRequest
+	12,  // 92: waymark.carelead.v1.HandoverService.AcceptHandover:input_type -> waymark.carelead.v1.AcceptHandoverRequest
+	13,  // 93: waymark.carelead.v1.HandoverService.DeclineHandover:input_type -> waymark.carelead.v1.DeclineHandoverRequest
+	14,  // 94: waymark.carelead.v1.HandoverService.WithdrawHandover:input_type -> waymark.carelead.v1.WithdrawHandoverRequest
+	15,  // 95: waymark.carelead.v1.HandoverService.RecordFirstContact:input_type -> waymark.carelead.v1.RecordFirstContactRequest
+	16,  // 96: waymark.carelead.v1.HandoverService.ArrangeCover:input_type -> waymark.carelead.v1.ArrangeCoverRequest
+	17,  // 97: waymark.carelead.v1.HandoverService.AcceptCover:input_type -> waymark.carelead.v1.AcceptCoverRequest
+	18,  // 98: waymark.carelead.v1.HandoverService.ChangeCover:input_type -> waymark.carelead.v1.ChangeCoverRequest
+	19,  // 99: waymark.carelead.v1.HandoverService.CancelCover:input_type -> waymark.carelead.v1.CancelCoverRequest
+	20,  // 100: waymark.carelead.v1.HandoverService.RecordPatientDecision:input_type -> waymark.carelead.v1.RecordPatientDecisionRequest
+	21,  // 101: waymark.carelead.v1.HandoverService.CloseLedger:input_type -> waymark.carelead.v1.CloseLedgerRequest
+	22,  // 102: waymark.carelead.v1.HandoverService.CompleteTask:input_type -> waymark.carelead.v1.CompleteTaskRequest
+	23,  // 103: waymark.carelead.v1.HandoverService.MergeLedgers:input_type -> waymark.carelead.v1.MergeLedgersRequest
+	24,  // 104: waymark.carelead.v1.HandoverService.RunTimers:input_type -> waymark.carelead.v1.RunTimersRequest
+	25,  // 105: waymark.carelead.v1.HandoverService.GetLedger:input_type -> waymark.carelead.v1.GetLedgerRequest
+	29,  // 106: waymark.carelead.v1.LeadService.RegisterLead:input_type -> waymark.carelead.v1.RegisterLeadRequest
+	30,  // 107: waymark.carelead.v1.LeadService.ActivateLead:input_type -> waymark.carelead.v1.ActivateLeadRequest
+	31,  // 108: waymark.carelead.v1.LeadService.ChangeCapacity:input_type -> waymark.carelead.v1.ChangeCapacityRequest
+	32,  // 109: waymark.carelead.v1.LeadService.BookLeave:input_type -> waymark.carelead.v1.BookLeaveRequest
+	33,  // 110: waymark.carelead.v1.LeadService.CancelLeave:input_type -> waymark.carelead.v1.CancelLeaveRequest
+	34,  // 111: waymark.carelead.v1.LeadService.ReportSickness:input_type -> waymark.carelead.v1.ReportSicknessRequest
+	35,  // 112: waymark.carelead.v1.LeadService.ReturnFromLeave:input_type -> waymark.carelead.v1.ReturnFromLeaveRequest
+	36,  // 113: waymark.carelead.v1.LeadService.DeactivateLead:input_type -> waymark.carelead.v1.DeactivateLeadRequest
+	38,  // 114: waymark.carelead.v1.LeadService.GetLead:input_type -> waymark.carelead.v1.GetLeadRequest
+	37,  // 115: waymark.carelead.v1.LeadService.RunTimers:input_type -> waymark.carelead.v1.RunLeadTimersRequest
+	39,  // 116: waymark.carelead.v1.LeadService.ListLeads:input_type -> waymark.carelead.v1.ListLeadsRequest
+	43,  // 117: waymark.carelead.v1.NeighbourhoodService.DefineNeighbourhood:input_type -> waymark.carelead.v1.DefineNeighbourhoodRequest
+	44,  // 118: waymark.carelead.v1.NeighbourhoodService.ChangePractices:input_type -> waymark.carelead.v1.ChangePracticesRequest
+	45,  // 119: waymark.carelead.v1.NeighbourhoodService.ChangeManager:input_type -> waymark.carelead.v1.ChangeManagerRequest
+	46,  // 120: waymark.carelead.v1.NeighbourhoodService.AcceptFallback:input_type -> waymark.carelead.v1.AcceptFallbackRequest
+	47,  // 121: waymark.carelead.v1.NeighbourhoodService.RunTimers:input_type -> waymark.carelead.v1.RunNeighbourhoodTimersRequest
+	48,  // 122: waymark.carelead.v1.NeighbourhoodService.GetNeighbourhood:input_type -> waymark.carelead.v1.GetNeighbourhoodRequest
+	49,  // 123: waymark.carelead.v1.NeighbourhoodService.FindNeighbourhood:input_type -> waymark.carelead.v1.FindNeighbourhoodRequest
+	50,  // 124: waymark.carelead.v1.NeighbourhoodService.ListNeighbourhoods:input_type -> waymark.carelead.v1.ListNeighbourhoodsRequest
+	6,   // 125: waymark.carelead.v1.HandoverService.OpenLedger:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 126: waymark.carelead.v1.HandoverService.PrepareHandover:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 127: waymark.carelead.v1.HandoverService.OfferHandover:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 128: waymark.carelead.v1.HandoverService.AcknowledgeOffer:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 129: waymark.carelead.v1.HandoverService.AcceptHandover:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 130: waymark.carelead.v1.HandoverService.DeclineHandover:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 131: waymark.carelead.v1.HandoverService.WithdrawHandover:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 132: waymark.carelead.v1.HandoverService.RecordFirstContact:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 133: waymark.carelead.v1.HandoverService.ArrangeCover:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 134: waymark.carelead.v1.HandoverService.AcceptCover:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 135: waymark.carelead.v1.HandoverService.ChangeCover:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 136: waymark.carelead.v1.HandoverService.CancelCover:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 137: waymark.carelead.v1.HandoverService.RecordPatientDecision:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 138: waymark.carelead.v1.HandoverService.CloseLedger:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 139: waymark.carelead.v1.HandoverService.CompleteTask:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 140: waymark.carelead.v1.HandoverService.MergeLedgers:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 141: waymark.carelead.v1.HandoverService.RunTimers:output_type -> waymark.carelead.v1.LedgerReply
+	6,   // 142: waymark.carelead.v1.HandoverService.GetLedger:output_type -> waymark.carelead.v1.LedgerReply
+	28,  // 143: waymark.carelead.v1.LeadService.RegisterLead:output_type -> waymark.carelead.v1.LeadReply
+	28,  // 144: waymark.carelead.v1.LeadService.ActivateLead:output_type -> waymark.carelead.v1.LeadReply
+	28,  // 145: waymark.carelead.v1.LeadService.ChangeCapacity:output_type -> waymark.carelead.v1.LeadReply
+	28,  // 146: waymark.carelead.v1.LeadService.BookLeave:output_type -> waymark.carelead.v1.LeadReply
+	28,  // 147: waymark.carelead.v1.LeadService.CancelLeave:output_type -> waymark.carelead.v1.LeadReply
+	28,  // 148: waymark.carelead.v1.LeadService.ReportSickness:output_type -> waymark.carelead.v1.LeadReply
+	28,  // 149: waymark.carelead.v1.LeadService.ReturnFromLeave:output_type -> waymark.carelead.v1.LeadReply
+	28,  // 150: waymark.carelead.v1.LeadService.DeactivateLead:output_type -> waymark.carelead.v1.LeadReply
+	28,  // 151: waymark.carelead.v1.LeadService.GetLead:output_type -> waymark.carelead.v1.LeadReply
+	28,  // 152: waymark.carelead.v1.LeadService.RunTimers:output_type -> waymark.carelead.v1.LeadReply
+	40,  // 153: waymark.carelead.v1.LeadService.ListLeads:output_type -> waymark.carelead.v1.ListLeadsReply
+	42,  // 154: waymark.carelead.v1.NeighbourhoodService.DefineNeighbourhood:output_type -> waymark.carelead.v1.NeighbourhoodReply
+	42,  // 155: waymark.carelead.v1.NeighbourhoodService.ChangePractices:output_type -> waymark.carelead.v1.NeighbourhoodReply
+	42,  // 156: waymark.carelead.v1.NeighbourhoodService.ChangeManager:output_type -> waymark.carelead.v1.NeighbourhoodReply
+	42,  // 157: waymark.carelead.v1.NeighbourhoodService.AcceptFallback:output_type -> waymark.carelead.v1.NeighbourhoodReply
+	42,  // 158: waymark.carelead.v1.NeighbourhoodService.RunTimers:output_type -> waymark.carelead.v1.NeighbourhoodReply
+	42,  // 159: waymark.carelead.v1.NeighbourhoodService.GetNeighbourhood:output_type -> waymark.carelead.v1.NeighbourhoodReply
+	42,  // 160: waymark.carelead.v1.NeighbourhoodService.FindNeighbourhood:output_type -> waymark.carelead.v1.NeighbourhoodReply
+	51,  // 161: waymark.carelead.v1.NeighbourhoodService.ListNeighbourhoods:output_type -> waymark.carelead.v1.ListNeighbourhoodsReply
+	125, // [125:162] is the sub-list for method output_type
+	88,  // [88:125] is the sub-list for method input_type
+	88,  // [88:88] is the sub-list for extension type_name
+	88,  // [88:88] is the sub-list for extension extendee
+	0,   // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_waymark_carelead_v1_carelead_proto_init() }
@@ -4199,7 +4421,7 @@ func file_waymark_carelead_v1_carelead_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_carelead_v1_carelead_proto_rawDesc), len(file_waymark_carelead_v1_carelead_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   47,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

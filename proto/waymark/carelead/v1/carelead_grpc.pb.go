@@ -40,6 +40,7 @@ const (
 	HandoverService_RecordPatientDecision_FullMethodName = "/waymark.carelead.v1.HandoverService/RecordPatientDecision"
 	HandoverService_CloseLedger_FullMethodName           = "/waymark.carelead.v1.HandoverService/CloseLedger"
 	HandoverService_CompleteTask_FullMethodName          = "/waymark.carelead.v1.HandoverService/CompleteTask"
+	HandoverService_MergeLedgers_FullMethodName          = "/waymark.carelead.v1.HandoverService/MergeLedgers"
 	HandoverService_RunTimers_FullMethodName             = "/waymark.carelead.v1.HandoverService/RunTimers"
 	HandoverService_GetLedger_FullMethodName             = "/waymark.carelead.v1.HandoverService/GetLedger"
 )
@@ -74,6 +75,9 @@ type HandoverServiceClient interface {
 	RecordPatientDecision(ctx context.Context, in *RecordPatientDecisionRequest, opts ...grpc.CallOption) (*LedgerReply, error)
 	CloseLedger(ctx context.Context, in *CloseLedgerRequest, opts ...grpc.CallOption) (*LedgerReply, error)
 	CompleteTask(ctx context.Context, in *CompleteTaskRequest, opts ...grpc.CallOption) (*LedgerReply, error)
+	// MergeLedgers closes one ledger in favour of another, when two pathways proved
+	// to be one. The one that goes on keeps its holder.
+	MergeLedgers(ctx context.Context, in *MergeLedgersRequest, opts ...grpc.CallOption) (*LedgerReply, error)
 	// RunTimers does what is due now and nothing when nothing is.
 	RunTimers(ctx context.Context, in *RunTimersRequest, opts ...grpc.CallOption) (*LedgerReply, error)
 	GetLedger(ctx context.Context, in *GetLedgerRequest, opts ...grpc.CallOption) (*LedgerReply, error)
@@ -237,6 +241,16 @@ func (c *handoverServiceClient) CompleteTask(ctx context.Context, in *CompleteTa
 	return out, nil
 }
 
+func (c *handoverServiceClient) MergeLedgers(ctx context.Context, in *MergeLedgersRequest, opts ...grpc.CallOption) (*LedgerReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LedgerReply)
+	err := c.cc.Invoke(ctx, HandoverService_MergeLedgers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *handoverServiceClient) RunTimers(ctx context.Context, in *RunTimersRequest, opts ...grpc.CallOption) (*LedgerReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(LedgerReply)
@@ -287,6 +301,9 @@ type HandoverServiceServer interface {
 	RecordPatientDecision(context.Context, *RecordPatientDecisionRequest) (*LedgerReply, error)
 	CloseLedger(context.Context, *CloseLedgerRequest) (*LedgerReply, error)
 	CompleteTask(context.Context, *CompleteTaskRequest) (*LedgerReply, error)
+	// MergeLedgers closes one ledger in favour of another, when two pathways proved
+	// to be one. The one that goes on keeps its holder.
+	MergeLedgers(context.Context, *MergeLedgersRequest) (*LedgerReply, error)
 	// RunTimers does what is due now and nothing when nothing is.
 	RunTimers(context.Context, *RunTimersRequest) (*LedgerReply, error)
 	GetLedger(context.Context, *GetLedgerRequest) (*LedgerReply, error)
@@ -344,6 +361,9 @@ func (UnimplementedHandoverServiceServer) CloseLedger(context.Context, *CloseLed
 }
 func (UnimplementedHandoverServiceServer) CompleteTask(context.Context, *CompleteTaskRequest) (*LedgerReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method CompleteTask not implemented")
+}
+func (UnimplementedHandoverServiceServer) MergeLedgers(context.Context, *MergeLedgersRequest) (*LedgerReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method MergeLedgers not implemented")
 }
 func (UnimplementedHandoverServiceServer) RunTimers(context.Context, *RunTimersRequest) (*LedgerReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method RunTimers not implemented")
@@ -642,6 +662,24 @@ func _HandoverService_CompleteTask_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _HandoverService_MergeLedgers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MergeLedgersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HandoverServiceServer).MergeLedgers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HandoverService_MergeLedgers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HandoverServiceServer).MergeLedgers(ctx, req.(*MergeLedgersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _HandoverService_RunTimers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RunTimersRequest)
 	if err := dec(in); err != nil {
@@ -746,6 +784,10 @@ var HandoverService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _HandoverService_CompleteTask_Handler,
 		},
 		{
+			MethodName: "MergeLedgers",
+			Handler:    _HandoverService_MergeLedgers_Handler,
+		},
+		{
 			MethodName: "RunTimers",
 			Handler:    _HandoverService_RunTimers_Handler,
 		},
@@ -768,6 +810,7 @@ const (
 	LeadService_ReturnFromLeave_FullMethodName = "/waymark.carelead.v1.LeadService/ReturnFromLeave"
 	LeadService_DeactivateLead_FullMethodName  = "/waymark.carelead.v1.LeadService/DeactivateLead"
 	LeadService_GetLead_FullMethodName         = "/waymark.carelead.v1.LeadService/GetLead"
+	LeadService_RunTimers_FullMethodName       = "/waymark.carelead.v1.LeadService/RunTimers"
 	LeadService_ListLeads_FullMethodName       = "/waymark.carelead.v1.LeadService/ListLeads"
 )
 
@@ -790,6 +833,8 @@ type LeadServiceClient interface {
 	// neighbourhood.
 	DeactivateLead(ctx context.Context, in *DeactivateLeadRequest, opts ...grpc.CallOption) (*LeadReply, error)
 	GetLead(ctx context.Context, in *GetLeadRequest, opts ...grpc.CallOption) (*LeadReply, error)
+	// RunTimers starts and ends leave that is due now, and nothing else.
+	RunTimers(ctx context.Context, in *RunLeadTimersRequest, opts ...grpc.CallOption) (*LeadReply, error)
 	// ListLeads finds leads by neighbourhood, free place and language.
 	ListLeads(ctx context.Context, in *ListLeadsRequest, opts ...grpc.CallOption) (*ListLeadsReply, error)
 }
@@ -892,6 +937,16 @@ func (c *leadServiceClient) GetLead(ctx context.Context, in *GetLeadRequest, opt
 	return out, nil
 }
 
+func (c *leadServiceClient) RunTimers(ctx context.Context, in *RunLeadTimersRequest, opts ...grpc.CallOption) (*LeadReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LeadReply)
+	err := c.cc.Invoke(ctx, LeadService_RunTimers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *leadServiceClient) ListLeads(ctx context.Context, in *ListLeadsRequest, opts ...grpc.CallOption) (*ListLeadsReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListLeadsReply)
@@ -921,6 +976,8 @@ type LeadServiceServer interface {
 	// neighbourhood.
 	DeactivateLead(context.Context, *DeactivateLeadRequest) (*LeadReply, error)
 	GetLead(context.Context, *GetLeadRequest) (*LeadReply, error)
+	// RunTimers starts and ends leave that is due now, and nothing else.
+	RunTimers(context.Context, *RunLeadTimersRequest) (*LeadReply, error)
 	// ListLeads finds leads by neighbourhood, free place and language.
 	ListLeads(context.Context, *ListLeadsRequest) (*ListLeadsReply, error)
 	mustEmbedUnimplementedLeadServiceServer()
@@ -959,6 +1016,9 @@ func (UnimplementedLeadServiceServer) DeactivateLead(context.Context, *Deactivat
 }
 func (UnimplementedLeadServiceServer) GetLead(context.Context, *GetLeadRequest) (*LeadReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetLead not implemented")
+}
+func (UnimplementedLeadServiceServer) RunTimers(context.Context, *RunLeadTimersRequest) (*LeadReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RunTimers not implemented")
 }
 func (UnimplementedLeadServiceServer) ListLeads(context.Context, *ListLeadsRequest) (*ListLeadsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLeads not implemented")
@@ -1146,6 +1206,24 @@ func _LeadService_GetLead_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LeadService_RunTimers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RunLeadTimersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LeadServiceServer).RunTimers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LeadService_RunTimers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LeadServiceServer).RunTimers(ctx, req.(*RunLeadTimersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LeadService_ListLeads_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListLeadsRequest)
 	if err := dec(in); err != nil {
@@ -1208,6 +1286,10 @@ var LeadService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _LeadService_GetLead_Handler,
 		},
 		{
+			MethodName: "RunTimers",
+			Handler:    _LeadService_RunTimers_Handler,
+		},
+		{
 			MethodName: "ListLeads",
 			Handler:    _LeadService_ListLeads_Handler,
 		},
@@ -1221,6 +1303,7 @@ const (
 	NeighbourhoodService_ChangePractices_FullMethodName     = "/waymark.carelead.v1.NeighbourhoodService/ChangePractices"
 	NeighbourhoodService_ChangeManager_FullMethodName       = "/waymark.carelead.v1.NeighbourhoodService/ChangeManager"
 	NeighbourhoodService_AcceptFallback_FullMethodName      = "/waymark.carelead.v1.NeighbourhoodService/AcceptFallback"
+	NeighbourhoodService_RunTimers_FullMethodName           = "/waymark.carelead.v1.NeighbourhoodService/RunTimers"
 	NeighbourhoodService_GetNeighbourhood_FullMethodName    = "/waymark.carelead.v1.NeighbourhoodService/GetNeighbourhood"
 	NeighbourhoodService_FindNeighbourhood_FullMethodName   = "/waymark.carelead.v1.NeighbourhoodService/FindNeighbourhood"
 	NeighbourhoodService_ListNeighbourhoods_FullMethodName  = "/waymark.carelead.v1.NeighbourhoodService/ListNeighbourhoods"
@@ -1239,6 +1322,8 @@ type NeighbourhoodServiceClient interface {
 	// AcceptFallback records that the pool takes responsibility in advance, until a
 	// time; without it no lead of the neighbourhood can be offered a pathway.
 	AcceptFallback(ctx context.Context, in *AcceptFallbackRequest, opts ...grpc.CallOption) (*NeighbourhoodReply, error)
+	// RunTimers records that the pool's acceptance ran out, once it has.
+	RunTimers(ctx context.Context, in *RunNeighbourhoodTimersRequest, opts ...grpc.CallOption) (*NeighbourhoodReply, error)
 	GetNeighbourhood(ctx context.Context, in *GetNeighbourhoodRequest, opts ...grpc.CallOption) (*NeighbourhoodReply, error)
 	// FindNeighbourhood finds the one that serves a practice.
 	FindNeighbourhood(ctx context.Context, in *FindNeighbourhoodRequest, opts ...grpc.CallOption) (*NeighbourhoodReply, error)
@@ -1293,6 +1378,16 @@ func (c *neighbourhoodServiceClient) AcceptFallback(ctx context.Context, in *Acc
 	return out, nil
 }
 
+func (c *neighbourhoodServiceClient) RunTimers(ctx context.Context, in *RunNeighbourhoodTimersRequest, opts ...grpc.CallOption) (*NeighbourhoodReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NeighbourhoodReply)
+	err := c.cc.Invoke(ctx, NeighbourhoodService_RunTimers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *neighbourhoodServiceClient) GetNeighbourhood(ctx context.Context, in *GetNeighbourhoodRequest, opts ...grpc.CallOption) (*NeighbourhoodReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(NeighbourhoodReply)
@@ -1336,6 +1431,8 @@ type NeighbourhoodServiceServer interface {
 	// AcceptFallback records that the pool takes responsibility in advance, until a
 	// time; without it no lead of the neighbourhood can be offered a pathway.
 	AcceptFallback(context.Context, *AcceptFallbackRequest) (*NeighbourhoodReply, error)
+	// RunTimers records that the pool's acceptance ran out, once it has.
+	RunTimers(context.Context, *RunNeighbourhoodTimersRequest) (*NeighbourhoodReply, error)
 	GetNeighbourhood(context.Context, *GetNeighbourhoodRequest) (*NeighbourhoodReply, error)
 	// FindNeighbourhood finds the one that serves a practice.
 	FindNeighbourhood(context.Context, *FindNeighbourhoodRequest) (*NeighbourhoodReply, error)
@@ -1361,6 +1458,9 @@ func (UnimplementedNeighbourhoodServiceServer) ChangeManager(context.Context, *C
 }
 func (UnimplementedNeighbourhoodServiceServer) AcceptFallback(context.Context, *AcceptFallbackRequest) (*NeighbourhoodReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method AcceptFallback not implemented")
+}
+func (UnimplementedNeighbourhoodServiceServer) RunTimers(context.Context, *RunNeighbourhoodTimersRequest) (*NeighbourhoodReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RunTimers not implemented")
 }
 func (UnimplementedNeighbourhoodServiceServer) GetNeighbourhood(context.Context, *GetNeighbourhoodRequest) (*NeighbourhoodReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetNeighbourhood not implemented")
@@ -1464,6 +1564,24 @@ func _NeighbourhoodService_AcceptFallback_Handler(srv interface{}, ctx context.C
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NeighbourhoodService_RunTimers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RunNeighbourhoodTimersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NeighbourhoodServiceServer).RunTimers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NeighbourhoodService_RunTimers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NeighbourhoodServiceServer).RunTimers(ctx, req.(*RunNeighbourhoodTimersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _NeighbourhoodService_GetNeighbourhood_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetNeighbourhoodRequest)
 	if err := dec(in); err != nil {
@@ -1540,6 +1658,10 @@ var NeighbourhoodService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AcceptFallback",
 			Handler:    _NeighbourhoodService_AcceptFallback_Handler,
+		},
+		{
+			MethodName: "RunTimers",
+			Handler:    _NeighbourhoodService_RunTimers_Handler,
 		},
 		{
 			MethodName: "GetNeighbourhood",

@@ -2514,7 +2514,9 @@ func (x *LedgerMerged) GetMergedHolder() *Party {
 type ReviewTaskRaised struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	TaskId string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
-	// holders_differ, bereavement, no_neighbourhood, escalation_exhausted, cover_missing.
+	// holders_differ, bereavement, neighbourhood_changed, no_neighbourhood, escalation_exhausted,
+	// cover_missing, no_fallback, handover_declined, left_england, merge_to_review, merge_reversed,
+	// close_to_review, treating_provider_changed.
 	Code          string                 `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
 	Due           *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=due,proto3" json:"due,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2785,9 +2787,13 @@ func (x *CapacityChanged) GetCapacity() int32 {
 
 // CaseloadPlaceTaken and CaseloadPlaceFreed count the lead's caseload: a place
 // is taken with the offer, so that two offers cannot share the last one.
+// A pathway has at most one place of a lead; a newer offer takes it over.
 type CaseloadPlaceTaken struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PathwayId     string                 `protobuf:"bytes,1,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	PathwayId string                 `protobuf:"bytes,1,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
+	// The offer it was taken for; empty where a ledger came back to the lead.
+	HandoverId    string                 `protobuf:"bytes,2,opt,name=handover_id,json=handoverId,proto3" json:"handover_id,omitempty"`
+	TakenAt       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=taken_at,json=takenAt,proto3" json:"taken_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2827,6 +2833,20 @@ func (x *CaseloadPlaceTaken) GetPathwayId() string {
 		return x.PathwayId
 	}
 	return ""
+}
+
+func (x *CaseloadPlaceTaken) GetHandoverId() string {
+	if x != nil {
+		return x.HandoverId
+	}
+	return ""
+}
+
+func (x *CaseloadPlaceTaken) GetTakenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TakenAt
+	}
+	return nil
 }
 
 type CaseloadPlaceFreed struct {
@@ -3582,10 +3602,13 @@ const file_waymark_carelead_v1_events_proto_rawDesc = "" +
 	"\rLeadActivated\x12\x14\n" +
 	"\x02on\x18\x01 \x01(\tB\x04\x88\xce\x18\x02R\x02on:\b\x92\xce\x18\x04lead\"=\n" +
 	"\x0fCapacityChanged\x12 \n" +
-	"\bcapacity\x18\x01 \x01(\x05B\x04\x88\xce\x18\x02R\bcapacity:\b\x92\xce\x18\x04lead\"C\n" +
+	"\bcapacity\x18\x01 \x01(\x05B\x04\x88\xce\x18\x02R\bcapacity:\b\x92\xce\x18\x04lead\"\xa7\x01\n" +
 	"\x12CaseloadPlaceTaken\x12#\n" +
 	"\n" +
-	"pathway_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\tpathwayId:\b\x92\xce\x18\x04lead\"C\n" +
+	"pathway_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\tpathwayId\x12%\n" +
+	"\vhandover_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\n" +
+	"handoverId\x12;\n" +
+	"\btaken_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\atakenAt:\b\x92\xce\x18\x04lead\"C\n" +
 	"\x12CaseloadPlaceFreed\x12#\n" +
 	"\n" +
 	"pathway_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\tpathwayId:\b\x92\xce\x18\x04lead\"\xca\x01\n" +
@@ -3787,19 +3810,20 @@ var file_waymark_carelead_v1_events_proto_depIdxs = []int32{
 	7,  // 35: waymark.carelead.v1.LedgerMerged.merged_holder:type_name -> waymark.carelead.v1.Party
 	59, // 36: waymark.carelead.v1.ReviewTaskRaised.due:type_name -> google.protobuf.Timestamp
 	7,  // 37: waymark.carelead.v1.LeadRegistered.party:type_name -> waymark.carelead.v1.Party
-	59, // 38: waymark.carelead.v1.LeaveBooked.starts:type_name -> google.protobuf.Timestamp
-	59, // 39: waymark.carelead.v1.LeaveBooked.ends:type_name -> google.protobuf.Timestamp
-	7,  // 40: waymark.carelead.v1.NeighbourhoodDefined.manager:type_name -> waymark.carelead.v1.Party
-	7,  // 41: waymark.carelead.v1.NeighbourhoodDefined.alliance_contact:type_name -> waymark.carelead.v1.Party
-	7,  // 42: waymark.carelead.v1.FallbackPoolAccepted.pool:type_name -> waymark.carelead.v1.Party
-	59, // 43: waymark.carelead.v1.FallbackPoolAccepted.until:type_name -> google.protobuf.Timestamp
-	59, // 44: waymark.carelead.v1.FallbackPoolLapsed.at:type_name -> google.protobuf.Timestamp
-	7,  // 45: waymark.carelead.v1.ManagerChanged.manager:type_name -> waymark.carelead.v1.Party
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	59, // 38: waymark.carelead.v1.CaseloadPlaceTaken.taken_at:type_name -> google.protobuf.Timestamp
+	59, // 39: waymark.carelead.v1.LeaveBooked.starts:type_name -> google.protobuf.Timestamp
+	59, // 40: waymark.carelead.v1.LeaveBooked.ends:type_name -> google.protobuf.Timestamp
+	7,  // 41: waymark.carelead.v1.NeighbourhoodDefined.manager:type_name -> waymark.carelead.v1.Party
+	7,  // 42: waymark.carelead.v1.NeighbourhoodDefined.alliance_contact:type_name -> waymark.carelead.v1.Party
+	7,  // 43: waymark.carelead.v1.FallbackPoolAccepted.pool:type_name -> waymark.carelead.v1.Party
+	59, // 44: waymark.carelead.v1.FallbackPoolAccepted.until:type_name -> google.protobuf.Timestamp
+	59, // 45: waymark.carelead.v1.FallbackPoolLapsed.at:type_name -> google.protobuf.Timestamp
+	7,  // 46: waymark.carelead.v1.ManagerChanged.manager:type_name -> waymark.carelead.v1.Party
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_waymark_carelead_v1_events_proto_init() }

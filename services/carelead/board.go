@@ -1,0 +1,215 @@
+package carelead
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	pb "waymark/proto/waymark/carelead/v1"
+	"waymark/services/kit/es"
+	"waymark/services/kit/fault"
+)
+
+// board is the read model of this room: all leads and neighbourhoods, and for
+// each ledger only whose it is. It lives in memory, is built from the log at each
+// start and decides nothing: whoever finds a ledger here reads its stream before
+// acting.
+type board struct {
+	log es.Log
+
+	mu             sync.Mutex // guards all below
+	leads          map[string]Lead
+	neighbourhoods map[string]Neighbourhood
+	ledgers        map[string]whose
+	ofPerson       map[string]map[string]bool // person id -> pathway ids
+	ofLead         map[string]map[string]bool // lead id -> pathway ids, see whose.leads
+	position       es.Position                // of the last event taken in
+	live           bool                       // has once reached the end of the log
+	moved          chan struct{}              // closed and renewed when position or live changes
+}
+
+// whose is what the board keeps of a ledger: ids of parties that are persons.
+type whose struct{ person, holder, actingFor, offered string }
+
+// leads are those whose leave or end of role the ledger must hear of.
+func (w whose) leads() []string { return []string{w.holder, w.actingFor, w.offered} }
+
+func newBoard(log es.Log) *board {
+	return &board{
+		log: log, leads: make(map[string]Lead), neighbourhoods: make(map[string]Neighbourhood), ledgers: make(map[string]whose),
+		ofPerson: make(map[string]map[string]bool), ofLead: make(map[string]map[string]bool), moved: make(chan struct{}),
+	}
+}
+
+var categories = []string{LedgerDecider.Category, LeadDecider.Category, NeighbourhoodDecider.Category}
+
+// run takes in events until ctx ends or the log fails; it goes on where an
+// earlier run stopped.
+func (b *board) run(ctx context.Context) error {
+	b.mu.Lock()
+	after := b.position
+	b.mu.Unlock()
+	return b.log.Subscribe(ctx, after, es.Filter{Categories: categories}, b.take)
+}
+
+func (b *board) take(m es.Message) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := m.Event; e != nil {
+		if err := b.apply(*e); err != nil {
+			return err
+		}
+		b.position = e.Position
+	}
+	b.live = b.live || m.CaughtUp
+	close(b.moved)
+	b.moved = make(chan struct{})
+	return nil
+}
+
+func (b *board) apply(e es.Recorded) error {
+	category, id, _ := strings.Cut(e.Stream, "-")
+	event, err := es.Decode(e)
+	if err != nil {
+		return err
+	}
+	switch category {
+	case LeadDecider.Category:
+		b.leads[id], err = es.TryEvolve(evolveLead, b.leads[id], event)
+	case NeighbourhoodDecider.Category:
+		b.neighbourhoods[id], err = es.TryEvolve(evolveNeighbourhood, b.neighbourhoods[id], event)
+	case LedgerDecider.Category:
+		was := b.ledgers[id]
+		now := was
+		switch v := event.(type) {
+		case *pb.LedgerOpened:
+			now.person, now.holder = v.PersonId, leadID(v.Holder)
+			put(b.ofPerson, v.PersonId, id)
+		case *pb.AccountabilityTransferred:
+			now.holder, now.actingFor = leadID(v.To), leadID(v.ActingFor)
+		case *pb.HandoverOffered:
+			now.offered = leadID(v.To)
+		}
+		if now != was {
+			b.ledgers[id] = now
+			for _, l := range was.leads() {
+				delete(b.ofLead[l], id)
+			}
+			for _, l := range now.leads() {
+				put(b.ofLead, l, id)
+			}
+		}
+	}
+	return err
+}
+
+// leadID is the id of a party that can be a lead, "" for any other.
+func leadID(p *Party) string {
+	if p.GetKind() != pb.PartyKind_PARTY_KIND_PERSON_IN_ROLE {
+		return ""
+	}
+	return p.Id
+}
+
+func put(index map[string]map[string]bool, key, id string) {
+	if key == "" {
+		return
+	}
+	if index[key] == nil {
+		index[key] = make(map[string]bool)
+	}
+	index[key][id] = true
+}
+
+// wait returns when the board holds everything up to position at, which must be
+// that of an event of this room or lie before one, and has once reached the end
+// of the log.
+func (b *board) wait(ctx context.Context, at es.Position) error {
+	for {
+		b.mu.Lock()
+		ready, moved := b.live && b.position >= at, b.moved
+		b.mu.Unlock()
+		if ready {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return ctx.Err()
+			}
+			return fault.Unavailable("carelead.behind", "the list has not come to this position: use one from a receipt of this service, or ask again", time.Second)
+		}
+	}
+}
+
+// pathwaysOf lists the pathways under a key of an index, in order.
+func (b *board) pathwaysOf(index map[string]map[string]bool, key string) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	found := make([]string, 0, len(index[key]))
+	for id := range index[key] {
+		found = append(found, id)
+	}
+	slices.Sort(found)
+	return found
+}
+
+// person is whose ledger it is, "" when there is none.
+func (b *board) person(pathway string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ledgers[pathway].person
+}
+
+// placesOf lists the leads of whom a pathway holds a place.
+func (b *board) placesOf(pathway string) (leads []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := b.ledgers[pathway]
+	for id, l := range b.leads {
+		if l.place(pathway).Pathway != "" || slices.Contains(w.leads(), id) {
+			leads = append(leads, id)
+		}
+	}
+	slices.Sort(leads)
+	return leads
+}
+
+// named is a lead or a neighbourhood with its id.
+type named[T any] struct {
+	id    string
+	value T
+}
+
+// list returns what matches, in the order of ids, after an id, and the position
+// that the answer holds everything up to.
+func list[T any](b *board, all map[string]T, after string, match func(T) bool) ([]named[T], es.Position) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var found []named[T]
+	for id, v := range all {
+		if id > after && match(v) {
+			found = append(found, named[T]{id, v})
+		}
+	}
+	slices.SortFunc(found, func(x, y named[T]) int { return cmp.Compare(x.id, y.id) })
+	return found, b.position
+}
+
+// serving is the neighbourhood that serves a practice: the first by id where
+// several say so; "" when none does or the practice is not known.
+func (b *board) serving(practice string) string {
+	if practice == "" {
+		return ""
+	}
+	found, _ := list(b, b.neighbourhoods, "", func(n Neighbourhood) bool { return n.Serves(practice) })
+	if len(found) == 0 {
+		return ""
+	}
+	return found[0].id
+}
