@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	devv1 "waymark/proto/waymark/dev/v1"
@@ -116,12 +117,7 @@ func TestAdvanceMovesTheRecord(t *testing.T) {
 	dir := t.TempDir()
 	s := start(t, Options{Data: dir})
 	first := recordedAt(t, s, "schema-a")
-	conn, err := run.Dial(s.GRPC, nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	client := devv1.NewClockServiceClient(conn)
+	client := devv1.NewClockServiceClient(dial(t, s))
 	const by = 14 * 24 * time.Hour
 	if _, err := client.AdvanceClock(within(t, time.Minute), &devv1.AdvanceClockRequest{By: durationpb.New(-by)}); fault.CodeOf(err) != "request.invalid" {
 		t.Errorf("back: %v", err)
@@ -144,6 +140,16 @@ func TestAdvanceMovesTheRecord(t *testing.T) {
 	if third := recordedAt(t, s, "schema-c"); third.Before(second) {
 		t.Errorf("recorded %s before the restart, %s after it", second, third)
 	}
+}
+
+func dial(t *testing.T, s *System) *grpc.ClientConn {
+	t.Helper()
+	conn, err := run.Dial(s.GRPC, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 // recordedAt appends an event and returns when the log says that was.

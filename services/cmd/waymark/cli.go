@@ -56,6 +56,7 @@ Start here:
   waymark call --list            what the services can be asked
   waymark events tail            what happens, live
   waymark doctor                 whether everything is ready
+  waymark verify                 whether the whole record keeps its promises
 
 Every flag can be given as an environment variable: --port-offset is WAYMARK_PORT_OFFSET.
 Data is printed on stdout, progress and errors on stderr.
@@ -88,7 +89,7 @@ func (c *cli) root() *cobra.Command {
 	}
 	add("run", c.devCommand(), c.runCommand(), c.eventstoreCommand())
 	add("use", c.callCommand(), c.eventsCommand())
-	add("operate", c.doctorCommand(), c.clockCommand(), c.busCommand(), c.fsckCommand(), c.configCommand())
+	add("operate", c.doctorCommand(), c.clockCommand(), c.busCommand(), c.fsckCommand(), c.verifyCommand(), c.configCommand())
 	add("more", c.versionCommand())
 	return root
 }

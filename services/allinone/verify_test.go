@@ -1,0 +1,228 @@
+package allinone
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	careleadv1 "waymark/proto/waymark/carelead/v1"
+	metav1 "waymark/proto/waymark/meta/v1"
+	personv1 "waymark/proto/waymark/person/v1"
+	referralv1 "waymark/proto/waymark/referral/v1"
+	"waymark/services/kit/es"
+	"waymark/services/kit/estest"
+)
+
+// write appends one command to a stream, with a true chain, whatever it says:
+// the log as a service with a bug would have written it.
+type write struct {
+	stream string
+	events []proto.Message
+}
+
+func (w write) to(t *testing.T, log es.Log, n int) {
+	t.Helper()
+	category, id, _ := strings.Cut(w.stream, "-")
+	decider := es.Decider[int]{Category: category, Evolve: func(n int, _ proto.Message) int { return n }}
+	req := &careleadv1.RunTimersRequest{PathwayId: fmt.Sprint(n), Command: &metav1.Command{
+		CommandId: uuid.NewSHA1(uuid.Nil, fmt.Append(nil, w.stream, n)).String(), Actor: &metav1.Actor{User: "U1", Organisation: "RJ1"}}}
+	_, err := es.NewStreams(log, decider, es.Options{Key: []byte("0123456789abcdef")}).Do(t.Context(), id, req, func(int) ([]proto.Message, error) { return w.events, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+var (
+	team  = &careleadv1.Party{Kind: careleadv1.PartyKind_PARTY_KIND_TEAM, Id: "BR", Name: "RJ1 Breast", Organisation: "RJ1"}
+	lead  = &careleadv1.Party{Kind: careleadv1.PartyKind_PARTY_KIND_PERSON_IN_ROLE, Id: "lead-1", Name: "A. Lead", Organisation: "RRV"}
+	other = &careleadv1.Party{Kind: careleadv1.PartyKind_PARTY_KIND_PERSON_IN_ROLE, Id: "lead-2", Name: "B. Lead", Organisation: "RRV"}
+)
+
+// story is a short whole log: a person, a pathway, a ledger and an accepted handover.
+func story() []write {
+	return []write{
+		{"identity-aa", []proto.Message{&personv1.IdentifierClaimed{PersonId: "p1"}}},
+		{"person-p1", []proto.Message{&personv1.PersonRegistered{PersonId: "p1", Status: "01"},
+			&personv1.NhsNumberRecorded{RecordId: "r1", NhsNumber: "9990000018", Status: "01"}}},
+		{"pathway-w1", []proto.Message{&referralv1.PathwayStarted{FactId: "f1", PersonId: "p1", Facts: &referralv1.StartFacts{
+			ReceivedOn: "2026-03-02", ResponsibleTeam: &referralv1.Team{Organisation: "RJ1", Code: "BR", Name: "RJ1 Breast"}}}}},
+		{"carelead-w1", []proto.Message{&careleadv1.LedgerOpened{PathwayId: "w1", PersonId: "p1", Holder: team}}},
+		{"pathway-w1", []proto.Message{&referralv1.DecisionToTreatMade{FactId: "f2", Facts: &referralv1.DecisionToTreatFacts{On: "2026-03-10", Organisation: "RJ1"}}}},
+		{"lead-lead-1", []proto.Message{&careleadv1.LeadRegistered{Party: lead, Capacity: 1}}},
+		{"lead-lead-1", []proto.Message{&careleadv1.CaseloadPlaceTaken{PathwayId: "w1"}}},
+		{"carelead-w1", []proto.Message{&careleadv1.HandoverOffered{HandoverId: "h1", From: team, To: lead, SummaryVersion: 1, PlanVersion: 1}}},
+		{"carelead-w1", []proto.Message{
+			&careleadv1.HandoverAccepted{HandoverId: "h1", SummaryVersion: 1, PlanVersion: 1, AcceptedBy: "U2"},
+			&careleadv1.AccountabilityTransferred{From: team, To: lead, Cause: careleadv1.TransferCause_TRANSFER_CAUSE_HANDOVER_ACCEPTED, HandoverId: "h1"},
+			&careleadv1.PatientNoticeDue{Holder: lead}}},
+		{"referral-w1", []proto.Message{&referralv1.ReferralDrafted{ReferralId: "x1"}}},
+		{"referral-w1", []proto.Message{&referralv1.ReferralSent{ReferralId: "x1"}}},
+	}
+}
+
+func verify(events []es.Recorded) *Verifier {
+	v := NewVerifier()
+	for _, e := range events {
+		v.Next(e)
+	}
+	v.End()
+	return v
+}
+
+// TestVerifyFindsPlantedDamage writes what a service with a bug would write,
+// after a story that is whole.
+func TestVerifyFindsPlantedDamage(t *testing.T) {
+	t.Parallel()
+	transfer := func(cause careleadv1.TransferCause, to *careleadv1.Party) *careleadv1.AccountabilityTransferred {
+		return &careleadv1.AccountabilityTransferred{From: lead, To: to, Cause: cause, HandoverId: "h2"}
+	}
+	accepted := careleadv1.TransferCause_TRANSFER_CAUSE_HANDOVER_ACCEPTED
+	one := func(stream string, events ...proto.Message) []write { return []write{{stream, events}} }
+	start := func(day string) *referralv1.PathwayStarted {
+		return &referralv1.PathwayStarted{FactId: "g1", Facts: &referralv1.StartFacts{ReceivedOn: day, ResponsibleTeam: &referralv1.Team{Organisation: "RJ1", Name: "RJ1 Breast"}}}
+	}
+	for _, tt := range []struct {
+		name string
+		then []write
+		want string
+	}{
+		{"nothing", nil, ""},
+		{"a lead without acceptance", one("carelead-w1", transfer(accepted, other), &careleadv1.PatientNoticeDue{Holder: other}), "I3"},
+		{"a time-out that transfers", []write{
+			{"carelead-w1", []proto.Message{&careleadv1.HandoverOffered{HandoverId: "h2", From: lead, To: other}}},
+			{"carelead-w1", []proto.Message{&careleadv1.HandoverExpired{HandoverId: "h2"}, transfer(accepted, other), &careleadv1.PatientNoticeDue{Holder: other}}}}, "I3"},
+		{"a transfer that tells nobody", []write{
+			{"carelead-w1", []proto.Message{&careleadv1.HandoverOffered{HandoverId: "h2", From: lead, To: other}}},
+			{"carelead-w1", []proto.Message{&careleadv1.HandoverAccepted{HandoverId: "h2", AcceptedBy: "U2"}, transfer(accepted, other)}}}, "I9"},
+		{"a pool without standing acceptance", one("carelead-w1", transfer(careleadv1.TransferCause_TRANSFER_CAUSE_COVER_MISSING, other), &careleadv1.PatientNoticeDue{Holder: other}), "I6"},
+		{"two open offers", []write{
+			{"carelead-w1", []proto.Message{&careleadv1.HandoverOffered{HandoverId: "h2", From: lead, To: other}}},
+			{"carelead-w1", []proto.Message{&careleadv1.HandoverOffered{HandoverId: "h3", From: lead, To: team}}}}, "I4"},
+		{"a ledger closes without evidence", one("carelead-w1", &careleadv1.LedgerClosed{Reason: careleadv1.CloseReason_CLOSE_REASON_DIED}), "I7"},
+		{"a ledger opens with another holder", []write{
+			{"pathway-w2", []proto.Message{start("2026-03-02")}},
+			{"carelead-w2", []proto.Message{&careleadv1.LedgerOpened{PathwayId: "w2", Holder: lead}}}}, "first holder"},
+		{"a ledger without a pathway", one("carelead-w2", &careleadv1.LedgerOpened{PathwayId: "w2", Holder: team}), "never started"},
+		{"a pathway without a team", one("pathway-w2", &referralv1.PathwayStarted{FactId: "g1", Facts: &referralv1.StartFacts{ReceivedOn: "2026-03-02"}}), "nobody is accountable"},
+		{"a lead beyond the capacity", one("lead-lead-1", &careleadv1.CaseloadPlaceTaken{PathwayId: "w2"}), "capacity of 1"},
+		{"a place is freed twice", []write{
+			{"lead-lead-1", []proto.Message{&careleadv1.CaseloadPlaceFreed{PathwayId: "w1"}}},
+			{"lead-lead-1", []proto.Message{&careleadv1.CaseloadPlaceFreed{PathwayId: "w1"}}}}, "not taken"},
+		{"two persons with one number", []write{
+			{"identity-bb", []proto.Message{&personv1.IdentifierClaimed{PersonId: "p2"}}},
+			{"person-p2", []proto.Message{&personv1.PersonRegistered{PersonId: "p2"}, &personv1.NhsNumberRecorded{NhsNumber: "9990000018"}}}}, "one NHS number"},
+		{"a number without a claim", one("person-p1", &personv1.NhsNumberRecorded{NhsNumber: "9990000026"}), "not claimed"},
+		{"an identifier claimed twice", one("identity-aa", &personv1.IdentifierClaimed{PersonId: "p2"}), "claimed twice"},
+		{"a merge nobody asked for", one("person-p1", &personv1.PersonsMerged{MergeId: "m", SurvivingPersonId: "p1", MergedPersonId: "p2"}), "not asked"},
+		{"treatment before the decision", one("pathway-w1", &referralv1.TreatmentStarted{FactId: "f3", Facts: &referralv1.TreatmentFacts{On: "2026-03-09"}}), "before the decision"},
+		{"a fact from the future", one("pathway-w1", &referralv1.TreatmentStarted{FactId: "f3", Facts: &referralv1.TreatmentFacts{On: "2026-06-09"}}), "lies after the day"},
+		{"a fact after the end", []write{
+			{"pathway-w1", []proto.Message{&referralv1.PathwayClosed{FactId: "f3", Facts: &referralv1.CloseFacts{On: "2026-03-20"}}}},
+			{"pathway-w1", []proto.Message{&referralv1.TreatmentStarted{FactId: "f4", Facts: &referralv1.TreatmentFacts{On: "2026-03-19"}}}}}, "closed pathway"},
+		{"two outcomes", []write{
+			{"pathway-w2", []proto.Message{start("2026-03-02")}},
+			{"pathway-w2", []proto.Message{&referralv1.DiagnosisCommunicated{FactId: "g2", Facts: &referralv1.DiagnosisFacts{Told: &referralv1.Told{On: "2026-03-09"}}}}},
+			{"pathway-w2", []proto.Message{&referralv1.CancerRuledOutCommunicated{FactId: "g3", Facts: &referralv1.RuledOutFacts{Told: &referralv1.Told{On: "2026-03-10"}}}}}}, "two outcomes"},
+		{"a referral accepted before it was sent", []write{
+			{"referral-w1", []proto.Message{&referralv1.ReferralDrafted{ReferralId: "x2"}}},
+			{"referral-w1", []proto.Message{&referralv1.ReferralAccepted{ReferralId: "x2"}}}}, "not with its receiver"},
+		{"an event in another's stream", one("pathway-w1", &careleadv1.PatientNoticeDue{Holder: lead}), "lies in a stream"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			log := estest.NewLog()
+			for i, w := range append(story(), tt.then...) {
+				w.to(t, log, i)
+			}
+			events := log.Events()
+			v := verify(events)
+			if tt.want == "" {
+				if v.Faults != 0 || v.Pathways != 1 || v.Open != 1 || v.Transfers != 1 || v.Instants != len(events) || v.Commands != len(story()) {
+					t.Errorf("%+v", v)
+				}
+				return
+			}
+			if v.Faults == 0 || !strings.Contains(v.First[0].Text, tt.want) {
+				t.Fatalf("%d faults %v, want one with %q", v.Faults, v.First, tt.want)
+			}
+			last := tt.then[len(tt.then)-1]
+			if at := v.First[0]; at.Stream != last.stream || at.Position < events[len(events)-len(last.events)].Position {
+				t.Errorf("it names %s at %d, not the event that broke the rule", at.Stream, at.Position)
+			}
+		})
+	}
+}
+
+// TestVerifyFindsChangedEvents damages what was written, event by event: it is
+// always found, and at the right place.
+func TestVerifyFindsChangedEvents(t *testing.T) {
+	t.Parallel()
+	log := estest.NewLog()
+	for i, w := range story() {
+		w.to(t, log, i)
+	}
+	whole := log.Events()
+	damaged := 0
+	try := func(what string, at es.Recorded, events []es.Recorded) {
+		t.Helper()
+		damaged++
+		v := verify(events)
+		if v.Faults == 0 {
+			t.Errorf("%s of %s revision %d is not found", what, at.Stream, at.Revision)
+		} else if v.First[0].Stream != at.Stream {
+			t.Errorf("%s of %s revision %d is found at %s", what, at.Stream, at.Revision, v.First[0].Stream)
+		}
+	}
+	for i, e := range whole {
+		with := func(change func(*es.Recorded)) []es.Recorded {
+			events := append([]es.Recorded(nil), whole...)
+			change(&events[i])
+			return events
+		}
+		try("a byte", e, with(func(r *es.Recorded) { r.Data = append([]byte{}, r.Data...); r.Data[len(r.Data)-1] ^= 1 }))
+		try("the type", e, with(func(r *es.Recorded) { r.Type += "X" }))
+		try("the metadata", e, with(func(r *es.Recorded) { r.Metadata = []byte(strings.Replace(string(r.Metadata), "U1", "U9", 1)) }))
+		try("the position", e, with(func(r *es.Recorded) { r.Position = 0 }))
+		if i+1 < len(whole) && whole[i+1].Stream == e.Stream { // the end of a stream may be missing unseen
+			try("the loss", e, append(append([]es.Recorded(nil), whole[:i]...), whole[i+1:]...))
+		}
+	}
+	back := append([]es.Recorded(nil), whole...)
+	back[3].Recorded = back[2].Recorded.Add(-time.Second)
+	try("the time", back[3], back)
+	t.Logf("%d events, %d damages", len(whole), damaged)
+}
+
+// TestVerifyARealLog verifies what the services and the node wrote.
+func TestVerifyARealLog(t *testing.T) {
+	t.Parallel()
+	s := start(t, Options{Data: t.TempDir()})
+	conn := dial(t, s)
+	ctx := within(t, time.Minute)
+	command := func() *metav1.Command {
+		return &metav1.Command{CommandId: uuid.NewString(), Actor: &metav1.Actor{User: "U1", Organisation: "RJ1"}}
+	}
+	now := time.Now()
+	registered, err := personv1.NewPersonServiceClient(conn).RegisterPerson(ctx, &personv1.RegisterPersonRequest{Command: command(), NhsNumber: "9990000018", NhsNumberStatus: "01",
+		Source: &personv1.Source{Kind: personv1.SourceKind_SOURCE_KIND_LOCAL, System: "RJ1/PAS", SentAt: timestamppb.New(now)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := referralv1.NewPathwayServiceClient(conn).StartPathway(ctx, &referralv1.StartPathwayRequest{Command: command(), PersonId: registered.Person.PersonId,
+		Facts: &referralv1.StartFacts{ReceivedOn: now.AddDate(0, 0, -2).Format(time.DateOnly), Priority: "3", ReferralType: "01", Source: "03", ResponsibleTeam: &referralv1.Team{Organisation: "RJ1", Name: "RJ1 Breast"}}}); err != nil {
+		t.Fatal(err)
+	}
+	v := NewVerifier()
+	if err := open(t, s).ReadAll(ctx, 0, func(e es.Recorded) error { v.Next(e); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	v.End()
+	if v.Faults != 0 || v.Pathways != 1 || v.Open != 1 || v.Instants == 0 || v.Commands < 3 {
+		t.Errorf("%+v", v)
+	}
+}

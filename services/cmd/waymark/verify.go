@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"waymark/services/allinone"
+	"waymark/services/eventstore"
+	"waymark/services/kit/es"
+)
+
+func (c *cli) verifyCommand() *cobra.Command {
+	var t *target
+	var data string
+	cmd := &cobra.Command{
+		Use: "verify", Short: "Check the whole record against every rule, above all who was accountable when", Args: cobra.NoArgs,
+		Long: `Read the whole log again and check that
+
+  * every event is as it was written, where it belongs, and readable
+  * every command was recorded whole, and once
+  * at every instant exactly one party was accountable for each open pathway (I1),
+    accountability passed only by acceptance or a listed cause, and was told (I2 to I9)
+  * no other rule of the domain is broken
+
+by code that shares nothing with the services that wrote it. Names the first events that break
+a rule and exits with 5. Against a running system, or with --data in the folder of a stopped one.
+
+Examples:
+  waymark verify
+  waymark verify --data ./.waymark -o json`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := allinone.NewVerifier()
+			var err error
+			if data != "" {
+				err = verifyFolder(v, data)
+			} else {
+				err = c.withLog(t, func(log es.Log) error { return c.verifyRunning(cmd.Context(), v, log) })
+			}
+			if err != nil {
+				return err
+			}
+			v.End()
+			return c.printVerdict(v)
+		},
+	}
+	t = c.bindTarget(cmd)
+	cmd.Flags().StringVar(&data, "data", "", "data folder of a stopped system")
+	return cmd
+}
+
+func (c *cli) verifyRunning(ctx context.Context, v *allinone.Verifier, log es.Log) error {
+	head, err := log.Head(ctx)
+	if err != nil {
+		return err
+	}
+	p := c.progress("checked")
+	defer p.end()
+	return log.ReadAll(ctx, 0, func(e es.Recorded) error {
+		v.Next(e)
+		p.set(uint64(e.Position), uint64(max(head, e.Position)))
+		return nil
+	})
+}
+
+func verifyFolder(v *allinone.Verifier, data string) error {
+	dir := allinone.StoreDir(data)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return notFound("", "%s holds no log", data)
+	}
+	report, err := eventstore.Fsck(eventstore.FsckConfig{Dir: dir, Each: func(e eventstore.CheckedEvent) error {
+		v.Next(es.Recorded{ID: e.ID, Stream: e.Stream, Revision: es.Revision(e.Revision), Position: es.Position(e.Position),
+			Type: e.Type, Data: e.Data, Metadata: e.Metadata, Recorded: e.Created})
+		return nil
+	}})
+	switch {
+	case errors.Is(err, syscall.EAGAIN):
+		return unavailable("waymark verify checks a running system without --data", "%s is in use: stop the system first", data)
+	case err != nil:
+		return damaged("", "%w", err)
+	case report.Faults > 0:
+		return damaged("waymark fsck --data "+data, "the store itself has %d faults", report.Faults)
+	}
+	return nil
+}
+
+func (c *cli) printVerdict(v *allinone.Verifier) error {
+	var err error
+	if c.format == "json" || c.format == "ndjson" {
+		err = c.printJSON(v, c.format == "json")
+	} else {
+		rows := [][2]string{{"events", fmt.Sprint(v.Events)}, {"commands", fmt.Sprint(v.Commands)}, {"streams", fmt.Sprint(v.Streams)},
+			{"hash chains", fmt.Sprint(v.Chained)}, {"pathways", fmt.Sprint(v.Pathways)}, {"  open now", fmt.Sprint(v.Open)},
+			{"transfers of accountability", fmt.Sprint(v.Transfers)}, {"instants", fmt.Sprint(v.Instants)}, {"faults", fmt.Sprint(v.Faults)}}
+		for _, f := range v.First {
+			rows = append(rows, [2]string{"fault", f.Error()})
+		}
+		err = list(c, []string{"WHAT", "COUNT"}, rows, func(r [2]string) []string { return r[:] })
+	}
+	if err == nil && v.Faults > 0 {
+		err = damaged(fmt.Sprintf("waymark events show %s", v.First[0].Stream), "%d faults", v.Faults)
+	}
+	return err
+}
