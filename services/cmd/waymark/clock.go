@@ -19,6 +19,10 @@ func (c *cli) clockCommand() *cobra.Command {
 	var t, u *target
 	show := &cobra.Command{
 		Use: "show", Short: "Print the time of a development server", Args: cobra.NoArgs,
+		Long: `Print the time of a development server: that of every service and of the recorded times.
+
+Example:
+  waymark clock show`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.withClock(cmd.Context(), t, func(ctx context.Context, client devv1.ClockServiceClient) (*devv1.Clock, error) {
 				return client.GetClock(ctx, &devv1.GetClockRequest{})
