@@ -14,8 +14,9 @@ import (
 
 // identity is the state of a stream identity-<keyed hash of an NHS number>: who
 // holds the number. The append at NoStream is what keeps two registrations of
-// one number from making two persons; a claim is never given up, so that an old
-// number finds its person for ever. Merges redirect the person, not the claim.
+// one number from making two persons. A claim is kept when a number is superseded,
+// so that an old number finds its person, and given up only when the number was
+// recorded for the wrong person. Merges redirect the person, not the claim.
 type identity struct {
 	PersonID string // "" while nobody holds the number
 }
@@ -28,6 +29,8 @@ func evolveIdentity(s identity, event proto.Message) identity {
 	switch e := event.(type) {
 	case *personv1.IdentifierClaimed:
 		s.PersonID = e.PersonId
+	case *personv1.IdentifierReleased:
+		s.PersonID = ""
 	default:
 		panic(es.Unhandled(event))
 	}
@@ -44,6 +47,17 @@ func (c claim) Decide(s identity) ([]proto.Message, error) {
 		return nil, nil
 	}
 	return []proto.Message{&personv1.IdentifierClaimed{PersonId: c.PersonID}}, nil
+}
+
+// release gives the number of the stream back, where the person holds it.
+type release struct{ PersonID string }
+
+// Decide implements the rule of release.
+func (c release) Decide(s identity) ([]proto.Message, error) {
+	if s.PersonID != c.PersonID {
+		return nil, nil
+	}
+	return []proto.Message{&personv1.IdentifierReleased{PersonId: c.PersonID}}, nil
 }
 
 // identityID names the stream of a number. It is a keyed hash, because a bare

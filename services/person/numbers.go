@@ -41,6 +41,9 @@ func (n numbers) evolve(event proto.Message) (numbers, bool) {
 	case *personv1.NhsNumberInvalidated:
 		n.History = marked(n.History, e.RecordId, personv1.NhsNumberState_NHS_NUMBER_STATE_INVALIDATED)
 		n.Status = "05" // trace needs to be resolved
+	case *personv1.NhsNumberEnteredInError:
+		n.History = marked(n.History, e.RecordId, personv1.NhsNumberState_NHS_NUMBER_STATE_ENTERED_IN_ERROR)
+		n.Status = "03" // trace required
 	default:
 		return n, false
 	}
@@ -67,10 +70,10 @@ func (n numbers) current() *number {
 	return nil
 }
 
-// holds reports whether the person has or had the number.
+// holds reports whether the person has or had the number, other than by mistake.
 func (n numbers) holds(number nhs.Number) bool {
 	for _, h := range n.History {
-		if h.Number == number {
+		if h.Number == number && h.State != personv1.NhsNumberState_NHS_NUMBER_STATE_ENTERED_IN_ERROR {
 			return true
 		}
 	}
@@ -80,7 +83,11 @@ func (n numbers) holds(number nhs.Number) bool {
 func (n numbers) view(p *personv1.Person) {
 	p.NhsNumberStatus = n.Status
 	for _, h := range n.History {
-		p.NhsNumbers = append(p.NhsNumbers, &personv1.NhsNumberRecord{RecordId: h.RecordID, NhsNumber: h.Number.Reveal(), State: h.State})
+		r := &personv1.NhsNumberRecord{RecordId: h.RecordID, State: h.State}
+		if h.State != personv1.NhsNumberState_NHS_NUMBER_STATE_ENTERED_IN_ERROR { // another patient's
+			r.NhsNumber = h.Number.Reveal()
+		}
+		p.NhsNumbers = append(p.NhsNumbers, r)
 	}
 	if c := n.current(); c != nil {
 		p.NhsNumber = c.Number.Reveal()
@@ -240,6 +247,7 @@ type changeIdentifier struct {
 	Superseding nhs.Number
 	Holder      string // looked up: the person who holds Superseding, "" when not yet asked
 	Invalidated bool
+	InError     bool // the number is another patient's
 	Local       *personv1.LocalIdentifierChange
 	Source      *personv1.Source
 }
@@ -257,8 +265,10 @@ func (c changeIdentifier) Decide(s state) ([]proto.Message, error) {
 	}
 	current := s.Numbers.current()
 	switch {
-	case c.Invalidated && current == nil:
-		return nil, fault.Refused("person.nhs_number.none", "no NHS number is current: there is none to invalidate")
+	case (c.Invalidated || c.InError) && current == nil:
+		return nil, fault.Refused("person.nhs_number.none", "no NHS number is current: there is none to invalidate or to take back")
+	case c.InError:
+		return []proto.Message{&personv1.NhsNumberEnteredInError{RecordId: current.RecordID, Source: c.Source}}, nil
 	case c.Invalidated:
 		return []proto.Message{&personv1.NhsNumberInvalidated{RecordId: current.RecordID, Source: c.Source}}, nil
 	case current != nil && current.Number == c.Superseding:

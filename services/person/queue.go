@@ -121,6 +121,8 @@ func (q *queue) fold(at es.Recorded, event proto.Message) {
 	case *personv1.NhsNumberInvalidated:
 		delete(q.items, itemKey{personv1.ReviewKind_REVIEW_KIND_TRACE, person, ""})
 		q.open(at, itemKey{personv1.ReviewKind_REVIEW_KIND_NHS_NUMBER_INVALIDATED, person, ""}, &personv1.Review{NhsNumberStatus: "05"})
+	case *personv1.NhsNumberEnteredInError:
+		q.status(at, person, "03")
 	case *personv1.MergeHeldForReview:
 		q.open(at, itemKey{personv1.ReviewKind_REVIEW_KIND_MERGE_HELD, person, e.MergeId}, &personv1.Review{Merge: &personv1.Merge{
 			MergeId: e.MergeId, SurvivingPersonId: e.SurvivingPersonId, MergedPersonId: e.MergedPersonId,

@@ -30,6 +30,8 @@ func (s *service) react(ctx context.Context, e bus.Event) error {
 			other = m.MergedPersonId
 		}
 		_, err = s.reverse(ctx, because, other, merge{ID: m.MergeId, Surviving: m.SurvivingPersonId, Merged: m.MergedPersonId}, m.Reason)
+	case *personv1.NhsNumberEnteredInError:
+		err = s.release(ctx, because, e.StreamID)
 	case *personv1.PersonsLinked:
 		l := link{ID: m.LinkId, Person: m.PersonId, Other: m.OtherPersonId}
 		err = s.mirror(ctx, because, l.opposite(e.StreamID), l)

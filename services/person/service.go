@@ -133,12 +133,19 @@ func (s *service) ChangeIdentifier(ctx context.Context, req *personv1.ChangeIden
 	if err := s.sane(req.Source); err != nil {
 		return nil, err
 	}
-	return s.doClaiming(ctx, req.PersonId, req, number, func(holder string) decision {
+	done, err := s.doClaiming(ctx, req.PersonId, req, number, func(holder string) decision {
 		return changeIdentifier{
 			RecordID: derive(req.Command, "nhs_number"), Superseding: number, Holder: holder,
-			Invalidated: req.GetNhsNumberInvalidated(), Local: req.GetLocal(), Source: req.Source,
+			Invalidated: req.GetNhsNumberInvalidated(), InError: req.GetNhsNumberRecordedInError(), Local: req.GetLocal(), Source: req.Source,
 		}
 	})
+	if err == nil && req.GetNhsNumberRecordedInError() {
+		err = s.release(ctx, causeOf(req.Command), strings.ToLower(req.PersonId))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return done, nil
 }
 
 func (s *service) SetRestriction(ctx context.Context, req *personv1.SetRestrictionRequest) (*personv1.PersonReply, error) {
@@ -355,6 +362,25 @@ func (s *service) claim(ctx context.Context, number nhs.Number, req es.Request, 
 	own.GetCommand().CommandId = derive(req.GetCommand(), "claim")
 	st, err := s.identities.Do(ctx, identityID(s.key, number), own, claim{PersonID: personID}.Decide)
 	return st.Value.PersonID, err
+}
+
+// release gives back the numbers that were recorded for a person by mistake. The
+// reaction to the event does the same, in case the call does not get here.
+func (s *service) release(ctx context.Context, because cause, personID string) error {
+	st, err := s.people.Load(ctx, personID)
+	if err != nil {
+		return err
+	}
+	for _, h := range st.Value.Numbers.History {
+		if h.State != personv1.NhsNumberState_NHS_NUMBER_STATE_ENTERED_IN_ERROR || st.Value.Numbers.holds(h.Number) {
+			continue
+		}
+		step := &personv1.ChangeIdentifierRequest{Command: because.command("release", h.RecordID), PersonId: personID}
+		if _, err := s.identities.Do(ctx, identityID(s.key, h.Number), step, release{PersonID: personID}.Decide); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // find returns the person who holds or held a number, or who survived them.

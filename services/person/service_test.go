@@ -302,6 +302,16 @@ func TestNumbersOverTheWire(t *testing.T) {
 		Change: &personv1.ChangeIdentifierRequest_SupersedingNhsNumber{SupersedingNhsNumber: "9990000026"}})
 	wantCode(t, err, codes.AlreadyExists, "person.nhs_number.claimed")
 
+	// A number recorded for the wrong person goes to its true holder.
+	must[*personv1.PersonReply](t)(c.ChangeIdentifier(ctx, &personv1.ChangeIdentifierRequest{Command: cmd("wrong"), PersonId: two.Person.PersonId, Source: pds(1, 2),
+		Change: &personv1.ChangeIdentifierRequest_NhsNumberRecordedInError{NhsNumberRecordedInError: true}}))
+	_, err = c.FindPerson(ctx, &personv1.FindPersonRequest{NhsNumber: "9990000026"})
+	wantCode(t, err, codes.NotFound, "person.unknown")
+	three := must[*personv1.PersonReply](t)(c.RegisterPerson(ctx, registration("true holder", "9990000026")))
+	if three.Person.PersonId == two.Person.PersonId || three.Person.NhsNumber != "9990000026" {
+		t.Errorf("true holder %v", three)
+	}
+
 	// An old number finds its person.
 	must[*personv1.PersonReply](t)(c.ChangeIdentifier(ctx, &personv1.ChangeIdentifierRequest{Command: cmd("six"), PersonId: one.Person.PersonId, Source: pds(2, 3),
 		Change: &personv1.ChangeIdentifierRequest_SupersedingNhsNumber{SupersedingNhsNumber: "9990000034"}}))

@@ -127,6 +127,10 @@ func sequences() []sequence {
 			return s.ChangeIdentifier(ctx, &personv1.ChangeIdentifierRequest{Command: cmd("change"), PersonId: id("one"), Source: pds(1, 2),
 				Change: &personv1.ChangeIdentifierRequest_SupersedingNhsNumber{SupersedingNhsNumber: "9990000026"}})
 		}},
+		{"take a number back", two, func(ctx context.Context, s *service) (proto.Message, error) {
+			return s.ChangeIdentifier(ctx, &personv1.ChangeIdentifierRequest{Command: cmd("error"), PersonId: id("one"), Source: pds(1, 2),
+				Change: &personv1.ChangeIdentifierRequest_NhsNumberRecordedInError{NhsNumberRecordedInError: true}})
+		}},
 		{"merge", two, func(ctx context.Context, s *service) (proto.Message, error) { return merge(ctx, s) }},
 		{"approve", func(t testing.TB, s *service) {
 			two(t, s)

@@ -774,8 +774,8 @@ func (x *Proxy) GetUntil() string {
 	return ""
 }
 
-// IdentifierClaimed binds one NHS number to one person for ever. Merges redirect
-// the person, never the claim.
+// IdentifierClaimed binds one NHS number to one person, until it is found to have
+// been recorded by mistake. Merges redirect the person, never the claim.
 type IdentifierClaimed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PersonId      string                 `protobuf:"bytes,1,opt,name=person_id,json=personId,proto3" json:"person_id,omitempty"`
@@ -820,6 +820,51 @@ func (x *IdentifierClaimed) GetPersonId() string {
 	return ""
 }
 
+// IdentifierReleased gives a number back that was recorded for the wrong person.
+type IdentifierReleased struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PersonId      string                 `protobuf:"bytes,1,opt,name=person_id,json=personId,proto3" json:"person_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentifierReleased) Reset() {
+	*x = IdentifierReleased{}
+	mi := &file_waymark_person_v1_events_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentifierReleased) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentifierReleased) ProtoMessage() {}
+
+func (x *IdentifierReleased) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_person_v1_events_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentifierReleased.ProtoReflect.Descriptor instead.
+func (*IdentifierReleased) Descriptor() ([]byte, []int) {
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *IdentifierReleased) GetPersonId() string {
+	if x != nil {
+		return x.PersonId
+	}
+	return ""
+}
+
 type PersonRegistered struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	PersonId string                 `protobuf:"bytes,1,opt,name=person_id,json=personId,proto3" json:"person_id,omitempty"`
@@ -832,7 +877,7 @@ type PersonRegistered struct {
 
 func (x *PersonRegistered) Reset() {
 	*x = PersonRegistered{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[10]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +889,7 @@ func (x *PersonRegistered) String() string {
 func (*PersonRegistered) ProtoMessage() {}
 
 func (x *PersonRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[10]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +902,7 @@ func (x *PersonRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonRegistered.ProtoReflect.Descriptor instead.
 func (*PersonRegistered) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PersonRegistered) GetPersonId() string {
@@ -895,7 +940,7 @@ type NhsNumberRecorded struct {
 
 func (x *NhsNumberRecorded) Reset() {
 	*x = NhsNumberRecorded{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[11]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +952,7 @@ func (x *NhsNumberRecorded) String() string {
 func (*NhsNumberRecorded) ProtoMessage() {}
 
 func (x *NhsNumberRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[11]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +965,7 @@ func (x *NhsNumberRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NhsNumberRecorded.ProtoReflect.Descriptor instead.
 func (*NhsNumberRecorded) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NhsNumberRecorded) GetRecordId() string {
@@ -961,7 +1006,7 @@ type NhsNumberStatusChanged struct {
 
 func (x *NhsNumberStatusChanged) Reset() {
 	*x = NhsNumberStatusChanged{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[12]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1018,7 @@ func (x *NhsNumberStatusChanged) String() string {
 func (*NhsNumberStatusChanged) ProtoMessage() {}
 
 func (x *NhsNumberStatusChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[12]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1031,7 @@ func (x *NhsNumberStatusChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NhsNumberStatusChanged.ProtoReflect.Descriptor instead.
 func (*NhsNumberStatusChanged) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *NhsNumberStatusChanged) GetStatus() string {
@@ -1017,7 +1062,7 @@ type NhsNumberSuperseded struct {
 
 func (x *NhsNumberSuperseded) Reset() {
 	*x = NhsNumberSuperseded{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[13]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1074,7 @@ func (x *NhsNumberSuperseded) String() string {
 func (*NhsNumberSuperseded) ProtoMessage() {}
 
 func (x *NhsNumberSuperseded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[13]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1087,7 @@ func (x *NhsNumberSuperseded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NhsNumberSuperseded.ProtoReflect.Descriptor instead.
 func (*NhsNumberSuperseded) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{13}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *NhsNumberSuperseded) GetRecordId() string {
@@ -1078,7 +1123,7 @@ type NhsNumberInvalidated struct {
 
 func (x *NhsNumberInvalidated) Reset() {
 	*x = NhsNumberInvalidated{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[14]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1135,7 @@ func (x *NhsNumberInvalidated) String() string {
 func (*NhsNumberInvalidated) ProtoMessage() {}
 
 func (x *NhsNumberInvalidated) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[14]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1148,7 @@ func (x *NhsNumberInvalidated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NhsNumberInvalidated.ProtoReflect.Descriptor instead.
 func (*NhsNumberInvalidated) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{14}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NhsNumberInvalidated) GetRecordId() string {
@@ -1114,6 +1159,60 @@ func (x *NhsNumberInvalidated) GetRecordId() string {
 }
 
 func (x *NhsNumberInvalidated) GetSource() *Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+// NhsNumberEnteredInError says that the number is another patient's and was
+// recorded here by mistake.
+type NhsNumberEnteredInError struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RecordId      string                 `protobuf:"bytes,1,opt,name=record_id,json=recordId,proto3" json:"record_id,omitempty"`
+	Source        *Source                `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NhsNumberEnteredInError) Reset() {
+	*x = NhsNumberEnteredInError{}
+	mi := &file_waymark_person_v1_events_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NhsNumberEnteredInError) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NhsNumberEnteredInError) ProtoMessage() {}
+
+func (x *NhsNumberEnteredInError) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_person_v1_events_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NhsNumberEnteredInError.ProtoReflect.Descriptor instead.
+func (*NhsNumberEnteredInError) Descriptor() ([]byte, []int) {
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *NhsNumberEnteredInError) GetRecordId() string {
+	if x != nil {
+		return x.RecordId
+	}
+	return ""
+}
+
+func (x *NhsNumberEnteredInError) GetSource() *Source {
 	if x != nil {
 		return x.Source
 	}
@@ -1142,7 +1241,7 @@ type DemographicsUpdated struct {
 
 func (x *DemographicsUpdated) Reset() {
 	*x = DemographicsUpdated{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[15]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1253,7 @@ func (x *DemographicsUpdated) String() string {
 func (*DemographicsUpdated) ProtoMessage() {}
 
 func (x *DemographicsUpdated) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[15]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1266,7 @@ func (x *DemographicsUpdated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DemographicsUpdated.ProtoReflect.Descriptor instead.
 func (*DemographicsUpdated) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{15}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DemographicsUpdated) GetSource() *Source {
@@ -1244,7 +1343,7 @@ type SourceMessageOutdated struct {
 
 func (x *SourceMessageOutdated) Reset() {
 	*x = SourceMessageOutdated{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[16]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1355,7 @@ func (x *SourceMessageOutdated) String() string {
 func (*SourceMessageOutdated) ProtoMessage() {}
 
 func (x *SourceMessageOutdated) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[16]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1368,7 @@ func (x *SourceMessageOutdated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceMessageOutdated.ProtoReflect.Descriptor instead.
 func (*SourceMessageOutdated) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{16}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SourceMessageOutdated) GetSource() *Source {
@@ -1288,7 +1387,7 @@ type LocalIdentifierAdded struct {
 
 func (x *LocalIdentifierAdded) Reset() {
 	*x = LocalIdentifierAdded{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[17]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1399,7 @@ func (x *LocalIdentifierAdded) String() string {
 func (*LocalIdentifierAdded) ProtoMessage() {}
 
 func (x *LocalIdentifierAdded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[17]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1412,7 @@ func (x *LocalIdentifierAdded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalIdentifierAdded.ProtoReflect.Descriptor instead.
 func (*LocalIdentifierAdded) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{17}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LocalIdentifierAdded) GetIdentifier() *LocalIdentifier {
@@ -1334,7 +1433,7 @@ type LocalIdentifierReplaced struct {
 
 func (x *LocalIdentifierReplaced) Reset() {
 	*x = LocalIdentifierReplaced{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[18]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1445,7 @@ func (x *LocalIdentifierReplaced) String() string {
 func (*LocalIdentifierReplaced) ProtoMessage() {}
 
 func (x *LocalIdentifierReplaced) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[18]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1458,7 @@ func (x *LocalIdentifierReplaced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalIdentifierReplaced.ProtoReflect.Descriptor instead.
 func (*LocalIdentifierReplaced) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{18}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LocalIdentifierReplaced) GetEarlier() *LocalIdentifier {
@@ -1388,7 +1487,7 @@ type PracticeChanged struct {
 
 func (x *PracticeChanged) Reset() {
 	*x = PracticeChanged{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[19]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1499,7 @@ func (x *PracticeChanged) String() string {
 func (*PracticeChanged) ProtoMessage() {}
 
 func (x *PracticeChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[19]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1512,7 @@ func (x *PracticeChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PracticeChanged.ProtoReflect.Descriptor instead.
 func (*PracticeChanged) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{19}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PracticeChanged) GetPractice() string {
@@ -1441,7 +1540,7 @@ type AreaChanged struct {
 
 func (x *AreaChanged) Reset() {
 	*x = AreaChanged{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[20]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1552,7 @@ func (x *AreaChanged) String() string {
 func (*AreaChanged) ProtoMessage() {}
 
 func (x *AreaChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[20]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1565,7 @@ func (x *AreaChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AreaChanged.ProtoReflect.Descriptor instead.
 func (*AreaChanged) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{20}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AreaChanged) GetArea() string {
@@ -1493,7 +1592,7 @@ type RestrictionSet struct {
 
 func (x *RestrictionSet) Reset() {
 	*x = RestrictionSet{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[21]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1604,7 @@ func (x *RestrictionSet) String() string {
 func (*RestrictionSet) ProtoMessage() {}
 
 func (x *RestrictionSet) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[21]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1617,7 @@ func (x *RestrictionSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestrictionSet.ProtoReflect.Descriptor instead.
 func (*RestrictionSet) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{21}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RestrictionSet) GetCode() string {
@@ -1538,7 +1637,7 @@ type RestrictionLifted struct {
 
 func (x *RestrictionLifted) Reset() {
 	*x = RestrictionLifted{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[22]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1649,7 @@ func (x *RestrictionLifted) String() string {
 func (*RestrictionLifted) ProtoMessage() {}
 
 func (x *RestrictionLifted) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[22]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1662,7 @@ func (x *RestrictionLifted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestrictionLifted.ProtoReflect.Descriptor instead.
 func (*RestrictionLifted) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{22}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RestrictionLifted) GetCode() string {
@@ -1583,7 +1682,7 @@ type CommunicationNeedRecorded struct {
 
 func (x *CommunicationNeedRecorded) Reset() {
 	*x = CommunicationNeedRecorded{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[23]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1694,7 @@ func (x *CommunicationNeedRecorded) String() string {
 func (*CommunicationNeedRecorded) ProtoMessage() {}
 
 func (x *CommunicationNeedRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[23]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1707,7 @@ func (x *CommunicationNeedRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommunicationNeedRecorded.ProtoReflect.Descriptor instead.
 func (*CommunicationNeedRecorded) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{23}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CommunicationNeedRecorded) GetNeedId() string {
@@ -1635,7 +1734,7 @@ type AdjustmentRecorded struct {
 
 func (x *AdjustmentRecorded) Reset() {
 	*x = AdjustmentRecorded{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[24]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +1746,7 @@ func (x *AdjustmentRecorded) String() string {
 func (*AdjustmentRecorded) ProtoMessage() {}
 
 func (x *AdjustmentRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[24]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +1759,7 @@ func (x *AdjustmentRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustmentRecorded.ProtoReflect.Descriptor instead.
 func (*AdjustmentRecorded) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{24}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AdjustmentRecorded) GetNeedId() string {
@@ -1687,7 +1786,7 @@ type NeedsReviewDue struct {
 
 func (x *NeedsReviewDue) Reset() {
 	*x = NeedsReviewDue{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[25]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1798,7 @@ func (x *NeedsReviewDue) String() string {
 func (*NeedsReviewDue) ProtoMessage() {}
 
 func (x *NeedsReviewDue) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[25]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1811,7 @@ func (x *NeedsReviewDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeedsReviewDue.ProtoReflect.Descriptor instead.
 func (*NeedsReviewDue) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{25}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *NeedsReviewDue) GetDue() string {
@@ -1735,7 +1834,7 @@ type NeedsReviewed struct {
 
 func (x *NeedsReviewed) Reset() {
 	*x = NeedsReviewed{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[26]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1846,7 @@ func (x *NeedsReviewed) String() string {
 func (*NeedsReviewed) ProtoMessage() {}
 
 func (x *NeedsReviewed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[26]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1859,7 @@ func (x *NeedsReviewed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeedsReviewed.ProtoReflect.Descriptor instead.
 func (*NeedsReviewed) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{26}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NeedsReviewed) GetReviewedOn() string {
@@ -1795,7 +1894,7 @@ type NeedsConsentRecorded struct {
 
 func (x *NeedsConsentRecorded) Reset() {
 	*x = NeedsConsentRecorded{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[27]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +1906,7 @@ func (x *NeedsConsentRecorded) String() string {
 func (*NeedsConsentRecorded) ProtoMessage() {}
 
 func (x *NeedsConsentRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[27]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +1919,7 @@ func (x *NeedsConsentRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeedsConsentRecorded.ProtoReflect.Descriptor instead.
 func (*NeedsConsentRecorded) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{27}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NeedsConsentRecorded) GetConsent() string {
@@ -1840,7 +1939,7 @@ type ProxyRecorded struct {
 
 func (x *ProxyRecorded) Reset() {
 	*x = ProxyRecorded{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[28]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +1951,7 @@ func (x *ProxyRecorded) String() string {
 func (*ProxyRecorded) ProtoMessage() {}
 
 func (x *ProxyRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[28]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +1964,7 @@ func (x *ProxyRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyRecorded.ProtoReflect.Descriptor instead.
 func (*ProxyRecorded) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{28}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProxyRecorded) GetProxyId() string {
@@ -1892,7 +1991,7 @@ type ProxyEnded struct {
 
 func (x *ProxyEnded) Reset() {
 	*x = ProxyEnded{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[29]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2003,7 @@ func (x *ProxyEnded) String() string {
 func (*ProxyEnded) ProtoMessage() {}
 
 func (x *ProxyEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[29]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2016,7 @@ func (x *ProxyEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyEnded.ProtoReflect.Descriptor instead.
 func (*ProxyEnded) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{29}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProxyEnded) GetProxyId() string {
@@ -1945,7 +2044,7 @@ type DeathReportedInformally struct {
 
 func (x *DeathReportedInformally) Reset() {
 	*x = DeathReportedInformally{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[30]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2056,7 @@ func (x *DeathReportedInformally) String() string {
 func (*DeathReportedInformally) ProtoMessage() {}
 
 func (x *DeathReportedInformally) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[30]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2069,7 @@ func (x *DeathReportedInformally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeathReportedInformally.ProtoReflect.Descriptor instead.
 func (*DeathReportedInformally) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{30}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeathReportedInformally) GetDiedOn() string {
@@ -1990,7 +2089,7 @@ type DeathConfirmed struct {
 
 func (x *DeathConfirmed) Reset() {
 	*x = DeathConfirmed{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[31]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2101,7 @@ func (x *DeathConfirmed) String() string {
 func (*DeathConfirmed) ProtoMessage() {}
 
 func (x *DeathConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[31]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2114,7 @@ func (x *DeathConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeathConfirmed.ProtoReflect.Descriptor instead.
 func (*DeathConfirmed) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{31}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeathConfirmed) GetDiedOn() string {
@@ -2036,7 +2135,7 @@ type DeathNotificationRetracted struct {
 
 func (x *DeathNotificationRetracted) Reset() {
 	*x = DeathNotificationRetracted{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[32]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2147,7 @@ func (x *DeathNotificationRetracted) String() string {
 func (*DeathNotificationRetracted) ProtoMessage() {}
 
 func (x *DeathNotificationRetracted) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[32]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2160,7 @@ func (x *DeathNotificationRetracted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeathNotificationRetracted.ProtoReflect.Descriptor instead.
 func (*DeathNotificationRetracted) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{32}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeathNotificationRetracted) GetRetracted() string {
@@ -2082,7 +2181,7 @@ type LeftEnglandReported struct {
 
 func (x *LeftEnglandReported) Reset() {
 	*x = LeftEnglandReported{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[33]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2094,7 +2193,7 @@ func (x *LeftEnglandReported) String() string {
 func (*LeftEnglandReported) ProtoMessage() {}
 
 func (x *LeftEnglandReported) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[33]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2107,7 +2206,7 @@ func (x *LeftEnglandReported) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeftEnglandReported.ProtoReflect.Descriptor instead.
 func (*LeftEnglandReported) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{33}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *LeftEnglandReported) GetReason() string {
@@ -2139,7 +2238,7 @@ type MergeHeldForReview struct {
 
 func (x *MergeHeldForReview) Reset() {
 	*x = MergeHeldForReview{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[34]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2151,7 +2250,7 @@ func (x *MergeHeldForReview) String() string {
 func (*MergeHeldForReview) ProtoMessage() {}
 
 func (x *MergeHeldForReview) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[34]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2164,7 +2263,7 @@ func (x *MergeHeldForReview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeHeldForReview.ProtoReflect.Descriptor instead.
 func (*MergeHeldForReview) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{34}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MergeHeldForReview) GetMergeId() string {
@@ -2211,7 +2310,7 @@ type MergeApproved struct {
 
 func (x *MergeApproved) Reset() {
 	*x = MergeApproved{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[35]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2322,7 @@ func (x *MergeApproved) String() string {
 func (*MergeApproved) ProtoMessage() {}
 
 func (x *MergeApproved) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[35]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2335,7 @@ func (x *MergeApproved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeApproved.ProtoReflect.Descriptor instead.
 func (*MergeApproved) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{35}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *MergeApproved) GetMergeId() string {
@@ -2255,7 +2354,7 @@ type MergeRejected struct {
 
 func (x *MergeRejected) Reset() {
 	*x = MergeRejected{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[36]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2267,7 +2366,7 @@ func (x *MergeRejected) String() string {
 func (*MergeRejected) ProtoMessage() {}
 
 func (x *MergeRejected) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[36]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2280,7 +2379,7 @@ func (x *MergeRejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRejected.ProtoReflect.Descriptor instead.
 func (*MergeRejected) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{36}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *MergeRejected) GetMergeId() string {
@@ -2306,7 +2405,7 @@ type PersonMergedInto struct {
 
 func (x *PersonMergedInto) Reset() {
 	*x = PersonMergedInto{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[37]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2417,7 @@ func (x *PersonMergedInto) String() string {
 func (*PersonMergedInto) ProtoMessage() {}
 
 func (x *PersonMergedInto) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[37]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2430,7 @@ func (x *PersonMergedInto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonMergedInto.ProtoReflect.Descriptor instead.
 func (*PersonMergedInto) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{37}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PersonMergedInto) GetMergeId() string {
@@ -2378,7 +2477,7 @@ type PersonsMerged struct {
 
 func (x *PersonsMerged) Reset() {
 	*x = PersonsMerged{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[38]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2489,7 @@ func (x *PersonsMerged) String() string {
 func (*PersonsMerged) ProtoMessage() {}
 
 func (x *PersonsMerged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[38]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2502,7 @@ func (x *PersonsMerged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonsMerged.ProtoReflect.Descriptor instead.
 func (*PersonsMerged) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{38}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PersonsMerged) GetMergeId() string {
@@ -2454,7 +2553,7 @@ type MergeReversed struct {
 
 func (x *MergeReversed) Reset() {
 	*x = MergeReversed{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[39]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +2565,7 @@ func (x *MergeReversed) String() string {
 func (*MergeReversed) ProtoMessage() {}
 
 func (x *MergeReversed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[39]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +2578,7 @@ func (x *MergeReversed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeReversed.ProtoReflect.Descriptor instead.
 func (*MergeReversed) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{39}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *MergeReversed) GetMergeId() string {
@@ -2523,7 +2622,7 @@ type PersonsLinked struct {
 
 func (x *PersonsLinked) Reset() {
 	*x = PersonsLinked{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[40]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2535,7 +2634,7 @@ func (x *PersonsLinked) String() string {
 func (*PersonsLinked) ProtoMessage() {}
 
 func (x *PersonsLinked) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[40]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2548,7 +2647,7 @@ func (x *PersonsLinked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonsLinked.ProtoReflect.Descriptor instead.
 func (*PersonsLinked) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{40}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PersonsLinked) GetLinkId() string {
@@ -2584,7 +2683,7 @@ type PersonsUnlinked struct {
 
 func (x *PersonsUnlinked) Reset() {
 	*x = PersonsUnlinked{}
-	mi := &file_waymark_person_v1_events_proto_msgTypes[41]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2596,7 +2695,7 @@ func (x *PersonsUnlinked) String() string {
 func (*PersonsUnlinked) ProtoMessage() {}
 
 func (x *PersonsUnlinked) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_person_v1_events_proto_msgTypes[41]
+	mi := &file_waymark_person_v1_events_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2609,7 +2708,7 @@ func (x *PersonsUnlinked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonsUnlinked.ProtoReflect.Descriptor instead.
 func (*PersonsUnlinked) Descriptor() ([]byte, []int) {
-	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{41}
+	return file_waymark_person_v1_events_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PersonsUnlinked) GetLinkId() string {
@@ -2686,6 +2785,8 @@ const file_waymark_person_v1_events_proto_rawDesc = "" +
 	"\x04from\x18\x05 \x01(\tB\x10\xbaH\t\xd8\x01\x01r\x04\xd0\xce\x18\x01\x88\xce\x18\x03R\x04from\x12&\n" +
 	"\x05until\x18\x06 \x01(\tB\x10\xbaH\t\xd8\x01\x01r\x04\xd0\xce\x18\x01\x88\xce\x18\x03R\x05until\"D\n" +
 	"\x11IdentifierClaimed\x12!\n" +
+	"\tperson_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId:\f\x92\xce\x18\bidentity\"E\n" +
+	"\x12IdentifierReleased\x12!\n" +
 	"\tperson_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId:\f\x92\xce\x18\bidentity\"\x98\x01\n" +
 	"\x10PersonRegistered\x12!\n" +
 	"\tperson_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x12\x1c\n" +
@@ -2709,6 +2810,10 @@ const file_waymark_person_v1_events_proto_rawDesc = "" +
 	"\x06source\x18\x03 \x01(\v2\x19.waymark.person.v1.SourceB\x04\x88\xce\x18\x02R\x06source:\n" +
 	"\x92\xce\x18\x06person\"~\n" +
 	"\x14NhsNumberInvalidated\x12!\n" +
+	"\trecord_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\brecordId\x127\n" +
+	"\x06source\x18\x02 \x01(\v2\x19.waymark.person.v1.SourceB\x04\x88\xce\x18\x02R\x06source:\n" +
+	"\x92\xce\x18\x06person\"\x81\x01\n" +
+	"\x17NhsNumberEnteredInError\x12!\n" +
 	"\trecord_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\brecordId\x127\n" +
 	"\x06source\x18\x02 \x01(\v2\x19.waymark.person.v1.SourceB\x04\x88\xce\x18\x02R\x06source:\n" +
 	"\x92\xce\x18\x06person\"\xdf\x03\n" +
@@ -2869,7 +2974,7 @@ func file_waymark_person_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_person_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_waymark_person_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_waymark_person_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_waymark_person_v1_events_proto_goTypes = []any{
 	(SourceKind)(0),                    // 0: waymark.person.v1.SourceKind
 	(HoldReason)(0),                    // 1: waymark.person.v1.HoldReason
@@ -2884,43 +2989,45 @@ var file_waymark_person_v1_events_proto_goTypes = []any{
 	(*Adjustment)(nil),                 // 10: waymark.person.v1.Adjustment
 	(*Proxy)(nil),                      // 11: waymark.person.v1.Proxy
 	(*IdentifierClaimed)(nil),          // 12: waymark.person.v1.IdentifierClaimed
-	(*PersonRegistered)(nil),           // 13: waymark.person.v1.PersonRegistered
-	(*NhsNumberRecorded)(nil),          // 14: waymark.person.v1.NhsNumberRecorded
-	(*NhsNumberStatusChanged)(nil),     // 15: waymark.person.v1.NhsNumberStatusChanged
-	(*NhsNumberSuperseded)(nil),        // 16: waymark.person.v1.NhsNumberSuperseded
-	(*NhsNumberInvalidated)(nil),       // 17: waymark.person.v1.NhsNumberInvalidated
-	(*DemographicsUpdated)(nil),        // 18: waymark.person.v1.DemographicsUpdated
-	(*SourceMessageOutdated)(nil),      // 19: waymark.person.v1.SourceMessageOutdated
-	(*LocalIdentifierAdded)(nil),       // 20: waymark.person.v1.LocalIdentifierAdded
-	(*LocalIdentifierReplaced)(nil),    // 21: waymark.person.v1.LocalIdentifierReplaced
-	(*PracticeChanged)(nil),            // 22: waymark.person.v1.PracticeChanged
-	(*AreaChanged)(nil),                // 23: waymark.person.v1.AreaChanged
-	(*RestrictionSet)(nil),             // 24: waymark.person.v1.RestrictionSet
-	(*RestrictionLifted)(nil),          // 25: waymark.person.v1.RestrictionLifted
-	(*CommunicationNeedRecorded)(nil),  // 26: waymark.person.v1.CommunicationNeedRecorded
-	(*AdjustmentRecorded)(nil),         // 27: waymark.person.v1.AdjustmentRecorded
-	(*NeedsReviewDue)(nil),             // 28: waymark.person.v1.NeedsReviewDue
-	(*NeedsReviewed)(nil),              // 29: waymark.person.v1.NeedsReviewed
-	(*NeedsConsentRecorded)(nil),       // 30: waymark.person.v1.NeedsConsentRecorded
-	(*ProxyRecorded)(nil),              // 31: waymark.person.v1.ProxyRecorded
-	(*ProxyEnded)(nil),                 // 32: waymark.person.v1.ProxyEnded
-	(*DeathReportedInformally)(nil),    // 33: waymark.person.v1.DeathReportedInformally
-	(*DeathConfirmed)(nil),             // 34: waymark.person.v1.DeathConfirmed
-	(*DeathNotificationRetracted)(nil), // 35: waymark.person.v1.DeathNotificationRetracted
-	(*LeftEnglandReported)(nil),        // 36: waymark.person.v1.LeftEnglandReported
-	(*MergeHeldForReview)(nil),         // 37: waymark.person.v1.MergeHeldForReview
-	(*MergeApproved)(nil),              // 38: waymark.person.v1.MergeApproved
-	(*MergeRejected)(nil),              // 39: waymark.person.v1.MergeRejected
-	(*PersonMergedInto)(nil),           // 40: waymark.person.v1.PersonMergedInto
-	(*PersonsMerged)(nil),              // 41: waymark.person.v1.PersonsMerged
-	(*MergeReversed)(nil),              // 42: waymark.person.v1.MergeReversed
-	(*PersonsLinked)(nil),              // 43: waymark.person.v1.PersonsLinked
-	(*PersonsUnlinked)(nil),            // 44: waymark.person.v1.PersonsUnlinked
-	(*timestamppb.Timestamp)(nil),      // 45: google.protobuf.Timestamp
+	(*IdentifierReleased)(nil),         // 13: waymark.person.v1.IdentifierReleased
+	(*PersonRegistered)(nil),           // 14: waymark.person.v1.PersonRegistered
+	(*NhsNumberRecorded)(nil),          // 15: waymark.person.v1.NhsNumberRecorded
+	(*NhsNumberStatusChanged)(nil),     // 16: waymark.person.v1.NhsNumberStatusChanged
+	(*NhsNumberSuperseded)(nil),        // 17: waymark.person.v1.NhsNumberSuperseded
+	(*NhsNumberInvalidated)(nil),       // 18: waymark.person.v1.NhsNumberInvalidated
+	(*NhsNumberEnteredInError)(nil),    // 19: waymark.person.v1.NhsNumberEnteredInError
+	(*DemographicsUpdated)(nil),        // 20: waymark.person.v1.DemographicsUpdated
+	(*SourceMessageOutdated)(nil),      // 21: waymark.person.v1.SourceMessageOutdated
+	(*LocalIdentifierAdded)(nil),       // 22: waymark.person.v1.LocalIdentifierAdded
+	(*LocalIdentifierReplaced)(nil),    // 23: waymark.person.v1.LocalIdentifierReplaced
+	(*PracticeChanged)(nil),            // 24: waymark.person.v1.PracticeChanged
+	(*AreaChanged)(nil),                // 25: waymark.person.v1.AreaChanged
+	(*RestrictionSet)(nil),             // 26: waymark.person.v1.RestrictionSet
+	(*RestrictionLifted)(nil),          // 27: waymark.person.v1.RestrictionLifted
+	(*CommunicationNeedRecorded)(nil),  // 28: waymark.person.v1.CommunicationNeedRecorded
+	(*AdjustmentRecorded)(nil),         // 29: waymark.person.v1.AdjustmentRecorded
+	(*NeedsReviewDue)(nil),             // 30: waymark.person.v1.NeedsReviewDue
+	(*NeedsReviewed)(nil),              // 31: waymark.person.v1.NeedsReviewed
+	(*NeedsConsentRecorded)(nil),       // 32: waymark.person.v1.NeedsConsentRecorded
+	(*ProxyRecorded)(nil),              // 33: waymark.person.v1.ProxyRecorded
+	(*ProxyEnded)(nil),                 // 34: waymark.person.v1.ProxyEnded
+	(*DeathReportedInformally)(nil),    // 35: waymark.person.v1.DeathReportedInformally
+	(*DeathConfirmed)(nil),             // 36: waymark.person.v1.DeathConfirmed
+	(*DeathNotificationRetracted)(nil), // 37: waymark.person.v1.DeathNotificationRetracted
+	(*LeftEnglandReported)(nil),        // 38: waymark.person.v1.LeftEnglandReported
+	(*MergeHeldForReview)(nil),         // 39: waymark.person.v1.MergeHeldForReview
+	(*MergeApproved)(nil),              // 40: waymark.person.v1.MergeApproved
+	(*MergeRejected)(nil),              // 41: waymark.person.v1.MergeRejected
+	(*PersonMergedInto)(nil),           // 42: waymark.person.v1.PersonMergedInto
+	(*PersonsMerged)(nil),              // 43: waymark.person.v1.PersonsMerged
+	(*MergeReversed)(nil),              // 44: waymark.person.v1.MergeReversed
+	(*PersonsLinked)(nil),              // 45: waymark.person.v1.PersonsLinked
+	(*PersonsUnlinked)(nil),            // 46: waymark.person.v1.PersonsUnlinked
+	(*timestamppb.Timestamp)(nil),      // 47: google.protobuf.Timestamp
 }
 var file_waymark_person_v1_events_proto_depIdxs = []int32{
 	0,  // 0: waymark.person.v1.Source.kind:type_name -> waymark.person.v1.SourceKind
-	45, // 1: waymark.person.v1.Source.sent_at:type_name -> google.protobuf.Timestamp
+	47, // 1: waymark.person.v1.Source.sent_at:type_name -> google.protobuf.Timestamp
 	6,  // 2: waymark.person.v1.Telecoms.items:type_name -> waymark.person.v1.Telecom
 	4,  // 3: waymark.person.v1.Proxy.name:type_name -> waymark.person.v1.PersonName
 	7,  // 4: waymark.person.v1.Proxy.telecoms:type_name -> waymark.person.v1.Telecoms
@@ -2929,26 +3036,27 @@ var file_waymark_person_v1_events_proto_depIdxs = []int32{
 	3,  // 7: waymark.person.v1.NhsNumberStatusChanged.source:type_name -> waymark.person.v1.Source
 	3,  // 8: waymark.person.v1.NhsNumberSuperseded.source:type_name -> waymark.person.v1.Source
 	3,  // 9: waymark.person.v1.NhsNumberInvalidated.source:type_name -> waymark.person.v1.Source
-	3,  // 10: waymark.person.v1.DemographicsUpdated.source:type_name -> waymark.person.v1.Source
-	4,  // 11: waymark.person.v1.DemographicsUpdated.name:type_name -> waymark.person.v1.PersonName
-	5,  // 12: waymark.person.v1.DemographicsUpdated.address:type_name -> waymark.person.v1.Address
-	7,  // 13: waymark.person.v1.DemographicsUpdated.telecoms:type_name -> waymark.person.v1.Telecoms
-	3,  // 14: waymark.person.v1.SourceMessageOutdated.source:type_name -> waymark.person.v1.Source
-	8,  // 15: waymark.person.v1.LocalIdentifierAdded.identifier:type_name -> waymark.person.v1.LocalIdentifier
-	8,  // 16: waymark.person.v1.LocalIdentifierReplaced.earlier:type_name -> waymark.person.v1.LocalIdentifier
-	8,  // 17: waymark.person.v1.LocalIdentifierReplaced.identifier:type_name -> waymark.person.v1.LocalIdentifier
-	3,  // 18: waymark.person.v1.PracticeChanged.source:type_name -> waymark.person.v1.Source
-	3,  // 19: waymark.person.v1.AreaChanged.source:type_name -> waymark.person.v1.Source
-	9,  // 20: waymark.person.v1.CommunicationNeedRecorded.need:type_name -> waymark.person.v1.CommunicationNeed
-	10, // 21: waymark.person.v1.AdjustmentRecorded.adjustment:type_name -> waymark.person.v1.Adjustment
-	11, // 22: waymark.person.v1.ProxyRecorded.proxy:type_name -> waymark.person.v1.Proxy
-	1,  // 23: waymark.person.v1.MergeHeldForReview.reasons:type_name -> waymark.person.v1.HoldReason
-	2,  // 24: waymark.person.v1.MergeReversed.reason:type_name -> waymark.person.v1.ReversalReason
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	3,  // 10: waymark.person.v1.NhsNumberEnteredInError.source:type_name -> waymark.person.v1.Source
+	3,  // 11: waymark.person.v1.DemographicsUpdated.source:type_name -> waymark.person.v1.Source
+	4,  // 12: waymark.person.v1.DemographicsUpdated.name:type_name -> waymark.person.v1.PersonName
+	5,  // 13: waymark.person.v1.DemographicsUpdated.address:type_name -> waymark.person.v1.Address
+	7,  // 14: waymark.person.v1.DemographicsUpdated.telecoms:type_name -> waymark.person.v1.Telecoms
+	3,  // 15: waymark.person.v1.SourceMessageOutdated.source:type_name -> waymark.person.v1.Source
+	8,  // 16: waymark.person.v1.LocalIdentifierAdded.identifier:type_name -> waymark.person.v1.LocalIdentifier
+	8,  // 17: waymark.person.v1.LocalIdentifierReplaced.earlier:type_name -> waymark.person.v1.LocalIdentifier
+	8,  // 18: waymark.person.v1.LocalIdentifierReplaced.identifier:type_name -> waymark.person.v1.LocalIdentifier
+	3,  // 19: waymark.person.v1.PracticeChanged.source:type_name -> waymark.person.v1.Source
+	3,  // 20: waymark.person.v1.AreaChanged.source:type_name -> waymark.person.v1.Source
+	9,  // 21: waymark.person.v1.CommunicationNeedRecorded.need:type_name -> waymark.person.v1.CommunicationNeed
+	10, // 22: waymark.person.v1.AdjustmentRecorded.adjustment:type_name -> waymark.person.v1.Adjustment
+	11, // 23: waymark.person.v1.ProxyRecorded.proxy:type_name -> waymark.person.v1.Proxy
+	1,  // 24: waymark.person.v1.MergeHeldForReview.reasons:type_name -> waymark.person.v1.HoldReason
+	2,  // 25: waymark.person.v1.MergeReversed.reason:type_name -> waymark.person.v1.ReversalReason
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_waymark_person_v1_events_proto_init() }
@@ -2962,7 +3070,7 @@ func file_waymark_person_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_person_v1_events_proto_rawDesc), len(file_waymark_person_v1_events_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   42,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

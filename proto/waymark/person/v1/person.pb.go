@@ -38,6 +38,8 @@ const (
 	NhsNumberState_NHS_NUMBER_STATE_CURRENT     NhsNumberState = 1
 	NhsNumberState_NHS_NUMBER_STATE_SUPERSEDED  NhsNumberState = 2
 	NhsNumberState_NHS_NUMBER_STATE_INVALIDATED NhsNumberState = 3
+	// Never this person's; the digits are not shown any more.
+	NhsNumberState_NHS_NUMBER_STATE_ENTERED_IN_ERROR NhsNumberState = 4
 )
 
 // Enum value maps for NhsNumberState.
@@ -47,12 +49,14 @@ var (
 		1: "NHS_NUMBER_STATE_CURRENT",
 		2: "NHS_NUMBER_STATE_SUPERSEDED",
 		3: "NHS_NUMBER_STATE_INVALIDATED",
+		4: "NHS_NUMBER_STATE_ENTERED_IN_ERROR",
 	}
 	NhsNumberState_value = map[string]int32{
-		"NHS_NUMBER_STATE_UNSPECIFIED": 0,
-		"NHS_NUMBER_STATE_CURRENT":     1,
-		"NHS_NUMBER_STATE_SUPERSEDED":  2,
-		"NHS_NUMBER_STATE_INVALIDATED": 3,
+		"NHS_NUMBER_STATE_UNSPECIFIED":      0,
+		"NHS_NUMBER_STATE_CURRENT":          1,
+		"NHS_NUMBER_STATE_SUPERSEDED":       2,
+		"NHS_NUMBER_STATE_INVALIDATED":      3,
+		"NHS_NUMBER_STATE_ENTERED_IN_ERROR": 4,
 	}
 )
 
@@ -561,6 +565,7 @@ type ChangeIdentifierRequest struct {
 	//	*ChangeIdentifierRequest_SupersedingNhsNumber
 	//	*ChangeIdentifierRequest_NhsNumberInvalidated
 	//	*ChangeIdentifierRequest_Local
+	//	*ChangeIdentifierRequest_NhsNumberRecordedInError
 	Change        isChangeIdentifierRequest_Change `protobuf_oneof:"change"`
 	Source        *Source                          `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -645,6 +650,15 @@ func (x *ChangeIdentifierRequest) GetLocal() *LocalIdentifierChange {
 	return nil
 }
 
+func (x *ChangeIdentifierRequest) GetNhsNumberRecordedInError() bool {
+	if x != nil {
+		if x, ok := x.Change.(*ChangeIdentifierRequest_NhsNumberRecordedInError); ok {
+			return x.NhsNumberRecordedInError
+		}
+	}
+	return false
+}
+
 func (x *ChangeIdentifierRequest) GetSource() *Source {
 	if x != nil {
 		return x.Source
@@ -672,11 +686,19 @@ type ChangeIdentifierRequest_Local struct {
 	Local *LocalIdentifierChange `protobuf:"bytes,5,opt,name=local,proto3,oneof"`
 }
 
+type ChangeIdentifierRequest_NhsNumberRecordedInError struct {
+	// The recorded number is another patient's: it was recorded here by mistake.
+	// The number is given back, so that its true holder can be registered with it.
+	NhsNumberRecordedInError bool `protobuf:"varint,7,opt,name=nhs_number_recorded_in_error,json=nhsNumberRecordedInError,proto3,oneof"`
+}
+
 func (*ChangeIdentifierRequest_SupersedingNhsNumber) isChangeIdentifierRequest_Change() {}
 
 func (*ChangeIdentifierRequest_NhsNumberInvalidated) isChangeIdentifierRequest_Change() {}
 
 func (*ChangeIdentifierRequest_Local) isChangeIdentifierRequest_Change() {}
+
+func (*ChangeIdentifierRequest_NhsNumberRecordedInError) isChangeIdentifierRequest_Change() {}
 
 // LocalIdentifierChange is one organisation's number for another; the assigner
 // stays.
@@ -2967,13 +2989,14 @@ const file_waymark_person_v1_person_proto_rawDesc = "" +
 	"\n" +
 	"nhs_number\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\tnhsNumber\x12C\n" +
 	"\fdemographics\x18\x05 \x01(\v2\x1f.waymark.person.v1.DemographicsR\fdemographics\x129\n" +
-	"\x06source\x18\x06 \x01(\v2\x19.waymark.person.v1.SourceB\x06\xbaH\x03\xc8\x01\x01R\x06source\"\x8e\x03\n" +
+	"\x06source\x18\x06 \x01(\v2\x19.waymark.person.v1.SourceB\x06\xbaH\x03\xc8\x01\x01R\x06source\"\xd9\x03\n" +
 	"\x17ChangeIdentifierRequest\x12:\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12%\n" +
 	"\tperson_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\bpersonId\x12A\n" +
 	"\x16superseding_nhs_number\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x14H\x00R\x14supersedingNhsNumber\x12?\n" +
 	"\x16nhs_number_invalidated\x18\x04 \x01(\bB\a\xbaH\x04j\x02\b\x01H\x00R\x14nhsNumberInvalidated\x12@\n" +
-	"\x05local\x18\x05 \x01(\v2(.waymark.person.v1.LocalIdentifierChangeH\x00R\x05local\x129\n" +
+	"\x05local\x18\x05 \x01(\v2(.waymark.person.v1.LocalIdentifierChangeH\x00R\x05local\x12I\n" +
+	"\x1cnhs_number_recorded_in_error\x18\a \x01(\bB\a\xbaH\x04j\x02\b\x01H\x00R\x18nhsNumberRecordedInError\x129\n" +
 	"\x06source\x18\x06 \x01(\v2\x19.waymark.person.v1.SourceB\x06\xbaH\x03\xc8\x01\x01R\x06sourceB\x0f\n" +
 	"\x06change\x12\x05\xbaH\x02\b\x01\"\xa9\x01\n" +
 	"\x15LocalIdentifierChange\x12D\n" +
@@ -3163,12 +3186,13 @@ const file_waymark_person_v1_person_proto_rawDesc = "" +
 	"\x10ListReviewsReply\x123\n" +
 	"\areviews\x18\x01 \x03(\v2\x19.waymark.person.v1.ReviewR\areviews\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\bposition\x18\x03 \x01(\x04R\bposition*\x93\x01\n" +
+	"\bposition\x18\x03 \x01(\x04R\bposition*\xba\x01\n" +
 	"\x0eNhsNumberState\x12 \n" +
 	"\x1cNHS_NUMBER_STATE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18NHS_NUMBER_STATE_CURRENT\x10\x01\x12\x1f\n" +
 	"\x1bNHS_NUMBER_STATE_SUPERSEDED\x10\x02\x12 \n" +
-	"\x1cNHS_NUMBER_STATE_INVALIDATED\x10\x03*\x8b\x01\n" +
+	"\x1cNHS_NUMBER_STATE_INVALIDATED\x10\x03\x12%\n" +
+	"!NHS_NUMBER_STATE_ENTERED_IN_ERROR\x10\x04*\x8b\x01\n" +
 	"\n" +
 	"MergeState\x12\x1b\n" +
 	"\x17MERGE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -3406,6 +3430,7 @@ func file_waymark_person_v1_person_proto_init() {
 		(*ChangeIdentifierRequest_SupersedingNhsNumber)(nil),
 		(*ChangeIdentifierRequest_NhsNumberInvalidated)(nil),
 		(*ChangeIdentifierRequest_Local)(nil),
+		(*ChangeIdentifierRequest_NhsNumberRecordedInError)(nil),
 	}
 	file_waymark_person_v1_person_proto_msgTypes[27].OneofWrappers = []any{}
 	type x struct{}
