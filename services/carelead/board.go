@@ -25,11 +25,13 @@ type board struct {
 	leads          map[string]Lead
 	neighbourhoods map[string]Neighbourhood
 	ledgers        map[string]whose
-	ofPerson       map[string]map[string]bool // person id -> pathway ids
-	ofLead         map[string]map[string]bool // lead id -> pathway ids, see whose.leads
-	position       es.Position                // of the last event taken in
-	live           bool                       // has once reached the end of the log
-	moved          chan struct{}              // closed and renewed when position or live changes
+	ofPerson       map[string]map[string]bool      // person id -> pathway ids
+	ofLead         map[string]map[string]bool      // lead id -> pathway ids, see whose.leads
+	placed         map[string]map[string]bool      // pathway id -> leads of whom it has a place
+	due            map[string]map[string]time.Time // pathway id -> what runs out -> when; see timers
+	position       es.Position                     // of the last event taken in
+	live           bool                            // has once reached the end of the log
+	moved          chan struct{}                   // closed and renewed when position or live changes
 }
 
 // whose is what the board keeps of a ledger: ids of parties that are persons.
@@ -41,7 +43,8 @@ func (w whose) leads() []string { return []string{w.holder, w.actingFor, w.offer
 func newBoard(log es.Log) *board {
 	return &board{
 		log: log, leads: make(map[string]Lead), neighbourhoods: make(map[string]Neighbourhood), ledgers: make(map[string]whose),
-		ofPerson: make(map[string]map[string]bool), ofLead: make(map[string]map[string]bool), moved: make(chan struct{}),
+		ofPerson: make(map[string]map[string]bool), ofLead: make(map[string]map[string]bool),
+		placed: make(map[string]map[string]bool), due: make(map[string]map[string]time.Time), moved: make(chan struct{}),
 	}
 }
 
@@ -80,6 +83,12 @@ func (b *board) apply(e es.Recorded) error {
 	switch category {
 	case LeadDecider.Category:
 		b.leads[id], err = es.TryEvolve(evolveLead, b.leads[id], event)
+		switch v := event.(type) {
+		case *pb.CaseloadPlaceTaken:
+			put(b.placed, v.PathwayId, id)
+		case *pb.CaseloadPlaceFreed:
+			delete(b.placed[v.PathwayId], id)
+		}
 	case NeighbourhoodDecider.Category:
 		b.neighbourhoods[id], err = es.TryEvolve(evolveNeighbourhood, b.neighbourhoods[id], event)
 	case LedgerDecider.Category:
@@ -93,7 +102,12 @@ func (b *board) apply(e es.Recorded) error {
 			now.holder, now.actingFor = leadID(v.To), leadID(v.ActingFor)
 		case *pb.HandoverOffered:
 			now.offered = leadID(v.To)
+		case *pb.LedgerPersonChanged:
+			delete(b.ofPerson[was.person], id)
+			put(b.ofPerson, v.PersonId, id)
+			now.person = v.PersonId
 		}
+		b.timers(id, event)
 		if now != was {
 			b.ledgers[id] = now
 			for _, l := range was.leads() {
@@ -159,20 +173,15 @@ func (b *board) pathwaysOf(index map[string]map[string]bool, key string) []strin
 	return found
 }
 
-// person is whose ledger it is, "" when there is none.
-func (b *board) person(pathway string) string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.ledgers[pathway].person
-}
-
-// placesOf lists the leads of whom a pathway holds a place.
+// placesOf lists the leads of whom a pathway has a place or should have one.
 func (b *board) placesOf(pathway string) (leads []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	w := b.ledgers[pathway]
-	for id, l := range b.leads {
-		if l.place(pathway).Pathway != "" || slices.Contains(w.leads(), id) {
+	for id := range b.placed[pathway] {
+		leads = append(leads, id)
+	}
+	for _, id := range b.ledgers[pathway].leads() {
+		if id != "" && !slices.Contains(leads, id) {
 			leads = append(leads, id)
 		}
 	}
@@ -201,13 +210,18 @@ func list[T any](b *board, all map[string]T, after string, match func(T) bool) (
 	return found, b.position
 }
 
-// serving is the neighbourhood that serves a practice: the first by id where
-// several say so; "" when none does or the practice is not known.
-func (b *board) serving(practice string) string {
+// serving is the neighbourhood that serves a practice: the preferred one if it
+// does, else the first by id; "" when none does or the practice is not known.
+func (b *board) serving(practice, preferred string) string {
 	if practice == "" {
 		return ""
 	}
 	found, _ := list(b, b.neighbourhoods, "", func(n Neighbourhood) bool { return n.Serves(practice) })
+	for _, n := range found {
+		if n.id == preferred {
+			return n.id
+		}
+	}
 	if len(found) == 0 {
 		return ""
 	}

@@ -178,7 +178,8 @@ type StartLeave struct {
 }
 
 // Decide does nothing where an accepted cover stands in;
-// else the pool steps in and CoverMissing says so.
+// else the pool steps in and CoverMissing says so. Where it is the cover who goes
+// on leave, the pool acts for the lead for whom the cover acted.
 func (c StartLeave) Decide(l Ledger) ([]proto.Message, error) {
 	if l.open() != nil || !Same(l.Holder, c.Lead) {
 		return nil, nil
@@ -189,7 +190,7 @@ func (c StartLeave) Decide(l Ledger) ([]proto.Message, error) {
 	return append([]proto.Message{
 		&pb.CoverMissing{Lead: c.Lead, LeaveUntil: stamp(c.Until)},
 		l.task("cover_missing", day(c.Now), c.Now),
-	}, l.standIn(pb.TransferCause_TRANSFER_CAUSE_COVER_MISSING, c.Lead, c.Pool, c.Now)...), nil
+	}, l.standIn(pb.TransferCause_TRANSFER_CAUSE_COVER_MISSING, l.lead(), c.Pool, c.Now)...), nil
 }
 
 // EndLeave is sent to each ledger of a lead who is back.
@@ -212,17 +213,26 @@ type LoseLead struct {
 }
 
 // Decide passes the pathway to the pool, also from a cover who acts for the
-// lead: there is nobody left to give it back to.
+// lead: there is nobody left to give it back to. From a cover who is lost it
+// passes to the pool too, which then acts for the lead as the cover did.
 func (c LoseLead) Decide(l Ledger) ([]proto.Message, error) {
-	if l.open() != nil || !Same(l.lead(), c.Lead) && !Same(l.Handover.To, c.Lead) {
+	if l.open() != nil {
 		return nil, nil
 	}
-	if !Same(l.lead(), c.Lead) {
-		return l.void(pb.VoidReason_VOID_REASON_HOLDER_CHANGED), nil
-	}
+	whose, covering := Same(l.lead(), c.Lead), Same(l.Holder, c.Lead)
 	var events []proto.Message
 	for _, cover := range l.Covers {
-		events = append(events, &pb.CoverCancelled{CoverId: cover.ID})
+		if whose || Same(cover.By, c.Lead) {
+			events = append(events, &pb.CoverCancelled{CoverId: cover.ID})
+		}
 	}
-	return append(events, l.standIn(pb.TransferCause_TRANSFER_CAUSE_LEAD_DEACTIVATED, nil, c.Pool, c.Now)...), nil
+	switch {
+	case whose:
+		return append(events, l.standIn(pb.TransferCause_TRANSFER_CAUSE_LEAD_DEACTIVATED, nil, c.Pool, c.Now)...), nil
+	case covering:
+		return append(events, l.standIn(pb.TransferCause_TRANSFER_CAUSE_LEAD_DEACTIVATED, l.ActingFor, c.Pool, c.Now)...), nil
+	case Same(l.Handover.To, c.Lead):
+		return append(events, l.void(pb.VoidReason_VOID_REASON_HOLDER_CHANGED)...), nil
+	}
+	return events, nil
 }

@@ -31,6 +31,7 @@ type Ledger struct {
 	Opened              bool
 	Closed              pb.CloseReason // unspecified while open
 	SupersededBy        string         // the pathway whose ledger goes on
+	Followed            []string       // merges of persons that the ledger went along with
 	Merged              []string       // pathways whose ledgers were closed in favour of this one
 	Holder              *Party         // accountable now; the last one when closed
 	ActingFor           *Party         // the lead for whom a cover or pool holds it
@@ -179,7 +180,15 @@ func evolveLedger(l Ledger, event proto.Message) Ledger {
 		}
 		l.Closed, l.SupersededBy = 0, ""
 	case *pb.LedgerMerged:
-		l.Merged = append(slices.Clip(l.Merged), e.MergedPathwayId)
+		if !slices.Contains(l.Merged, e.MergedPathwayId) {
+			l.Merged = append(slices.Clip(l.Merged), e.MergedPathwayId)
+		}
+	case *pb.LedgerPersonChanged:
+		l.PersonID = e.PersonId
+		l.Followed = slices.DeleteFunc(slices.Clone(l.Followed), func(m string) bool { return m == e.MergeId })
+		if !e.Reversed {
+			l.Followed = append(l.Followed, e.MergeId)
+		}
 	case *pb.ReviewTaskRaised:
 		l.Tasks = append(l.tasksBut(e.TaskId), Task{ID: e.TaskId, Code: e.Code, Due: e.Due.AsTime()})
 	case *pb.ReviewTaskDone:

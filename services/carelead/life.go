@@ -78,6 +78,71 @@ func (c ResumeNotices) Decide(l Ledger) ([]proto.Message, error) {
 	return events, nil
 }
 
+// NoteDeath brings the ledger to what the person record says of a death now. One
+// append does all of it, and it may be sent in any order, any number of times.
+type NoteDeath struct {
+	Stop     bool // a notice of either kind stands
+	Died     bool // a formal one stands
+	Evidence string
+	Now      time.Time
+}
+
+// Decide stops notices to the patient at either kind of notice and closes the
+// ledger at a formal one; it undoes both when the notice is gone.
+func (c NoteDeath) Decide(l Ledger) ([]proto.Message, error) {
+	if !l.Opened {
+		return nil, nil
+	}
+	var events []proto.Message
+	const death = pb.NoticeSuppression_NOTICE_SUPPRESSION_DEATH
+	switch stopped := slices.Contains(l.Silenced, death); {
+	case c.Stop && !stopped:
+		events = append(events, &pb.PatientNoticesStopped{Reason: death})
+	case !c.Stop && stopped:
+		events = append(events, &pb.PatientNoticesResumed{Reason: death})
+	}
+	switch {
+	case c.Died && l.Closed == 0:
+		events = append(events, l.void(pb.VoidReason_VOID_REASON_DIED)...)
+		events = append(events, &pb.LedgerClosed{Reason: pb.CloseReason_CLOSE_REASON_DIED, Evidence: c.Evidence}, l.task("bereavement", c.Evidence, c.Now))
+	case !c.Died && l.Closed == pb.CloseReason_CLOSE_REASON_DIED:
+		events = append(events, &pb.LedgerReopened{Holder: l.Holder, Cause: "death notice retracted"})
+		for _, t := range l.Tasks {
+			if t.Code == "bereavement" {
+				events = append(events, &pb.ReviewTaskDone{TaskId: t.ID})
+			}
+		}
+	}
+	return events, nil
+}
+
+// ReopenLedger undoes the closing by a pathway whose own closing was an error.
+type ReopenLedger struct{ Now time.Time }
+
+// Decide leaves alone a ledger that something else closed.
+func (c ReopenLedger) Decide(l Ledger) ([]proto.Message, error) {
+	switch l.Closed {
+	case pb.CloseReason_CLOSE_REASON_CANCER_RULED_OUT, pb.CloseReason_CLOSE_REASON_FOLLOW_UP_COMPLETE, pb.CloseReason_CLOSE_REASON_ENTERED_IN_ERROR:
+		return []proto.Message{&pb.LedgerReopened{Holder: l.Holder, Cause: "closing of the pathway corrected"}, l.task("close_to_review", day(c.Now), c.Now)}, nil
+	}
+	return nil, nil
+}
+
+// FollowPerson is sent when the record of the ledger's person was merged into
+// another, and when that was reversed.
+type FollowPerson struct {
+	MergeID, From, To string
+	Reversed          bool
+}
+
+// Decide takes back only what it did for that merge.
+func (c FollowPerson) Decide(l Ledger) ([]proto.Message, error) {
+	if !l.Opened || l.PersonID != c.From || c.Reversed != slices.Contains(l.Followed, c.MergeID) {
+		return nil, nil
+	}
+	return []proto.Message{&pb.LedgerPersonChanged{PersonId: c.To, MergeId: c.MergeID, Reversed: c.Reversed}}, nil
+}
+
 // PatientDecides records whether the patient wants a lead. The holder is
 // unchanged either way: nobody is dropped for saying no.
 type PatientDecides struct {
@@ -108,12 +173,21 @@ type NoteMove struct {
 	// To is the neighbourhood that serves the new practice; empty when none does.
 	To  string
 	Now time.Time
+	// Withheld: the practice of a restricted person is not shown; somebody who may
+	// see it must look.
+	Withheld bool
 }
 
 // Decide starts nothing while the treating team holds the pathway; a lead keeps
 // it until a lead of the new neighbourhood accepts.
 func (c NoteMove) Decide(l Ledger) ([]proto.Message, error) {
-	if l.open() != nil || Same(l.Holder, l.Treating) || c.To == l.Neighbourhood {
+	if l.open() != nil || Same(l.Holder, l.Treating) {
+		return nil, nil
+	}
+	if c.Withheld {
+		return RaiseTask{Code: "neighbourhood_changed", About: day(c.Now), Now: c.Now}.Decide(l)
+	}
+	if c.To == l.Neighbourhood {
 		return nil, nil
 	}
 	events := []proto.Message{&pb.NeighbourhoodChangeDetected{FromNeighbourhoodId: l.Neighbourhood, ToNeighbourhoodId: c.To}}
@@ -136,9 +210,6 @@ type MergeLedger struct {
 func (c MergeLedger) Decide(l Ledger) ([]proto.Message, error) {
 	if err := l.open(); err != nil {
 		return nil, err
-	}
-	if slices.Contains(l.Merged, c.Merged) {
-		return nil, nil
 	}
 	events := []proto.Message{&pb.LedgerMerged{MergedPathwayId: c.Merged, MergedHolder: c.MergedHolder}}
 	if !Same(l.Holder, c.MergedHolder) {

@@ -11,10 +11,13 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "waymark/proto/waymark/carelead/v1"
 	personv1 "waymark/proto/waymark/person/v1"
+	planv1 "waymark/proto/waymark/plan/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
@@ -32,16 +35,8 @@ type service struct {
 	board          *board
 	person         personv1.PersonServiceClient    // nil where no person service is known
 	pathway        referralv1.PathwayServiceClient // likewise
-	plan           plans                           // likewise
+	plan           planv1.PlanServiceClient        // likewise
 	heard          atomic.Uint64                   // position of the newest event of this room that react was given
-}
-
-// plans is what a handover asks the plan service.
-type plans interface {
-	// Facts returns what holds of the plan of a pathway now, by the codes of
-	// Checklist; a pathway without a plan has none. An error that is no answer
-	// means that it is not known.
-	Facts(ctx context.Context, pathwayID string) (map[string]bool, error)
 }
 
 // New makes the care lead service.
@@ -57,7 +52,9 @@ func New(deps run.Deps) (run.Part, error) {
 			pb.RegisterLeadServiceServer(r, &leadServer{service: s})
 			pb.RegisterNeighbourhoodServiceServer(r, &neighbourhoodServer{service: s})
 		},
-		Run: s.board.run,
+		React:      s.react,
+		Categories: append([]string{"pathway", "person"}, categories...),
+		Run:        s.run,
 	}, nil
 }
 
@@ -81,6 +78,9 @@ func newService(deps run.Deps) *service {
 		}
 		if conn := deps.Dial("referral"); conn != nil {
 			s.pathway = referralv1.NewPathwayServiceClient(conn)
+		}
+		if conn := deps.Dial("plan"); conn != nil {
+			s.plan = planv1.NewPlanServiceClient(conn)
 		}
 	}
 	return s
@@ -140,11 +140,12 @@ func step(req es.Request, n int) es.Request {
 // tell, known is false.
 type patient struct {
 	known      bool
+	id         string // of the record that stands: a merged person's survivor
+	mergeID    string // of the merge by which it does, where it is one step away
 	practice   string // "" where not known, or withheld for a restricted person
 	restricted bool
 	stop       bool // a death was reported: nothing goes to the patient
 	died       bool // a formal notice stands
-	leftBy     string
 }
 
 // lookUp asks the person service. A refusal is an answer; that it cannot be
@@ -161,9 +162,40 @@ func (s *service) lookUp(ctx context.Context, personID string) (patient, error) 
 		return patient{}, err
 	}
 	p := reply.Person
-	return patient{known: true, practice: p.GetPractice(), restricted: p.GetRestricted(), stop: p.GetMessagesStopped(),
-		died: p.GetDeath() == formalDeath, leftBy: p.GetRemovalReason()}, nil
+	merge := ""
+	for _, m := range p.GetMerges() {
+		if m.MergedPersonId == personID && m.State == personv1.MergeState_MERGE_STATE_MERGED {
+			merge = m.MergeId
+		}
+	}
+	return patient{known: true, id: p.GetPersonId(), mergeID: merge, practice: p.GetPractice(), restricted: p.GetRestricted(), stop: p.GetMessagesStopped(),
+		died: p.GetDeath() == formalDeath}, nil
 }
 
 // formalDeath is the PDS code of a formal death notice.
 const formalDeath = "2"
+
+// planFacts asks the plan service what holds of a plan now, by the codes of
+// Checklist. Where there is no plan, or no plan service, nothing holds.
+func (s *service) planFacts(ctx context.Context, pathwayID string) (map[string]bool, error) {
+	met := map[string]bool{}
+	if s.plan == nil {
+		return met, nil
+	}
+	reply, err := s.plan.GetPlan(ctx, &planv1.GetPlanRequest{PathwayId: pathwayID})
+	switch {
+	case fault.IsAnswer(err), status.Code(err) == codes.Unimplemented:
+		return met, nil
+	case err != nil:
+		return nil, err
+	}
+	r := reply.Record
+	met["plan_published"] = r.GetPlan().GetVersion() > 0
+	met["surveillance_set"] = r.GetSurveillance() != nil || r.GetSurveillanceNotNeededReason() != ""
+	for _, summary := range r.GetSummaries() {
+		if summary.Version > 0 && summary.State != planv1.SummaryState_SUMMARY_STATE_WITHDRAWN {
+			met["summary_approved"] = true
+		}
+	}
+	return met, nil
+}

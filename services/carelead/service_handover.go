@@ -48,13 +48,10 @@ func (s *handoverServer) OpenLedger(ctx context.Context, req *pb.OpenLedgerReque
 // PrepareHandover looks up what the plan service knows of the checklist.
 func (s *handoverServer) PrepareHandover(ctx context.Context, req *pb.PrepareHandoverRequest) (*pb.LedgerReply, error) {
 	met := map[string]bool{}
-	if s.plan != nil && needsChecklist(req.Kind) {
-		facts, err := s.plan.Facts(ctx, streamID(req.PathwayId))
-		if err != nil && !fault.IsAnswer(err) {
+	if needsChecklist(req.Kind) {
+		var err error
+		if met, err = s.planFacts(ctx, streamID(req.PathwayId)); err != nil {
 			return nil, err
-		}
-		for code, is := range facts {
-			met[code] = is
 		}
 	}
 	met["patient_informed"], met["consent_to_share"] = req.PatientInformed, req.ConsentToShare

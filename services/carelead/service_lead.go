@@ -83,10 +83,10 @@ func (s *leadServer) DeactivateLead(ctx context.Context, req *pb.DeactivateLeadR
 	return s.do(ctx, req, DeactivateLead{Cause: req.Cause})
 }
 
-// RunTimers starts and ends leave.
+// RunTimers starts and ends leave, and gives back places that no offer followed.
 func (s *leadServer) RunTimers(ctx context.Context, req *pb.RunLeadTimersRequest) (*pb.LeadReply, error) {
 	id := streamID(req.LeadId)
-	state, err := whole(ctx, s.leads, id, req, RunLeave{Now: s.clock()}.Decide)
+	state, err := s.leadTimers(ctx, id, req)
 	return leadReply(id, state, err)
 }
 

@@ -86,7 +86,7 @@ func (s *neighbourhoodServer) FindNeighbourhood(ctx context.Context, req *pb.Fin
 	if err := s.board.wait(ctx, es.Position(req.MinPosition)); err != nil {
 		return nil, err
 	}
-	id := s.board.serving(req.Practice)
+	id := s.board.serving(req.Practice, "")
 	if id == "" {
 		return nil, errNotServing
 	}

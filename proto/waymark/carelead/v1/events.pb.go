@@ -2510,6 +2510,69 @@ func (x *LedgerMerged) GetMergedHolder() *Party {
 	return nil
 }
 
+// LedgerPersonChanged: the person's record was merged into another, or the merge
+// was reversed. The pathway and its holder are the same.
+type LedgerPersonChanged struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	PersonId string                 `protobuf:"bytes,1,opt,name=person_id,json=personId,proto3" json:"person_id,omitempty"`
+	MergeId  string                 `protobuf:"bytes,2,opt,name=merge_id,json=mergeId,proto3" json:"merge_id,omitempty"`
+	// The merge was reversed.
+	Reversed      bool `protobuf:"varint,3,opt,name=reversed,proto3" json:"reversed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LedgerPersonChanged) Reset() {
+	*x = LedgerPersonChanged{}
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LedgerPersonChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LedgerPersonChanged) ProtoMessage() {}
+
+func (x *LedgerPersonChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LedgerPersonChanged.ProtoReflect.Descriptor instead.
+func (*LedgerPersonChanged) Descriptor() ([]byte, []int) {
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *LedgerPersonChanged) GetPersonId() string {
+	if x != nil {
+		return x.PersonId
+	}
+	return ""
+}
+
+func (x *LedgerPersonChanged) GetMergeId() string {
+	if x != nil {
+		return x.MergeId
+	}
+	return ""
+}
+
+func (x *LedgerPersonChanged) GetReversed() bool {
+	if x != nil {
+		return x.Reversed
+	}
+	return false
+}
+
 // ReviewTaskRaised: a person must look.
 type ReviewTaskRaised struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -2525,7 +2588,7 @@ type ReviewTaskRaised struct {
 
 func (x *ReviewTaskRaised) Reset() {
 	*x = ReviewTaskRaised{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[35]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2600,7 @@ func (x *ReviewTaskRaised) String() string {
 func (*ReviewTaskRaised) ProtoMessage() {}
 
 func (x *ReviewTaskRaised) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[35]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2613,7 @@ func (x *ReviewTaskRaised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewTaskRaised.ProtoReflect.Descriptor instead.
 func (*ReviewTaskRaised) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{35}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReviewTaskRaised) GetTaskId() string {
@@ -2583,7 +2646,7 @@ type ReviewTaskDone struct {
 
 func (x *ReviewTaskDone) Reset() {
 	*x = ReviewTaskDone{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[36]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2595,7 +2658,7 @@ func (x *ReviewTaskDone) String() string {
 func (*ReviewTaskDone) ProtoMessage() {}
 
 func (x *ReviewTaskDone) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[36]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2608,7 +2671,7 @@ func (x *ReviewTaskDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewTaskDone.ProtoReflect.Descriptor instead.
 func (*ReviewTaskDone) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{36}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReviewTaskDone) GetTaskId() string {
@@ -2633,7 +2696,7 @@ type LeadRegistered struct {
 
 func (x *LeadRegistered) Reset() {
 	*x = LeadRegistered{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[37]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +2708,7 @@ func (x *LeadRegistered) String() string {
 func (*LeadRegistered) ProtoMessage() {}
 
 func (x *LeadRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[37]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +2721,7 @@ func (x *LeadRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeadRegistered.ProtoReflect.Descriptor instead.
 func (*LeadRegistered) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{37}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LeadRegistered) GetParty() *Party {
@@ -2705,7 +2768,7 @@ type LeadActivated struct {
 
 func (x *LeadActivated) Reset() {
 	*x = LeadActivated{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[38]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2717,7 +2780,7 @@ func (x *LeadActivated) String() string {
 func (*LeadActivated) ProtoMessage() {}
 
 func (x *LeadActivated) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[38]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2730,7 +2793,7 @@ func (x *LeadActivated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeadActivated.ProtoReflect.Descriptor instead.
 func (*LeadActivated) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{38}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *LeadActivated) GetOn() string {
@@ -2750,7 +2813,7 @@ type CapacityChanged struct {
 
 func (x *CapacityChanged) Reset() {
 	*x = CapacityChanged{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[39]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2825,7 @@ func (x *CapacityChanged) String() string {
 func (*CapacityChanged) ProtoMessage() {}
 
 func (x *CapacityChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[39]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +2838,7 @@ func (x *CapacityChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CapacityChanged.ProtoReflect.Descriptor instead.
 func (*CapacityChanged) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{39}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CapacityChanged) GetCapacity() int32 {
@@ -2800,7 +2863,7 @@ type CaseloadPlaceTaken struct {
 
 func (x *CaseloadPlaceTaken) Reset() {
 	*x = CaseloadPlaceTaken{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[40]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2812,7 +2875,7 @@ func (x *CaseloadPlaceTaken) String() string {
 func (*CaseloadPlaceTaken) ProtoMessage() {}
 
 func (x *CaseloadPlaceTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[40]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2825,7 +2888,7 @@ func (x *CaseloadPlaceTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaseloadPlaceTaken.ProtoReflect.Descriptor instead.
 func (*CaseloadPlaceTaken) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{40}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CaseloadPlaceTaken) GetPathwayId() string {
@@ -2858,7 +2921,7 @@ type CaseloadPlaceFreed struct {
 
 func (x *CaseloadPlaceFreed) Reset() {
 	*x = CaseloadPlaceFreed{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[41]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2870,7 +2933,7 @@ func (x *CaseloadPlaceFreed) String() string {
 func (*CaseloadPlaceFreed) ProtoMessage() {}
 
 func (x *CaseloadPlaceFreed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[41]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2883,7 +2946,7 @@ func (x *CaseloadPlaceFreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaseloadPlaceFreed.ProtoReflect.Descriptor instead.
 func (*CaseloadPlaceFreed) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{41}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CaseloadPlaceFreed) GetPathwayId() string {
@@ -2906,7 +2969,7 @@ type LeaveBooked struct {
 
 func (x *LeaveBooked) Reset() {
 	*x = LeaveBooked{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[42]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2918,7 +2981,7 @@ func (x *LeaveBooked) String() string {
 func (*LeaveBooked) ProtoMessage() {}
 
 func (x *LeaveBooked) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[42]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +2994,7 @@ func (x *LeaveBooked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveBooked.ProtoReflect.Descriptor instead.
 func (*LeaveBooked) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{42}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LeaveBooked) GetLeaveId() string {
@@ -2971,7 +3034,7 @@ type LeaveCancelled struct {
 
 func (x *LeaveCancelled) Reset() {
 	*x = LeaveCancelled{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[43]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2983,7 +3046,7 @@ func (x *LeaveCancelled) String() string {
 func (*LeaveCancelled) ProtoMessage() {}
 
 func (x *LeaveCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[43]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2996,7 +3059,7 @@ func (x *LeaveCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveCancelled.ProtoReflect.Descriptor instead.
 func (*LeaveCancelled) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{43}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LeaveCancelled) GetLeaveId() string {
@@ -3015,7 +3078,7 @@ type LeaveStarted struct {
 
 func (x *LeaveStarted) Reset() {
 	*x = LeaveStarted{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[44]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3027,7 +3090,7 @@ func (x *LeaveStarted) String() string {
 func (*LeaveStarted) ProtoMessage() {}
 
 func (x *LeaveStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[44]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3040,7 +3103,7 @@ func (x *LeaveStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveStarted.ProtoReflect.Descriptor instead.
 func (*LeaveStarted) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{44}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LeaveStarted) GetLeaveId() string {
@@ -3059,7 +3122,7 @@ type LeaveEnded struct {
 
 func (x *LeaveEnded) Reset() {
 	*x = LeaveEnded{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[45]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3071,7 +3134,7 @@ func (x *LeaveEnded) String() string {
 func (*LeaveEnded) ProtoMessage() {}
 
 func (x *LeaveEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[45]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3084,7 +3147,7 @@ func (x *LeaveEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveEnded.ProtoReflect.Descriptor instead.
 func (*LeaveEnded) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{45}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LeaveEnded) GetLeaveId() string {
@@ -3104,7 +3167,7 @@ type LeadDeactivated struct {
 
 func (x *LeadDeactivated) Reset() {
 	*x = LeadDeactivated{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[46]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3116,7 +3179,7 @@ func (x *LeadDeactivated) String() string {
 func (*LeadDeactivated) ProtoMessage() {}
 
 func (x *LeadDeactivated) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[46]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3129,7 +3192,7 @@ func (x *LeadDeactivated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeadDeactivated.ProtoReflect.Descriptor instead.
 func (*LeadDeactivated) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{46}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *LeadDeactivated) GetCause() string {
@@ -3156,7 +3219,7 @@ type NeighbourhoodDefined struct {
 
 func (x *NeighbourhoodDefined) Reset() {
 	*x = NeighbourhoodDefined{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[47]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3168,7 +3231,7 @@ func (x *NeighbourhoodDefined) String() string {
 func (*NeighbourhoodDefined) ProtoMessage() {}
 
 func (x *NeighbourhoodDefined) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[47]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3181,7 +3244,7 @@ func (x *NeighbourhoodDefined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighbourhoodDefined.ProtoReflect.Descriptor instead.
 func (*NeighbourhoodDefined) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{47}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *NeighbourhoodDefined) GetName() string {
@@ -3235,7 +3298,7 @@ type PracticesServedChanged struct {
 
 func (x *PracticesServedChanged) Reset() {
 	*x = PracticesServedChanged{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[48]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3247,7 +3310,7 @@ func (x *PracticesServedChanged) String() string {
 func (*PracticesServedChanged) ProtoMessage() {}
 
 func (x *PracticesServedChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[48]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3260,7 +3323,7 @@ func (x *PracticesServedChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PracticesServedChanged.ProtoReflect.Descriptor instead.
 func (*PracticesServedChanged) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{48}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PracticesServedChanged) GetPractices() []string {
@@ -3284,7 +3347,7 @@ type FallbackPoolAccepted struct {
 
 func (x *FallbackPoolAccepted) Reset() {
 	*x = FallbackPoolAccepted{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[49]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3296,7 +3359,7 @@ func (x *FallbackPoolAccepted) String() string {
 func (*FallbackPoolAccepted) ProtoMessage() {}
 
 func (x *FallbackPoolAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[49]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3309,7 +3372,7 @@ func (x *FallbackPoolAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FallbackPoolAccepted.ProtoReflect.Descriptor instead.
 func (*FallbackPoolAccepted) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{49}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *FallbackPoolAccepted) GetPool() *Party {
@@ -3349,7 +3412,7 @@ type FallbackPoolLapsed struct {
 
 func (x *FallbackPoolLapsed) Reset() {
 	*x = FallbackPoolLapsed{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[50]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3361,7 +3424,7 @@ func (x *FallbackPoolLapsed) String() string {
 func (*FallbackPoolLapsed) ProtoMessage() {}
 
 func (x *FallbackPoolLapsed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[50]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3374,7 +3437,7 @@ func (x *FallbackPoolLapsed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FallbackPoolLapsed.ProtoReflect.Descriptor instead.
 func (*FallbackPoolLapsed) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{50}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *FallbackPoolLapsed) GetAt() *timestamppb.Timestamp {
@@ -3393,7 +3456,7 @@ type ManagerChanged struct {
 
 func (x *ManagerChanged) Reset() {
 	*x = ManagerChanged{}
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[51]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3468,7 @@ func (x *ManagerChanged) String() string {
 func (*ManagerChanged) ProtoMessage() {}
 
 func (x *ManagerChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_carelead_v1_events_proto_msgTypes[51]
+	mi := &file_waymark_carelead_v1_events_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3481,7 @@ func (x *ManagerChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManagerChanged.ProtoReflect.Descriptor instead.
 func (*ManagerChanged) Descriptor() ([]byte, []int) {
-	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{51}
+	return file_waymark_carelead_v1_events_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ManagerChanged) GetManager() *Party {
@@ -3586,7 +3649,11 @@ const file_waymark_carelead_v1_events_proto_rawDesc = "" +
 	"\x05cause\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x05cause:\f\x92\xce\x18\bcarelead\"\x95\x01\n" +
 	"\fLedgerMerged\x120\n" +
 	"\x11merged_pathway_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x0fmergedPathwayId\x12E\n" +
-	"\rmerged_holder\x18\x02 \x01(\v2\x1a.waymark.carelead.v1.PartyB\x04\x88\xce\x18\x02R\fmergedHolder:\f\x92\xce\x18\bcarelead\"\x8d\x01\n" +
+	"\rmerged_holder\x18\x02 \x01(\v2\x1a.waymark.carelead.v1.PartyB\x04\x88\xce\x18\x02R\fmergedHolder:\f\x92\xce\x18\bcarelead\"\x89\x01\n" +
+	"\x13LedgerPersonChanged\x12!\n" +
+	"\tperson_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x12\x1f\n" +
+	"\bmerge_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\amergeId\x12 \n" +
+	"\breversed\x18\x03 \x01(\bB\x04\x88\xce\x18\x03R\breversed:\f\x92\xce\x18\bcarelead\"\x8d\x01\n" +
 	"\x10ReviewTaskRaised\x12\x1d\n" +
 	"\atask_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06taskId\x12\x18\n" +
 	"\x04code\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x04code\x122\n" +
@@ -3708,7 +3775,7 @@ func file_waymark_carelead_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_carelead_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_waymark_carelead_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_waymark_carelead_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_waymark_carelead_v1_events_proto_goTypes = []any{
 	(PartyKind)(0),                      // 0: waymark.carelead.v1.PartyKind
 	(TransferCause)(0),                  // 1: waymark.carelead.v1.TransferCause
@@ -3752,24 +3819,25 @@ var file_waymark_carelead_v1_events_proto_goTypes = []any{
 	(*LedgerClosed)(nil),                // 39: waymark.carelead.v1.LedgerClosed
 	(*LedgerReopened)(nil),              // 40: waymark.carelead.v1.LedgerReopened
 	(*LedgerMerged)(nil),                // 41: waymark.carelead.v1.LedgerMerged
-	(*ReviewTaskRaised)(nil),            // 42: waymark.carelead.v1.ReviewTaskRaised
-	(*ReviewTaskDone)(nil),              // 43: waymark.carelead.v1.ReviewTaskDone
-	(*LeadRegistered)(nil),              // 44: waymark.carelead.v1.LeadRegistered
-	(*LeadActivated)(nil),               // 45: waymark.carelead.v1.LeadActivated
-	(*CapacityChanged)(nil),             // 46: waymark.carelead.v1.CapacityChanged
-	(*CaseloadPlaceTaken)(nil),          // 47: waymark.carelead.v1.CaseloadPlaceTaken
-	(*CaseloadPlaceFreed)(nil),          // 48: waymark.carelead.v1.CaseloadPlaceFreed
-	(*LeaveBooked)(nil),                 // 49: waymark.carelead.v1.LeaveBooked
-	(*LeaveCancelled)(nil),              // 50: waymark.carelead.v1.LeaveCancelled
-	(*LeaveStarted)(nil),                // 51: waymark.carelead.v1.LeaveStarted
-	(*LeaveEnded)(nil),                  // 52: waymark.carelead.v1.LeaveEnded
-	(*LeadDeactivated)(nil),             // 53: waymark.carelead.v1.LeadDeactivated
-	(*NeighbourhoodDefined)(nil),        // 54: waymark.carelead.v1.NeighbourhoodDefined
-	(*PracticesServedChanged)(nil),      // 55: waymark.carelead.v1.PracticesServedChanged
-	(*FallbackPoolAccepted)(nil),        // 56: waymark.carelead.v1.FallbackPoolAccepted
-	(*FallbackPoolLapsed)(nil),          // 57: waymark.carelead.v1.FallbackPoolLapsed
-	(*ManagerChanged)(nil),              // 58: waymark.carelead.v1.ManagerChanged
-	(*timestamppb.Timestamp)(nil),       // 59: google.protobuf.Timestamp
+	(*LedgerPersonChanged)(nil),         // 42: waymark.carelead.v1.LedgerPersonChanged
+	(*ReviewTaskRaised)(nil),            // 43: waymark.carelead.v1.ReviewTaskRaised
+	(*ReviewTaskDone)(nil),              // 44: waymark.carelead.v1.ReviewTaskDone
+	(*LeadRegistered)(nil),              // 45: waymark.carelead.v1.LeadRegistered
+	(*LeadActivated)(nil),               // 46: waymark.carelead.v1.LeadActivated
+	(*CapacityChanged)(nil),             // 47: waymark.carelead.v1.CapacityChanged
+	(*CaseloadPlaceTaken)(nil),          // 48: waymark.carelead.v1.CaseloadPlaceTaken
+	(*CaseloadPlaceFreed)(nil),          // 49: waymark.carelead.v1.CaseloadPlaceFreed
+	(*LeaveBooked)(nil),                 // 50: waymark.carelead.v1.LeaveBooked
+	(*LeaveCancelled)(nil),              // 51: waymark.carelead.v1.LeaveCancelled
+	(*LeaveStarted)(nil),                // 52: waymark.carelead.v1.LeaveStarted
+	(*LeaveEnded)(nil),                  // 53: waymark.carelead.v1.LeaveEnded
+	(*LeadDeactivated)(nil),             // 54: waymark.carelead.v1.LeadDeactivated
+	(*NeighbourhoodDefined)(nil),        // 55: waymark.carelead.v1.NeighbourhoodDefined
+	(*PracticesServedChanged)(nil),      // 56: waymark.carelead.v1.PracticesServedChanged
+	(*FallbackPoolAccepted)(nil),        // 57: waymark.carelead.v1.FallbackPoolAccepted
+	(*FallbackPoolLapsed)(nil),          // 58: waymark.carelead.v1.FallbackPoolLapsed
+	(*ManagerChanged)(nil),              // 59: waymark.carelead.v1.ManagerChanged
+	(*timestamppb.Timestamp)(nil),       // 60: google.protobuf.Timestamp
 }
 var file_waymark_carelead_v1_events_proto_depIdxs = []int32{
 	0,  // 0: waymark.carelead.v1.Party.kind:type_name -> waymark.carelead.v1.PartyKind
@@ -3778,7 +3846,7 @@ var file_waymark_carelead_v1_events_proto_depIdxs = []int32{
 	7,  // 3: waymark.carelead.v1.AccountabilityTransferred.to:type_name -> waymark.carelead.v1.Party
 	1,  // 4: waymark.carelead.v1.AccountabilityTransferred.cause:type_name -> waymark.carelead.v1.TransferCause
 	7,  // 5: waymark.carelead.v1.AccountabilityTransferred.acting_for:type_name -> waymark.carelead.v1.Party
-	59, // 6: waymark.carelead.v1.AccountabilityTransferred.standing_until:type_name -> google.protobuf.Timestamp
+	60, // 6: waymark.carelead.v1.AccountabilityTransferred.standing_until:type_name -> google.protobuf.Timestamp
 	7,  // 7: waymark.carelead.v1.PatientNoticeDue.holder:type_name -> waymark.carelead.v1.Party
 	6,  // 8: waymark.carelead.v1.PatientNoticeSuppressed.reason:type_name -> waymark.carelead.v1.NoticeSuppression
 	2,  // 9: waymark.carelead.v1.HandoverPrepared.kind:type_name -> waymark.carelead.v1.HandoverKind
@@ -3786,21 +3854,21 @@ var file_waymark_carelead_v1_events_proto_depIdxs = []int32{
 	2,  // 11: waymark.carelead.v1.HandoverOffered.kind:type_name -> waymark.carelead.v1.HandoverKind
 	7,  // 12: waymark.carelead.v1.HandoverOffered.from:type_name -> waymark.carelead.v1.Party
 	7,  // 13: waymark.carelead.v1.HandoverOffered.to:type_name -> waymark.carelead.v1.Party
-	59, // 14: waymark.carelead.v1.HandoverOffered.offered_at:type_name -> google.protobuf.Timestamp
-	59, // 15: waymark.carelead.v1.HandoverOffered.seen_due:type_name -> google.protobuf.Timestamp
-	59, // 16: waymark.carelead.v1.HandoverOffered.answer_due:type_name -> google.protobuf.Timestamp
+	60, // 14: waymark.carelead.v1.HandoverOffered.offered_at:type_name -> google.protobuf.Timestamp
+	60, // 15: waymark.carelead.v1.HandoverOffered.seen_due:type_name -> google.protobuf.Timestamp
+	60, // 16: waymark.carelead.v1.HandoverOffered.answer_due:type_name -> google.protobuf.Timestamp
 	7,  // 17: waymark.carelead.v1.HandoverOffered.escalation:type_name -> waymark.carelead.v1.Party
-	59, // 18: waymark.carelead.v1.HandoverAccepted.first_contact_due:type_name -> google.protobuf.Timestamp
+	60, // 18: waymark.carelead.v1.HandoverAccepted.first_contact_due:type_name -> google.protobuf.Timestamp
 	3,  // 19: waymark.carelead.v1.HandoverDeclined.reason:type_name -> waymark.carelead.v1.DeclineReason
 	4,  // 20: waymark.carelead.v1.HandoverVoided.reason:type_name -> waymark.carelead.v1.VoidReason
-	59, // 21: waymark.carelead.v1.FirstContactOverdue.due:type_name -> google.protobuf.Timestamp
+	60, // 21: waymark.carelead.v1.FirstContactOverdue.due:type_name -> google.protobuf.Timestamp
 	7,  // 22: waymark.carelead.v1.CoverArranged.lead:type_name -> waymark.carelead.v1.Party
 	7,  // 23: waymark.carelead.v1.CoverArranged.cover:type_name -> waymark.carelead.v1.Party
-	59, // 24: waymark.carelead.v1.CoverArranged.starts:type_name -> google.protobuf.Timestamp
-	59, // 25: waymark.carelead.v1.CoverArranged.ends:type_name -> google.protobuf.Timestamp
-	59, // 26: waymark.carelead.v1.CoverChanged.ends:type_name -> google.protobuf.Timestamp
+	60, // 24: waymark.carelead.v1.CoverArranged.starts:type_name -> google.protobuf.Timestamp
+	60, // 25: waymark.carelead.v1.CoverArranged.ends:type_name -> google.protobuf.Timestamp
+	60, // 26: waymark.carelead.v1.CoverChanged.ends:type_name -> google.protobuf.Timestamp
 	7,  // 27: waymark.carelead.v1.CoverMissing.lead:type_name -> waymark.carelead.v1.Party
-	59, // 28: waymark.carelead.v1.CoverMissing.leave_until:type_name -> google.protobuf.Timestamp
+	60, // 28: waymark.carelead.v1.CoverMissing.leave_until:type_name -> google.protobuf.Timestamp
 	7,  // 29: waymark.carelead.v1.TreatingProviderChanged.from:type_name -> waymark.carelead.v1.Party
 	7,  // 30: waymark.carelead.v1.TreatingProviderChanged.to:type_name -> waymark.carelead.v1.Party
 	6,  // 31: waymark.carelead.v1.PatientNoticesStopped.reason:type_name -> waymark.carelead.v1.NoticeSuppression
@@ -3808,16 +3876,16 @@ var file_waymark_carelead_v1_events_proto_depIdxs = []int32{
 	5,  // 33: waymark.carelead.v1.LedgerClosed.reason:type_name -> waymark.carelead.v1.CloseReason
 	7,  // 34: waymark.carelead.v1.LedgerReopened.holder:type_name -> waymark.carelead.v1.Party
 	7,  // 35: waymark.carelead.v1.LedgerMerged.merged_holder:type_name -> waymark.carelead.v1.Party
-	59, // 36: waymark.carelead.v1.ReviewTaskRaised.due:type_name -> google.protobuf.Timestamp
+	60, // 36: waymark.carelead.v1.ReviewTaskRaised.due:type_name -> google.protobuf.Timestamp
 	7,  // 37: waymark.carelead.v1.LeadRegistered.party:type_name -> waymark.carelead.v1.Party
-	59, // 38: waymark.carelead.v1.CaseloadPlaceTaken.taken_at:type_name -> google.protobuf.Timestamp
-	59, // 39: waymark.carelead.v1.LeaveBooked.starts:type_name -> google.protobuf.Timestamp
-	59, // 40: waymark.carelead.v1.LeaveBooked.ends:type_name -> google.protobuf.Timestamp
+	60, // 38: waymark.carelead.v1.CaseloadPlaceTaken.taken_at:type_name -> google.protobuf.Timestamp
+	60, // 39: waymark.carelead.v1.LeaveBooked.starts:type_name -> google.protobuf.Timestamp
+	60, // 40: waymark.carelead.v1.LeaveBooked.ends:type_name -> google.protobuf.Timestamp
 	7,  // 41: waymark.carelead.v1.NeighbourhoodDefined.manager:type_name -> waymark.carelead.v1.Party
 	7,  // 42: waymark.carelead.v1.NeighbourhoodDefined.alliance_contact:type_name -> waymark.carelead.v1.Party
 	7,  // 43: waymark.carelead.v1.FallbackPoolAccepted.pool:type_name -> waymark.carelead.v1.Party
-	59, // 44: waymark.carelead.v1.FallbackPoolAccepted.until:type_name -> google.protobuf.Timestamp
-	59, // 45: waymark.carelead.v1.FallbackPoolLapsed.at:type_name -> google.protobuf.Timestamp
+	60, // 44: waymark.carelead.v1.FallbackPoolAccepted.until:type_name -> google.protobuf.Timestamp
+	60, // 45: waymark.carelead.v1.FallbackPoolLapsed.at:type_name -> google.protobuf.Timestamp
 	7,  // 46: waymark.carelead.v1.ManagerChanged.manager:type_name -> waymark.carelead.v1.Party
 	47, // [47:47] is the sub-list for method output_type
 	47, // [47:47] is the sub-list for method input_type
@@ -3837,7 +3905,7 @@ func file_waymark_carelead_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_carelead_v1_events_proto_rawDesc), len(file_waymark_carelead_v1_events_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   52,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
