@@ -23,6 +23,7 @@ import (
 	_ "waymark/proto/waymark/carelead/v1"
 	_ "waymark/proto/waymark/dev/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
+	_ "waymark/proto/waymark/pathway/v1"
 	_ "waymark/proto/waymark/person/v1"
 	_ "waymark/proto/waymark/plan/v1"
 	_ "waymark/proto/waymark/referral/v1"
