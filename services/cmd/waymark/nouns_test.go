@@ -1,0 +1,53 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// TestVerbsFitTheContracts: every argument, flag and preset of every verb is a
+// field of its request, and the example gives what is needed.
+func TestVerbsFitTheContracts(t *testing.T) {
+	t.Parallel()
+	root := newCLI(nil, nil, nil, nil).root()
+	for _, v := range verbs {
+		m, err := find(v.method)
+		if err != nil {
+			t.Errorf("%s %s: %v", v.noun, v.name, err)
+			continue
+		}
+		var paths []string
+		paths = append(paths, strings.Fields(v.args)...)
+		for _, pair := range strings.Fields(v.flags) {
+			name, path, _ := strings.Cut(pair, "=")
+			paths = append(paths, path)
+			if must, ok := strings.CutSuffix(name, "!"); ok && !strings.Contains(v.example, "--"+must) {
+				t.Errorf("%s %s: its example lacks --%s", v.noun, v.name, must)
+			}
+		}
+		for _, pair := range strings.Fields(v.preset) {
+			path, _, _ := strings.Cut(pair, "=")
+			paths = append(paths, path)
+		}
+		for _, path := range paths {
+			if !isField(m.desc.Input(), path) {
+				t.Errorf("%s %s: %s has no field %s", v.noun, v.name, m.desc.Input().Name(), path)
+			}
+		}
+		if cmd, _, err := root.Find([]string{v.noun, v.name}); err != nil || cmd.Name() != v.name {
+			t.Errorf("%s %s is no command: %v", v.noun, v.name, err)
+		}
+	}
+	t.Logf("%d verbs", len(verbs))
+}
+
+func isField(m protoreflect.MessageDescriptor, path string) bool {
+	name, rest, nested := strings.Cut(path, ".")
+	f := m.Fields().ByName(protoreflect.Name(name))
+	if f == nil || nested && f.Message() == nil {
+		return false
+	}
+	return !nested || isField(f.Message(), rest)
+}

@@ -1,0 +1,104 @@
+package main
+
+import "slices"
+
+// verb is a command of a noun: one method of the services, with what it needs
+// in the order in which people say it. Whatever else its request holds can be
+// given as field=value after that.
+type verb struct {
+	noun, name, method string
+	args               string // fields of the positional arguments
+	flags              string // flag=field ...; a flag with "!" must be given
+	preset             string // field=value ...; $today, $now, $organisation and $1 are filled in
+	short, example     string
+	fill               string // "offer": handover_id and versions of the open offer
+}
+
+const person, pathway, ledger = "person_id", "pathway_id", "pathway_id"
+
+// verbs are listed in the order in which help shows them. The README walks
+// through most of them.
+var verbs = []verb{
+	{"person", "register", "person.RegisterPerson", "nhs_number", "family=demographics.name.family given=demographics.name.given born=demographics.birth_date practice=demographics.practice status=nhs_number_status",
+		"nhs_number_status=01 source.kind=SOURCE_KIND_LOCAL source.system=$organisation/waymark source.sent_at=$now", "Register a person, or find the one with that NHS number", "9990000018 --family Testcase --born 1961-05-04 --practice G85004", ""},
+	{"person", "find", "person.FindPerson", "nhs_number", "", "", "Find the person with an NHS number", "9990000018", ""},
+	{"person", "show", "person.GetPerson", person, "", "", "Show a person", "PERSON", ""},
+	{"person", "death", "person.NoteDeath", person, "status!=status on=died_on", "", "Note a death: status 1 informal, 2 formal, U retracted", "PERSON --status 1 --on 2026-03-02", ""},
+	{"person", "moved", "person.NoteMove", person, "practice=practice area=area", "source.kind=SOURCE_KIND_LOCAL source.system=$organisation/waymark source.sent_at=$now", "Note another GP practice or area", "PERSON --practice G85005", ""},
+	{"person", "merge", "person.MergePersons", "surviving_person_id merged_person_id", "open-ledgers=open_ledgers", "", "Merge the second person into the first", "PERSON OTHER", ""},
+	{"person", "approve-merge", "person.ApproveMerge", "merged_person_id merge_id", "", "", "Approve a merge that waits for a second person", "OTHER MERGE --user 555000222", ""},
+
+	{"pathway", "start", "referral.StartPathway", person, "team!=facts.responsible_team.name code=facts.responsible_team.code received=facts.received_on",
+		"facts.received_on=$today facts.priority=3 facts.referral_type=01 facts.source=03 facts.responsible_team.organisation=$organisation", "Start a suspected-cancer pathway on receipt of the referral", "PERSON --team 'RJ1 Breast'", ""},
+	{"pathway", "clocks", "referral.GetPathway", pathway, "", "", "Show the clocks of a pathway and the facts they rest on", "PATHWAY", ""},
+	{"pathway", "seen", "referral.RecordFirstSeen", pathway, "on=facts.on", "facts.on=$today facts.organisation=$organisation", "Record that the patient was first seen", "PATHWAY --on 2026-03-02", ""},
+	{"pathway", "missed", "referral.RecordFirstAppointmentMissed", pathway, "on=facts.on attendance=facts.attendance rebooked=facts.rebooked_on", "facts.on=$today facts.attendance=3", "Record that the first appointment was missed", "PATHWAY --on 2026-03-02 --rebooked 2026-03-09", ""},
+	{"pathway", "diagnosed", "referral.CommunicateDiagnosis", pathway, "on=facts.told.on group!=facts.tumour_group method=facts.told.method", "facts.told.on=$today facts.told.method=OUTCOME_METHOD_FACE_TO_FACE facts.told.organisation=$organisation", "Record that the patient was told: cancer", "PATHWAY --group 01", ""},
+	{"pathway", "ruled-out", "referral.CommunicateCancerRuledOut", pathway, "on=facts.told.on method=facts.told.method", "facts.told.on=$today facts.told.method=OUTCOME_METHOD_FACE_TO_FACE facts.told.organisation=$organisation facts.end_reason=02", "Record that the patient was told: no cancer", "PATHWAY --on 2026-03-29", ""},
+	{"pathway", "decided", "referral.RecordDecisionToTreat", pathway, "on=facts.on", "facts.on=$today facts.organisation=$organisation", "Record the decision to treat", "PATHWAY", ""},
+	{"pathway", "treated", "referral.StartTreatment", pathway, "on=facts.on modality=facts.modality event=facts.event_type", "facts.on=$today facts.event_type=01 facts.modality=01 facts.setting=TREATMENT_SETTING_ADMITTED facts.organisation=$organisation", "Record that treatment started", "PATHWAY --modality 01", ""},
+	{"pathway", "treatment-ended", "referral.EndTreatmentPeriod", pathway, "on=facts.on last=facts.last_period", "facts.on=$today facts.organisation=$organisation facts.last_period=true", "Record that a period of treatment ended", "PATHWAY", ""},
+	{"pathway", "follow-up", "referral.StartFollowUp", pathway, "on=facts.on arrangement!=facts.arrangement", "facts.on=$today", "Record that follow-up started", "PATHWAY --arrangement FOLLOW_UP_ARRANGEMENT_PERSONALISED_STRATIFIED", ""},
+	{"pathway", "close", "referral.ClosePathway", pathway, "on=facts.on because!=facts.reason", "facts.on=$today", "Close a pathway", "PATHWAY --because CLOSE_REASON_FOLLOW_UP_COMPLETE", ""},
+
+	{"handover", "show", "carelead.GetLedger", ledger, "", "", "Show who is accountable, and what is on offer", "PATHWAY", ""},
+	{"handover", "prepare", "carelead.PrepareHandover", ledger, "kind=kind informed=patient_informed consent=consent_to_share override=override_reason second=override_second_person", "kind=HANDOVER_KIND_TO_LEAD patient_informed=true consent_to_share=true", "Prepare a handover: the checklist", "PATHWAY", ""},
+	{"handover", "offer", "carelead.OfferHandover", ledger, "lead=lead_id kind=kind neighbourhood=neighbourhood_id summary=summary_version plan=plan_version", "kind=HANDOVER_KIND_TO_LEAD", "Offer the pathway to a lead; nothing passes before it is accepted", "PATHWAY --lead LEAD --summary 1 --plan 1", ""},
+	{"handover", "seen", "carelead.AcknowledgeOffer", ledger, "", "", "Acknowledge the open offer", "PATHWAY --user 555000333", "offer"},
+	{"handover", "accept", "carelead.AcceptHandover", ledger, "summary=summary_version plan=plan_version", "", "Accept the open offer: from that moment the acceptor is accountable", "PATHWAY --user 555000333", "offer"},
+	{"handover", "decline", "carelead.DeclineHandover", ledger, "because!=reason text=text suggest=suggestion", "", "Decline the open offer, and say why", "PATHWAY --because DECLINE_REASON_CAPACITY --user 555000333", "offer"},
+	{"handover", "withdraw", "carelead.WithdrawHandover", ledger, "because!=reason", "", "Withdraw the open offer", "PATHWAY --because 'offered to the wrong team'", "offer"},
+	{"handover", "contact", "carelead.RecordFirstContact", ledger, "on=on medium=medium made=made", "on=$today medium=TELEPHONE made=true", "Record the first contact with the patient, or --made=false an attempt", "PATHWAY --medium TELEPHONE", ""},
+	{"handover", "patient", "carelead.RecordPatientDecision", ledger, "wants-lead!=wants_lead on=on ask-again=ask_again_on", "on=$today", "Record whether the patient wants a lead", "PATHWAY --wants-lead=false --ask-again 2026-09-01", ""},
+	{"handover", "cover", "carelead.ArrangeCover", ledger, "lead!=cover_lead_id from!=starts until!=ends", "", "Arrange that another lead stands in", "PATHWAY --lead LEAD --from 2026-04-01T08:00:00Z --until 2026-04-14T18:00:00Z", ""},
+	{"handover", "accept-cover", "carelead.AcceptCover", "pathway_id cover_id", "", "", "Agree to stand in", "PATHWAY COVER --user 555000444", ""},
+	{"handover", "close", "carelead.CloseLedger", ledger, "because!=reason evidence=evidence", "", "Close the ledger: nobody is accountable any more", "PATHWAY --because CLOSE_REASON_FOLLOW_UP_COMPLETE --evidence 'discharge letter 2031'", ""},
+	{"handover", "task-done", "carelead.CompleteTask", "pathway_id task_id", "", "", "Close a task that a person has looked at", "PATHWAY TASK", ""},
+	{"handover", "timers", "carelead.HandoverService.RunTimers", ledger, "", "", "Do what is due on a ledger now", "PATHWAY", ""},
+
+	{"lead", "register", "carelead.RegisterLead", "lead_id", "name!=party.name sds!=party.sds_user_id neighbourhood!=neighbourhood_ids capacity=capacity language=languages phone=party.telephone",
+		"party.kind=PARTY_KIND_PERSON_IN_ROLE party.id=$1 party.organisation=$organisation party.role_code=R9801 capacity=20", "Invite a care lead", "lead-1 --name 'C. Okafor' --sds 555000333 --neighbourhood peckham", ""},
+	{"lead", "activate", "carelead.ActivateLead", "lead_id", "", "", "Let a lead be offered pathways", "lead-1", ""},
+	{"lead", "show", "carelead.GetLead", "lead_id", "", "", "Show a lead", "lead-1", ""},
+	{"lead", "list", "carelead.ListLeads", "", "neighbourhood=neighbourhood_id with-place=with_place language=language", "", "List leads", "--with-place=true", ""},
+	{"lead", "capacity", "carelead.ChangeCapacity", "lead_id capacity", "", "", "Change a lead's largest caseload", "lead-1 25", ""},
+	{"lead", "leave", "carelead.BookLeave", "lead_id starts ends", "", "", "Book leave", "lead-1 2026-04-01T08:00:00Z 2026-04-14T18:00:00Z", ""},
+	{"lead", "sick", "carelead.ReportSickness", "lead_id expected_back", "", "", "Report that a lead is sick", "lead-1 2026-04-14T08:00:00Z", ""},
+	{"lead", "back", "carelead.ReturnFromLeave", "lead_id", "", "", "A lead is back early", "lead-1", ""},
+	{"lead", "deactivate", "carelead.DeactivateLead", "lead_id", "cause=cause", "cause=by_request", "End a lead's role", "lead-1 --cause role_ended", ""},
+
+	{"neighbourhood", "define", "carelead.DefineNeighbourhood", "neighbourhood_id", "name!=name practice!=practices manager!=manager.name alliance-contact!=alliance_contact.name alliance=alliance",
+		"organisation=$organisation manager.kind=PARTY_KIND_PERSON_IN_ROLE manager.id=$1-manager manager.organisation=$organisation alliance_contact.kind=PARTY_KIND_PERSON_IN_ROLE alliance_contact.id=$1-alliance alliance_contact.organisation=$organisation",
+		"Define a neighbourhood and who answers for it", "peckham --name Peckham --practice G85004 --manager 'M. Patel' --alliance-contact 'S. Brown'", ""},
+	{"neighbourhood", "pool", "carelead.AcceptFallback", "neighbourhood_id", "name!=pool.name until!=until phone=pool.telephone hours=pool.hours out-of-hours=out_of_hours_message",
+		"pool.kind=PARTY_KIND_FALLBACK_POOL pool.id=$1-pool pool.organisation=$organisation", "Accept standing responsibility as the fallback pool", "peckham --name 'Peckham duty pool' --until 2027-03-31T23:00:00Z --out-of-hours 'Call 111'", ""},
+	{"neighbourhood", "show", "carelead.GetNeighbourhood", "neighbourhood_id", "", "", "Show a neighbourhood", "peckham", ""},
+	{"neighbourhood", "find", "carelead.FindNeighbourhood", "practice", "", "", "Find the neighbourhood that serves a GP practice", "G85004", ""},
+	{"neighbourhood", "list", "carelead.ListNeighbourhoods", "", "", "", "List neighbourhoods", "", ""},
+
+	{"referral", "draft", "referral.DraftReferral", pathway, "kind!=content.kind to!=content.target.organisation why=content.reason priority=content.priority",
+		"content.requester.user=555000111 content.requester.organisation=$organisation content.target.channel=CHANNEL_MANUAL content.priority=REFERRAL_PRIORITY_ROUTINE", "Draft a referral", "PATHWAY --kind REFERRAL_KIND_ALLIED_HEALTH --to RRV --why 'Shoulder stiffness'", ""},
+	{"referral", "send", "referral.SendReferral", "pathway_id referral_id", "", "nhs_number_status=01", "Send a draft", "PATHWAY REFERRAL", ""},
+	{"referral", "received", "referral.AcknowledgeReceipt", "pathway_id referral_id", "", "", "Acknowledge receipt", "PATHWAY REFERRAL --organisation RRV", ""},
+	{"referral", "accept", "referral.AcceptReferral", "pathway_id referral_id", "", "", "Accept", "PATHWAY REFERRAL --organisation RRV", ""},
+	{"referral", "reject", "referral.RejectReferral", "pathway_id referral_id", "because!=rejection_reason note=note", "", "Reject, and say why", "PATHWAY REFERRAL --because 01 --organisation RRV", ""},
+	{"referral", "show", "referral.GetReferral", "pathway_id referral_id", "", "", "Show one referral", "PATHWAY REFERRAL", ""},
+	{"referral", "list", "referral.ListReferrals", pathway, "", "", "List the referrals of a pathway", "PATHWAY", ""},
+}
+
+// nouns are the nouns of verbs, with what they are.
+var nouns = [][2]string{
+	{"person", "Who the patient is"},
+	{"pathway", "A cancer pathway, its clocks and who is accountable"},
+	{"handover", "Who is accountable for a pathway, and passing that on"},
+	{"lead", "Care leads: invite, leave, capacity"},
+	{"neighbourhood", "Neighbourhoods, their practices and fallback pools"},
+	{"referral", "Referrals of a pathway"},
+	{"plan", "The Personalised Cancer Plan, assessments, summary"},
+	{"appointment", "Appointments, sessions and what is to be booked"},
+}
+
+// verbsOf returns the verbs of a noun.
+func verbsOf(noun string) []verb {
+	return slices.DeleteFunc(slices.Clone(verbs), func(v verb) bool { return v.noun != noun })
+}
