@@ -94,7 +94,7 @@ func (s *service) onPathway(ctx context.Context, e bus.Event) error {
 	case *referralv1.PathwayClosed:
 		return s.closed(ctx, e, m.Facts.GetReason())
 	case *referralv1.ClockCorrected:
-		if m.WrongEvent == "PathwayClosed" || m.WrongEvent == "Closed" {
+		if m.WrongEvent == "PathwayClosed" {
 			return s.tell(ctx, e, e.StreamID, "reopen", ReopenLedger{Now: s.clock()})
 		}
 	case *referralv1.TransferredToTreatingProvider:

@@ -83,8 +83,8 @@ func (s *leadServer) DeactivateLead(ctx context.Context, req *pb.DeactivateLeadR
 	return s.do(ctx, req, DeactivateLead{Cause: req.Cause})
 }
 
-// RunTimers starts and ends leave, and gives back places that no offer followed.
-func (s *leadServer) RunTimers(ctx context.Context, req *pb.RunLeadTimersRequest) (*pb.LeadReply, error) {
+// RunLeadTimers starts and ends leave, and gives back places that no offer followed.
+func (s *leadServer) RunLeadTimers(ctx context.Context, req *pb.RunLeadTimersRequest) (*pb.LeadReply, error) {
 	id := streamID(req.LeadId)
 	state, err := s.leadTimers(ctx, id, req)
 	return leadReply(id, state, err)

@@ -63,8 +63,8 @@ func (s *neighbourhoodServer) AcceptFallback(ctx context.Context, req *pb.Accept
 	return s.do(ctx, req.NeighbourhoodId, req, AcceptFallback{Pool: pool, Until: req.Until.AsTime(), Now: s.clock(), OutOfHours: req.OutOfHoursMessage, By: acceptor(req)})
 }
 
-// RunTimers records the lapse of the pool's acceptance.
-func (s *neighbourhoodServer) RunTimers(ctx context.Context, req *pb.RunNeighbourhoodTimersRequest) (*pb.NeighbourhoodReply, error) {
+// RunNeighbourhoodTimers records the lapse of the pool's acceptance.
+func (s *neighbourhoodServer) RunNeighbourhoodTimers(ctx context.Context, req *pb.RunNeighbourhoodTimersRequest) (*pb.NeighbourhoodReply, error) {
 	id := streamID(req.NeighbourhoodId)
 	state, err := whole(ctx, s.neighbourhoods, id, req, RunFallback{Now: s.clock()}.Decide)
 	return neighbourhoodReply(id, state, err)

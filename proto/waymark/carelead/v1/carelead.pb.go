@@ -4139,7 +4139,7 @@ const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\fCompleteTask\x12(.waymark.carelead.v1.CompleteTaskRequest\x1a .waymark.carelead.v1.LedgerReply\x12Z\n" +
 	"\fMergeLedgers\x12(.waymark.carelead.v1.MergeLedgersRequest\x1a .waymark.carelead.v1.LedgerReply\x12T\n" +
 	"\tRunTimers\x12%.waymark.carelead.v1.RunTimersRequest\x1a .waymark.carelead.v1.LedgerReply\x12T\n" +
-	"\tGetLedger\x12%.waymark.carelead.v1.GetLedgerRequest\x1a .waymark.carelead.v1.LedgerReply2\xe8\a\n" +
+	"\tGetLedger\x12%.waymark.carelead.v1.GetLedgerRequest\x1a .waymark.carelead.v1.LedgerReply2\xec\a\n" +
 	"\vLeadService\x12X\n" +
 	"\fRegisterLead\x12(.waymark.carelead.v1.RegisterLeadRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12X\n" +
 	"\fActivateLead\x12(.waymark.carelead.v1.ActivateLeadRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12\\\n" +
@@ -4149,15 +4149,15 @@ const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\x0eReportSickness\x12*.waymark.carelead.v1.ReportSicknessRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12^\n" +
 	"\x0fReturnFromLeave\x12+.waymark.carelead.v1.ReturnFromLeaveRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12\\\n" +
 	"\x0eDeactivateLead\x12*.waymark.carelead.v1.DeactivateLeadRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12N\n" +
-	"\aGetLead\x12#.waymark.carelead.v1.GetLeadRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12V\n" +
-	"\tRunTimers\x12).waymark.carelead.v1.RunLeadTimersRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12W\n" +
-	"\tListLeads\x12%.waymark.carelead.v1.ListLeadsRequest\x1a#.waymark.carelead.v1.ListLeadsReply2\xf2\x06\n" +
+	"\aGetLead\x12#.waymark.carelead.v1.GetLeadRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12Z\n" +
+	"\rRunLeadTimers\x12).waymark.carelead.v1.RunLeadTimersRequest\x1a\x1e.waymark.carelead.v1.LeadReply\x12W\n" +
+	"\tListLeads\x12%.waymark.carelead.v1.ListLeadsRequest\x1a#.waymark.carelead.v1.ListLeadsReply2\xff\x06\n" +
 	"\x14NeighbourhoodService\x12o\n" +
 	"\x13DefineNeighbourhood\x12/.waymark.carelead.v1.DefineNeighbourhoodRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12g\n" +
 	"\x0fChangePractices\x12+.waymark.carelead.v1.ChangePracticesRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12c\n" +
 	"\rChangeManager\x12).waymark.carelead.v1.ChangeManagerRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12e\n" +
-	"\x0eAcceptFallback\x12*.waymark.carelead.v1.AcceptFallbackRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12h\n" +
-	"\tRunTimers\x122.waymark.carelead.v1.RunNeighbourhoodTimersRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12i\n" +
+	"\x0eAcceptFallback\x12*.waymark.carelead.v1.AcceptFallbackRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12u\n" +
+	"\x16RunNeighbourhoodTimers\x122.waymark.carelead.v1.RunNeighbourhoodTimersRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12i\n" +
 	"\x10GetNeighbourhood\x12,.waymark.carelead.v1.GetNeighbourhoodRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12k\n" +
 	"\x11FindNeighbourhood\x12-.waymark.carelead.v1.FindNeighbourhoodRequest\x1a'.waymark.carelead.v1.NeighbourhoodReply\x12r\n" +
 	"\x12ListNeighbourhoods\x12..waymark.carelead.v1.ListNeighbourhoodsRequest\x1a,.waymark.carelead.v1.ListNeighbourhoodsReplyB.Z,waymark/proto/waymark/carelead/v1;careleadv1b\x06proto3"
@@ -4355,13 +4355,13 @@ var file_waymark_carelead_v1_carelead_proto_depIdxs = []int32{
 	35,  // 112: waymark.carelead.v1.LeadService.ReturnFromLeave:input_type -> waymark.carelead.v1.ReturnFromLeaveRequest
 	36,  // 113: waymark.carelead.v1.LeadService.DeactivateLead:input_type -> waymark.carelead.v1.DeactivateLeadRequest
 	38,  // 114: waymark.carelead.v1.LeadService.GetLead:input_type -> waymark.carelead.v1.GetLeadRequest
-	37,  // 115: waymark.carelead.v1.LeadService.RunTimers:input_type -> waymark.carelead.v1.RunLeadTimersRequest
+	37,  // 115: waymark.carelead.v1.LeadService.RunLeadTimers:input_type -> waymark.carelead.v1.RunLeadTimersRequest
 	39,  // 116: waymark.carelead.v1.LeadService.ListLeads:input_type -> waymark.carelead.v1.ListLeadsRequest
 	43,  // 117: waymark.carelead.v1.NeighbourhoodService.DefineNeighbourhood:input_type -> waymark.carelead.v1.DefineNeighbourhoodRequest
 	44,  // 118: waymark.carelead.v1.NeighbourhoodService.ChangePractices:input_type -> waymark.carelead.v1.ChangePracticesRequest
 	45,  // 119: waymark.carelead.v1.NeighbourhoodService.ChangeManager:input_type -> waymark.carelead.v1.ChangeManagerRequest
 	46,  // 120: waymark.carelead.v1.NeighbourhoodService.AcceptFallback:input_type -> waymark.carelead.v1.AcceptFallbackRequest
-	47,  // 121: waymark.carelead.v1.NeighbourhoodService.RunTimers:input_type -> waymark.carelead.v1.RunNeighbourhoodTimersRequest
+	47,  // 121: waymark.carelead.v1.NeighbourhoodService.RunNeighbourhoodTimers:input_type -> waymark.carelead.v1.RunNeighbourhoodTimersRequest
 	48,  // 122: waymark.carelead.v1.NeighbourhoodService.GetNeighbourhood:input_type -> waymark.carelead.v1.GetNeighbourhoodRequest
 	49,  // 123: waymark.carelead.v1.NeighbourhoodService.FindNeighbourhood:input_type -> waymark.carelead.v1.FindNeighbourhoodRequest
 	50,  // 124: waymark.carelead.v1.NeighbourhoodService.ListNeighbourhoods:input_type -> waymark.carelead.v1.ListNeighbourhoodsRequest
@@ -4392,13 +4392,13 @@ var file_waymark_carelead_v1_carelead_proto_depIdxs = []int32{
 	28,  // 149: waymark.carelead.v1.LeadService.ReturnFromLeave:output_type -> waymark.carelead.v1.LeadReply
 	28,  // 150: waymark.carelead.v1.LeadService.DeactivateLead:output_type -> waymark.carelead.v1.LeadReply
 	28,  // 151: waymark.carelead.v1.LeadService.GetLead:output_type -> waymark.carelead.v1.LeadReply
-	28,  // 152: waymark.carelead.v1.LeadService.RunTimers:output_type -> waymark.carelead.v1.LeadReply
+	28,  // 152: waymark.carelead.v1.LeadService.RunLeadTimers:output_type -> waymark.carelead.v1.LeadReply
 	40,  // 153: waymark.carelead.v1.LeadService.ListLeads:output_type -> waymark.carelead.v1.ListLeadsReply
 	42,  // 154: waymark.carelead.v1.NeighbourhoodService.DefineNeighbourhood:output_type -> waymark.carelead.v1.NeighbourhoodReply
 	42,  // 155: waymark.carelead.v1.NeighbourhoodService.ChangePractices:output_type -> waymark.carelead.v1.NeighbourhoodReply
 	42,  // 156: waymark.carelead.v1.NeighbourhoodService.ChangeManager:output_type -> waymark.carelead.v1.NeighbourhoodReply
 	42,  // 157: waymark.carelead.v1.NeighbourhoodService.AcceptFallback:output_type -> waymark.carelead.v1.NeighbourhoodReply
-	42,  // 158: waymark.carelead.v1.NeighbourhoodService.RunTimers:output_type -> waymark.carelead.v1.NeighbourhoodReply
+	42,  // 158: waymark.carelead.v1.NeighbourhoodService.RunNeighbourhoodTimers:output_type -> waymark.carelead.v1.NeighbourhoodReply
 	42,  // 159: waymark.carelead.v1.NeighbourhoodService.GetNeighbourhood:output_type -> waymark.carelead.v1.NeighbourhoodReply
 	42,  // 160: waymark.carelead.v1.NeighbourhoodService.FindNeighbourhood:output_type -> waymark.carelead.v1.NeighbourhoodReply
 	51,  // 161: waymark.carelead.v1.NeighbourhoodService.ListNeighbourhoods:output_type -> waymark.carelead.v1.ListNeighbourhoodsReply

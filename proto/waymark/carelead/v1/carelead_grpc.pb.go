@@ -810,7 +810,7 @@ const (
 	LeadService_ReturnFromLeave_FullMethodName = "/waymark.carelead.v1.LeadService/ReturnFromLeave"
 	LeadService_DeactivateLead_FullMethodName  = "/waymark.carelead.v1.LeadService/DeactivateLead"
 	LeadService_GetLead_FullMethodName         = "/waymark.carelead.v1.LeadService/GetLead"
-	LeadService_RunTimers_FullMethodName       = "/waymark.carelead.v1.LeadService/RunTimers"
+	LeadService_RunLeadTimers_FullMethodName   = "/waymark.carelead.v1.LeadService/RunLeadTimers"
 	LeadService_ListLeads_FullMethodName       = "/waymark.carelead.v1.LeadService/ListLeads"
 )
 
@@ -833,8 +833,8 @@ type LeadServiceClient interface {
 	// neighbourhood.
 	DeactivateLead(ctx context.Context, in *DeactivateLeadRequest, opts ...grpc.CallOption) (*LeadReply, error)
 	GetLead(ctx context.Context, in *GetLeadRequest, opts ...grpc.CallOption) (*LeadReply, error)
-	// RunTimers starts and ends leave that is due now, and nothing else.
-	RunTimers(ctx context.Context, in *RunLeadTimersRequest, opts ...grpc.CallOption) (*LeadReply, error)
+	// RunLeadTimers starts and ends leave that is due now, and nothing else.
+	RunLeadTimers(ctx context.Context, in *RunLeadTimersRequest, opts ...grpc.CallOption) (*LeadReply, error)
 	// ListLeads finds leads by neighbourhood, free place and language.
 	ListLeads(ctx context.Context, in *ListLeadsRequest, opts ...grpc.CallOption) (*ListLeadsReply, error)
 }
@@ -937,10 +937,10 @@ func (c *leadServiceClient) GetLead(ctx context.Context, in *GetLeadRequest, opt
 	return out, nil
 }
 
-func (c *leadServiceClient) RunTimers(ctx context.Context, in *RunLeadTimersRequest, opts ...grpc.CallOption) (*LeadReply, error) {
+func (c *leadServiceClient) RunLeadTimers(ctx context.Context, in *RunLeadTimersRequest, opts ...grpc.CallOption) (*LeadReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(LeadReply)
-	err := c.cc.Invoke(ctx, LeadService_RunTimers_FullMethodName, in, out, cOpts...)
+	err := c.cc.Invoke(ctx, LeadService_RunLeadTimers_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -976,8 +976,8 @@ type LeadServiceServer interface {
 	// neighbourhood.
 	DeactivateLead(context.Context, *DeactivateLeadRequest) (*LeadReply, error)
 	GetLead(context.Context, *GetLeadRequest) (*LeadReply, error)
-	// RunTimers starts and ends leave that is due now, and nothing else.
-	RunTimers(context.Context, *RunLeadTimersRequest) (*LeadReply, error)
+	// RunLeadTimers starts and ends leave that is due now, and nothing else.
+	RunLeadTimers(context.Context, *RunLeadTimersRequest) (*LeadReply, error)
 	// ListLeads finds leads by neighbourhood, free place and language.
 	ListLeads(context.Context, *ListLeadsRequest) (*ListLeadsReply, error)
 	mustEmbedUnimplementedLeadServiceServer()
@@ -1017,8 +1017,8 @@ func (UnimplementedLeadServiceServer) DeactivateLead(context.Context, *Deactivat
 func (UnimplementedLeadServiceServer) GetLead(context.Context, *GetLeadRequest) (*LeadReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetLead not implemented")
 }
-func (UnimplementedLeadServiceServer) RunTimers(context.Context, *RunLeadTimersRequest) (*LeadReply, error) {
-	return nil, status.Error(codes.Unimplemented, "method RunTimers not implemented")
+func (UnimplementedLeadServiceServer) RunLeadTimers(context.Context, *RunLeadTimersRequest) (*LeadReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RunLeadTimers not implemented")
 }
 func (UnimplementedLeadServiceServer) ListLeads(context.Context, *ListLeadsRequest) (*ListLeadsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLeads not implemented")
@@ -1206,20 +1206,20 @@ func _LeadService_GetLead_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
-func _LeadService_RunTimers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+func _LeadService_RunLeadTimers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RunLeadTimersRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(LeadServiceServer).RunTimers(ctx, in)
+		return srv.(LeadServiceServer).RunLeadTimers(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: LeadService_RunTimers_FullMethodName,
+		FullMethod: LeadService_RunLeadTimers_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(LeadServiceServer).RunTimers(ctx, req.(*RunLeadTimersRequest))
+		return srv.(LeadServiceServer).RunLeadTimers(ctx, req.(*RunLeadTimersRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1286,8 +1286,8 @@ var LeadService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _LeadService_GetLead_Handler,
 		},
 		{
-			MethodName: "RunTimers",
-			Handler:    _LeadService_RunTimers_Handler,
+			MethodName: "RunLeadTimers",
+			Handler:    _LeadService_RunLeadTimers_Handler,
 		},
 		{
 			MethodName: "ListLeads",
@@ -1299,14 +1299,14 @@ var LeadService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	NeighbourhoodService_DefineNeighbourhood_FullMethodName = "/waymark.carelead.v1.NeighbourhoodService/DefineNeighbourhood"
-	NeighbourhoodService_ChangePractices_FullMethodName     = "/waymark.carelead.v1.NeighbourhoodService/ChangePractices"
-	NeighbourhoodService_ChangeManager_FullMethodName       = "/waymark.carelead.v1.NeighbourhoodService/ChangeManager"
-	NeighbourhoodService_AcceptFallback_FullMethodName      = "/waymark.carelead.v1.NeighbourhoodService/AcceptFallback"
-	NeighbourhoodService_RunTimers_FullMethodName           = "/waymark.carelead.v1.NeighbourhoodService/RunTimers"
-	NeighbourhoodService_GetNeighbourhood_FullMethodName    = "/waymark.carelead.v1.NeighbourhoodService/GetNeighbourhood"
-	NeighbourhoodService_FindNeighbourhood_FullMethodName   = "/waymark.carelead.v1.NeighbourhoodService/FindNeighbourhood"
-	NeighbourhoodService_ListNeighbourhoods_FullMethodName  = "/waymark.carelead.v1.NeighbourhoodService/ListNeighbourhoods"
+	NeighbourhoodService_DefineNeighbourhood_FullMethodName    = "/waymark.carelead.v1.NeighbourhoodService/DefineNeighbourhood"
+	NeighbourhoodService_ChangePractices_FullMethodName        = "/waymark.carelead.v1.NeighbourhoodService/ChangePractices"
+	NeighbourhoodService_ChangeManager_FullMethodName          = "/waymark.carelead.v1.NeighbourhoodService/ChangeManager"
+	NeighbourhoodService_AcceptFallback_FullMethodName         = "/waymark.carelead.v1.NeighbourhoodService/AcceptFallback"
+	NeighbourhoodService_RunNeighbourhoodTimers_FullMethodName = "/waymark.carelead.v1.NeighbourhoodService/RunNeighbourhoodTimers"
+	NeighbourhoodService_GetNeighbourhood_FullMethodName       = "/waymark.carelead.v1.NeighbourhoodService/GetNeighbourhood"
+	NeighbourhoodService_FindNeighbourhood_FullMethodName      = "/waymark.carelead.v1.NeighbourhoodService/FindNeighbourhood"
+	NeighbourhoodService_ListNeighbourhoods_FullMethodName     = "/waymark.carelead.v1.NeighbourhoodService/ListNeighbourhoods"
 )
 
 // NeighbourhoodServiceClient is the client API for NeighbourhoodService service.
@@ -1322,8 +1322,8 @@ type NeighbourhoodServiceClient interface {
 	// AcceptFallback records that the pool takes responsibility in advance, until a
 	// time; without it no lead of the neighbourhood can be offered a pathway.
 	AcceptFallback(ctx context.Context, in *AcceptFallbackRequest, opts ...grpc.CallOption) (*NeighbourhoodReply, error)
-	// RunTimers records that the pool's acceptance ran out, once it has.
-	RunTimers(ctx context.Context, in *RunNeighbourhoodTimersRequest, opts ...grpc.CallOption) (*NeighbourhoodReply, error)
+	// RunNeighbourhoodTimers records that the pool's acceptance ran out, once it has.
+	RunNeighbourhoodTimers(ctx context.Context, in *RunNeighbourhoodTimersRequest, opts ...grpc.CallOption) (*NeighbourhoodReply, error)
 	GetNeighbourhood(ctx context.Context, in *GetNeighbourhoodRequest, opts ...grpc.CallOption) (*NeighbourhoodReply, error)
 	// FindNeighbourhood finds the one that serves a practice.
 	FindNeighbourhood(ctx context.Context, in *FindNeighbourhoodRequest, opts ...grpc.CallOption) (*NeighbourhoodReply, error)
@@ -1378,10 +1378,10 @@ func (c *neighbourhoodServiceClient) AcceptFallback(ctx context.Context, in *Acc
 	return out, nil
 }
 
-func (c *neighbourhoodServiceClient) RunTimers(ctx context.Context, in *RunNeighbourhoodTimersRequest, opts ...grpc.CallOption) (*NeighbourhoodReply, error) {
+func (c *neighbourhoodServiceClient) RunNeighbourhoodTimers(ctx context.Context, in *RunNeighbourhoodTimersRequest, opts ...grpc.CallOption) (*NeighbourhoodReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(NeighbourhoodReply)
-	err := c.cc.Invoke(ctx, NeighbourhoodService_RunTimers_FullMethodName, in, out, cOpts...)
+	err := c.cc.Invoke(ctx, NeighbourhoodService_RunNeighbourhoodTimers_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1431,8 +1431,8 @@ type NeighbourhoodServiceServer interface {
 	// AcceptFallback records that the pool takes responsibility in advance, until a
 	// time; without it no lead of the neighbourhood can be offered a pathway.
 	AcceptFallback(context.Context, *AcceptFallbackRequest) (*NeighbourhoodReply, error)
-	// RunTimers records that the pool's acceptance ran out, once it has.
-	RunTimers(context.Context, *RunNeighbourhoodTimersRequest) (*NeighbourhoodReply, error)
+	// RunNeighbourhoodTimers records that the pool's acceptance ran out, once it has.
+	RunNeighbourhoodTimers(context.Context, *RunNeighbourhoodTimersRequest) (*NeighbourhoodReply, error)
 	GetNeighbourhood(context.Context, *GetNeighbourhoodRequest) (*NeighbourhoodReply, error)
 	// FindNeighbourhood finds the one that serves a practice.
 	FindNeighbourhood(context.Context, *FindNeighbourhoodRequest) (*NeighbourhoodReply, error)
@@ -1459,8 +1459,8 @@ func (UnimplementedNeighbourhoodServiceServer) ChangeManager(context.Context, *C
 func (UnimplementedNeighbourhoodServiceServer) AcceptFallback(context.Context, *AcceptFallbackRequest) (*NeighbourhoodReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method AcceptFallback not implemented")
 }
-func (UnimplementedNeighbourhoodServiceServer) RunTimers(context.Context, *RunNeighbourhoodTimersRequest) (*NeighbourhoodReply, error) {
-	return nil, status.Error(codes.Unimplemented, "method RunTimers not implemented")
+func (UnimplementedNeighbourhoodServiceServer) RunNeighbourhoodTimers(context.Context, *RunNeighbourhoodTimersRequest) (*NeighbourhoodReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RunNeighbourhoodTimers not implemented")
 }
 func (UnimplementedNeighbourhoodServiceServer) GetNeighbourhood(context.Context, *GetNeighbourhoodRequest) (*NeighbourhoodReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetNeighbourhood not implemented")
@@ -1564,20 +1564,20 @@ func _NeighbourhoodService_AcceptFallback_Handler(srv interface{}, ctx context.C
 	return interceptor(ctx, in, info, handler)
 }
 
-func _NeighbourhoodService_RunTimers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+func _NeighbourhoodService_RunNeighbourhoodTimers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RunNeighbourhoodTimersRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(NeighbourhoodServiceServer).RunTimers(ctx, in)
+		return srv.(NeighbourhoodServiceServer).RunNeighbourhoodTimers(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: NeighbourhoodService_RunTimers_FullMethodName,
+		FullMethod: NeighbourhoodService_RunNeighbourhoodTimers_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(NeighbourhoodServiceServer).RunTimers(ctx, req.(*RunNeighbourhoodTimersRequest))
+		return srv.(NeighbourhoodServiceServer).RunNeighbourhoodTimers(ctx, req.(*RunNeighbourhoodTimersRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1660,8 +1660,8 @@ var NeighbourhoodService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _NeighbourhoodService_AcceptFallback_Handler,
 		},
 		{
-			MethodName: "RunTimers",
-			Handler:    _NeighbourhoodService_RunTimers_Handler,
+			MethodName: "RunNeighbourhoodTimers",
+			Handler:    _NeighbourhoodService_RunNeighbourhoodTimers_Handler,
 		},
 		{
 			MethodName: "GetNeighbourhood",
