@@ -16,6 +16,7 @@ import (
 	"waymark/services/kit/es"
 	"waymark/services/kit/run"
 	"waymark/services/person"
+	"waymark/services/plan"
 	"waymark/services/referral"
 )
 
@@ -32,6 +33,7 @@ var parts = []part{
 	{"person", person.New},
 	{"referral", referral.New},
 	{"carelead", carelead.New},
+	{"plan", plan.New},
 }
 
 // Names lists the services that there are.

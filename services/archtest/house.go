@@ -61,6 +61,7 @@ var rooms = map[string]kind{
 	"kit/nhs":                values,
 	"kit/run":                kit,
 	"person":                 service,
+	"plan":                   service,
 	"referral":               service,
 	"waitingtimes":           pure,
 }
