@@ -60,6 +60,7 @@ var rooms = map[string]kind{
 	"kit/fault":              values,
 	"kit/nhs":                values,
 	"kit/run":                kit,
+	"pathway":                service,
 	"person":                 service,
 	"plan":                   service,
 	"referral":               service,
