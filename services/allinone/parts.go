@@ -44,6 +44,12 @@ func Names() (names []string) {
 	return names
 }
 
+// Services makes every part but the relay, for a harness that brings what it
+// hears to the services itself.
+func Services(deps run.Deps) ([]run.Part, error) {
+	return build(deps, slices.DeleteFunc(Names(), func(name string) bool { return name == "relay" })...)
+}
+
 // build makes the named parts, all when none is named.
 func build(deps run.Deps, names ...string) (made []run.Part, err error) {
 	for _, name := range names {
