@@ -52,6 +52,7 @@ var rooms = map[string]kind{
 	"archtest":               rules,
 	"carelead":               service,
 	"cmd":                    program,
+	"e2e":                    harness,
 	"eventstore":             node,
 	"eventstore/conformance": harness,
 	"kit/bus":                kit,

@@ -1,0 +1,21 @@
+Story: A story with a field that no message has
+
+Nurse Bello is user 555000101 in role R0600 of RJ1
+Lung clinic is team LUNG of RJ1
+Breast clinic is team BREAST of RJ1
+
+at 2026-07-06 09:00
+  Nurse Bello calls referral.StartPathway
+    person_id = 6f1c1d9e-52a1-4c53-9a65-0f0a4b7d6a01
+    facts.received_on = 2026-07-06
+    facts.priority = 3
+    facts.referral_type = 03
+    facts.source = 03
+    facts.responsible_team = Lung clinic
+    keep pathway = pathway.pathway_id
+  Nurse Bello calls referral.ClosePathway
+    pathway_id = $pathway
+    facts.why = did not attend
+
+# says:
+# stories/unknown-field.story:18: CloseFacts has no field why; it has on, reason
