@@ -36,6 +36,9 @@ type Options struct {
 	Fresh      bool   // delete what Data holds first
 	// ClockRate is how many seconds pass in one; 0 means 1, FastClock a day a minute.
 	ClockRate float64
+	// Machine is the time on which the clock rests; nil is the machine's. A story
+	// that begins on a day of its own gives another.
+	Machine func() time.Time
 	// Config holds what is not decided here: limits, health, telemetry. Addresses,
 	// key, peers and TLS in it are ignored.
 	Config run.Config
@@ -116,7 +119,7 @@ func (s *System) open(ctx context.Context, opts Options, at ports) (_ *run.Progr
 	s.Data = data.path
 	s.closing(data.close)
 
-	if s.clock, err = openClock(data, opts.ClockRate); err != nil {
+	if s.clock, err = openClock(data, opts.Machine, opts.ClockRate); err != nil {
 		return nil, deps, err
 	}
 	s.closing(s.clock.close)

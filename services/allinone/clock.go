@@ -47,7 +47,10 @@ type clock struct {
 const spare = 5 * time.Second
 
 // openClock returns the clock of the data folder.
-func openClock(f *folder, rate float64) (*clock, error) {
+func openClock(f *folder, machine func() time.Time, rate float64) (*clock, error) {
+	if machine == nil {
+		machine = run.Clock
+	}
 	var ahead time.Duration
 	text, err := os.ReadFile(f.file(clockFile))
 	if err == nil {
@@ -56,7 +59,7 @@ func openClock(f *folder, rate float64) (*clock, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: how far the clock is ahead: %w", f.file(clockFile), err)
 	}
-	return newClock(run.Clock, rate, ahead, func(ahead time.Duration) error {
+	return newClock(machine, rate, ahead, func(ahead time.Duration) error {
 		return f.write(clockFile, ahead.String()+"\n")
 	}), nil
 }

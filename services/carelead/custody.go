@@ -130,17 +130,26 @@ func (c *Custody) started(id string, e es.Entry) error {
 		if team.GetOrganisation() == "" || team.GetName() == "" {
 			return fmt.Errorf("I1: the pathway starts without a responsible team: nobody is accountable")
 		}
-		if p.ledger != nil {
-			return fmt.Errorf("I1: the ledger opened before the pathway started")
+		p.start(team, e.Recorded.Recorded)
+	case *referralv1.PathwayRerouted: // names the teams of the onward pathways, which start after it
+		for _, o := range v.GetFacts().GetOnward() {
+			c.pathway(strings.ToLower(o.PathwayId)).start(o.GetResponsibleTeam(), e.Recorded.Recorded)
 		}
-		p.started, p.teams = true, append(p.teams, team)
-		p.pass(teamName(team), e.Recorded.Recorded)
 	case *referralv1.ClockCorrected:
 		if team := v.GetReplacement().GetStart().GetResponsibleTeam(); team != nil {
 			p.teams = append(p.teams, team)
 		}
 	}
 	return nil
+}
+
+// start makes a team accountable, unless the pathway was started by rerouting
+// another to it.
+func (p *custody) start(team *referralv1.Team, at time.Time) {
+	if p.teams = append(p.teams, team); !p.started {
+		p.started = true
+		p.pass(teamName(team), at)
+	}
 }
 
 func teamName(t *referralv1.Team) string { return t.Organisation + " " + t.Name }

@@ -54,7 +54,7 @@ var verbs = []verb{
 	{"handover", "accept-cover", "carelead.AcceptCover", "pathway_id cover_id", "", "", "Agree to stand in", "PATHWAY COVER --user 555000444", ""},
 	{"handover", "close", "carelead.CloseLedger", ledger, "because!=reason evidence=evidence", "", "Close the ledger: nobody is accountable any more", "PATHWAY --because CLOSE_REASON_FOLLOW_UP_COMPLETE --evidence 'discharge letter 2031'", ""},
 	{"handover", "task-done", "carelead.CompleteTask", "pathway_id task_id", "", "", "Close a task that a person has looked at", "PATHWAY TASK", ""},
-	{"handover", "timers", "carelead.HandoverService.RunTimers", ledger, "", "", "Do what is due on a ledger now", "PATHWAY", ""},
+	{"handover", "timers", "waymark.carelead.v1.HandoverService.RunTimers", ledger, "", "", "Do what is due on a ledger now", "PATHWAY", ""},
 
 	{"lead", "register", "carelead.RegisterLead", "lead_id", "name!=party.name sds!=party.sds_user_id neighbourhood!=neighbourhood_ids capacity=capacity language=languages phone=party.telephone",
 		"party.kind=PARTY_KIND_PERSON_IN_ROLE party.id=$1 party.organisation=$organisation party.role_code=R9801 capacity=20", "Invite a care lead", "lead-1 --name 'C. Okafor' --sds 555000333 --neighbourhood peckham", ""},
