@@ -54,7 +54,10 @@ func suppress(row *pb.IndicatorRow) {
 			}
 		}
 	}
-	for _, f := range []*pb.Figure{row.Value, row.P90, row.Numerator, row.Denominator, row.Excluded} {
+	if row.Longest != nil { // is one person's
+		row.Longest = &pb.Figure{Suppressed: true}
+	}
+	for _, f := range []*pb.Figure{row.Value, row.P90, row.Longest, row.Numerator, row.Denominator, row.Excluded} {
 		row.Suppressed = row.Suppressed || f.GetSuppressed()
 	}
 }

@@ -572,10 +572,12 @@ type IndicatorRow struct {
 	// Cases left out by the definition.
 	Excluded *Figure `protobuf:"bytes,12,opt,name=excluded,proto3" json:"excluded,omitempty"`
 	// Something in this row is hidden.
-	Suppressed    bool                   `protobuf:"varint,13,opt,name=suppressed,proto3" json:"suppressed,omitempty"`
-	Ruleset       string                 `protobuf:"bytes,14,opt,name=ruleset,proto3" json:"ruleset,omitempty"`
-	DataAsOf      *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=data_as_of,json=dataAsOf,proto3" json:"data_as_of,omitempty"`
-	Position      uint64                 `protobuf:"varint,16,opt,name=position,proto3" json:"position,omitempty"`
+	Suppressed bool                   `protobuf:"varint,13,opt,name=suppressed,proto3" json:"suppressed,omitempty"`
+	Ruleset    string                 `protobuf:"bytes,14,opt,name=ruleset,proto3" json:"ruleset,omitempty"`
+	DataAsOf   *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=data_as_of,json=dataAsOf,proto3" json:"data_as_of,omitempty"`
+	Position   uint64                 `protobuf:"varint,16,opt,name=position,proto3" json:"position,omitempty"`
+	// The largest value, beside a median; never exported.
+	Longest       *Figure `protobuf:"bytes,17,opt,name=longest,proto3" json:"longest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -722,6 +724,13 @@ func (x *IndicatorRow) GetPosition() uint64 {
 	return 0
 }
 
+func (x *IndicatorRow) GetLongest() *Figure {
+	if x != nil {
+		return x.Longest
+	}
+	return nil
+}
+
 // Figure is a number, or the fact that it is hidden: then number is 0 and "*" is shown.
 type Figure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -816,7 +825,7 @@ const file_waymark_pathway_v1_indicators_proto_rawDesc = "" +
 	"\n" +
 	"data_as_of\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bdataAsOf\x12\x1a\n" +
 	"\bpathways\x18\x04 \x01(\x03R\bpathways\x12\x1a\n" +
-	"\bexported\x18\x05 \x01(\bR\bexported\"\xf6\x04\n" +
+	"\bexported\x18\x05 \x01(\bR\bexported\"\xac\x05\n" +
 	"\fIndicatorRow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05month\x18\x02 \x01(\tR\x05month\x12\x1a\n" +
@@ -837,7 +846,8 @@ const file_waymark_pathway_v1_indicators_proto_rawDesc = "" +
 	"\aruleset\x18\x0e \x01(\tR\aruleset\x128\n" +
 	"\n" +
 	"data_as_of\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\bdataAsOf\x12\x1a\n" +
-	"\bposition\x18\x10 \x01(\x04R\bposition\"@\n" +
+	"\bposition\x18\x10 \x01(\x04R\bposition\x124\n" +
+	"\alongest\x18\x11 \x01(\v2\x1a.waymark.pathway.v1.FigureR\alongest\"@\n" +
 	"\x06Figure\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x01R\x06number\x12\x1e\n" +
 	"\n" +
@@ -897,15 +907,16 @@ var file_waymark_pathway_v1_indicators_proto_depIdxs = []int32{
 	8,  // 9: waymark.pathway.v1.IndicatorRow.denominator:type_name -> waymark.pathway.v1.Figure
 	8,  // 10: waymark.pathway.v1.IndicatorRow.excluded:type_name -> waymark.pathway.v1.Figure
 	9,  // 11: waymark.pathway.v1.IndicatorRow.data_as_of:type_name -> google.protobuf.Timestamp
-	3,  // 12: waymark.pathway.v1.IndicatorService.ListIndicators:input_type -> waymark.pathway.v1.ListIndicatorsRequest
-	5,  // 13: waymark.pathway.v1.IndicatorService.GetIndicators:input_type -> waymark.pathway.v1.GetIndicatorsRequest
-	4,  // 14: waymark.pathway.v1.IndicatorService.ListIndicators:output_type -> waymark.pathway.v1.ListIndicatorsResponse
-	6,  // 15: waymark.pathway.v1.IndicatorService.GetIndicators:output_type -> waymark.pathway.v1.GetIndicatorsResponse
-	14, // [14:16] is the sub-list for method output_type
-	12, // [12:14] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	8,  // 12: waymark.pathway.v1.IndicatorRow.longest:type_name -> waymark.pathway.v1.Figure
+	3,  // 13: waymark.pathway.v1.IndicatorService.ListIndicators:input_type -> waymark.pathway.v1.ListIndicatorsRequest
+	5,  // 14: waymark.pathway.v1.IndicatorService.GetIndicators:input_type -> waymark.pathway.v1.GetIndicatorsRequest
+	4,  // 15: waymark.pathway.v1.IndicatorService.ListIndicators:output_type -> waymark.pathway.v1.ListIndicatorsResponse
+	6,  // 16: waymark.pathway.v1.IndicatorService.GetIndicators:output_type -> waymark.pathway.v1.GetIndicatorsResponse
+	15, // [15:17] is the sub-list for method output_type
+	13, // [13:15] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_waymark_pathway_v1_indicators_proto_init() }

@@ -1,0 +1,486 @@
+package pathway
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	careleadv1 "waymark/proto/waymark/carelead/v1"
+	pb "waymark/proto/waymark/pathway/v1"
+	planv1 "waymark/proto/waymark/plan/v1"
+	referralv1 "waymark/proto/waymark/referral/v1"
+	"waymark/services/kit/nhs"
+	"waymark/services/waitingtimes"
+)
+
+// over reports whether a day has passed.
+func (s *subject) over(d nhs.Date) bool { return d.Before(s.today) }
+
+// by reports whether something happened, on that day or before.
+func by(on string, last nhs.Date) bool { return on != "" && !day(on).After(last) }
+
+// dateOf is the civil date of an instant; "" for none.
+func dateOf(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return ""
+	}
+	return nhs.DateOf(t.AsTime()).String()
+}
+
+// diedOn is the day on which the pathway was closed by death; no date otherwise.
+func (s *subject) diedOn() nhs.Date {
+	if s.Closed.GetReason() == referralv1.CloseReason_CLOSE_REASON_DIED {
+		return day(s.Closed.On)
+	}
+	return nhs.Date{}
+}
+
+func (s *subject) diedBy(d nhs.Date) bool {
+	died := s.diedOn()
+	return !died.IsZero() && !died.After(d)
+}
+
+// diagnosed calls do for a case of the cohort of national reporting on
+// assessments: a diagnosis of C00 to C97 that the patient was told.
+func (s *subject) diagnosed(do func(caseOf, nhs.Date)) {
+	told := s.Diagnosis.GetTold()
+	if told == nil {
+		return
+	}
+	code := cmp.Or(s.Diagnosis.GetIcd10(), s.Plan.GetDiagnosis().GetIcd10())
+	if code != "" && !within(code, "C00", "C97") {
+		return
+	}
+	one := caseOf{on: told.On, provider: told.Organisation}
+	if within(code, "C44", "C44") || strings.HasPrefix(s.Plan.GetDiagnosis().GetStage(), "0") {
+		s.add(one.out())
+		return
+	}
+	one.once = told.On[:min(4, len(told.On))] + " " + cmp.Or(s.Person.GetMergedInto(), s.PersonId)
+	do(one, day(told.On))
+}
+
+// offered reports whether an assessment was offered from one day to another.
+func (s *subject) offered(from, to nhs.Date) bool {
+	for _, a := range s.Assessments {
+		if a.State != "not_offered" && by(a.OfferedOn, to) && !day(a.OfferedOn).Before(from) {
+			return true
+		}
+	}
+	return false
+}
+
+func assessmentIn31(s *subject) {
+	s.diagnosed(func(one caseOf, told nhs.Date) {
+		due, _, err := waitingtimes.Due("hna_dx", told)
+		if err != nil || !s.over(due) {
+			one.once = ""
+			s.add(one.out())
+			return
+		}
+		s.add(one.met(s.offered(told, due)))
+	})
+}
+
+func assessmentEver(s *subject) {
+	s.diagnosed(func(one caseOf, told nhs.Date) { s.add(one.met(s.offered(told, told.AddDays(730)))) })
+}
+
+func assessmentCompleted(s *subject) {
+	for _, a := range s.Assessments {
+		if a.OfferedOn != "" && a.State != "not_offered" {
+			s.add(caseOf{on: a.OfferedOn, provider: s.trust()}.met(a.SubmittedOn != ""))
+		}
+	}
+}
+
+func planOffered(s *subject) {
+	submitted, offered, notRequired := "", false, false
+	for _, a := range s.Assessments {
+		if a.SubmittedOn == "" {
+			continue
+		}
+		if submitted == "" || a.SubmittedOn < submitted {
+			submitted = a.SubmittedOn
+		}
+		switch a.PlanOfferedStatus {
+		case "01", "02", "03", "05":
+			offered = true
+		case "06":
+			notRequired = true
+		}
+	}
+	if submitted == "" || !notRequired && len(s.Plan.GetConcerns()) == 0 {
+		return
+	}
+	for split, met := range map[string]bool{"offered": offered, "agreed": s.Plan.GetAgreedOn() != ""} {
+		one := caseOf{on: submitted, provider: s.trust(), split: split}
+		if notRequired && !offered {
+			s.add(one.out())
+		} else {
+			s.add(one.met(met))
+		}
+	}
+}
+
+func highConcerns(s *subject) {
+	for _, c := range s.Plan.GetConcerns() {
+		if !c.HighEmotionalScore || c.EscalatedDue == nil {
+			continue
+		}
+		due := nhs.DateOf(c.EscalatedDue.AsTime())
+		one := caseOf{on: due.String(), provider: s.trust()}
+		if !s.now.After(c.EscalatedDue.AsTime()) {
+			s.add(one.out())
+			continue
+		}
+		s.add(one.met(by(c.DiscussedOn, due) || by(c.ResolvedOn, due)))
+	}
+}
+
+func summaryIssued(s *subject) {
+	for _, t := range s.Treatments {
+		if t.Ended == nil {
+			continue
+		}
+		ended, issued := day(t.Ended.On), ""
+		for _, sum := range s.Summaries {
+			if sum.State != "withdrawn" && sum.Period.GetEndedOn() == t.Ended.On {
+				issued = cmp.Or(sum.FirstIssuedOn, issued)
+			}
+		}
+		for split, clock := range map[string]string{"28 days": "eots_target", "42 days": "eots_latest"} {
+			one := caseOf{on: t.Ended.On, provider: t.Ended.Organisation, split: split}
+			due, _, err := waitingtimes.Due(clock, ended)
+			if err != nil || s.diedBy(ended.AddDays(42)) || !s.over(ended.AddDays(42)) {
+				s.add(one.out())
+				continue
+			}
+			s.add(one.met(by(issued, due)))
+		}
+	}
+}
+
+func summaryDelivered(s *subject) {
+	for _, sum := range s.Summaries {
+		if sum.FirstIssuedOn == "" {
+			continue
+		}
+		for split, kind := range map[string]planv1.RecipientKind{"patient": planv1.RecipientKind_RECIPIENT_KIND_PATIENT, "gp": planv1.RecipientKind_RECIPIENT_KIND_GP} {
+			one, arrived := caseOf{on: sum.FirstIssuedOn, provider: s.trust(), split: split}, false
+			for _, d := range sum.Deliveries {
+				arrived = arrived || d.Recipient == kind && (d.State == "delivered" || d.State == "acknowledged")
+			}
+			if sum.State == "withdrawn" {
+				s.add(one.out())
+			} else {
+				s.add(one.met(arrived))
+			}
+		}
+	}
+}
+
+// holderAt is who was accountable at an instant; nil for nobody.
+func (s *subject) holderAt(t time.Time) *careleadv1.Party {
+	for _, c := range s.Custody {
+		if !c.Since.AsTime().After(t) && (c.Until == nil || c.Until.AsTime().After(t)) {
+			return c.Holder
+		}
+	}
+	return nil
+}
+
+func leadInPlace(s *subject) {
+	for _, t := range s.Treatments {
+		if !t.Ended.GetLastPeriod() {
+			continue
+		}
+		last := day(t.Ended.On).AddDays(30)
+		one := caseOf{on: t.Ended.On, provider: t.Ended.Organisation}
+		if s.diedBy(last) || s.AskAgainOn != "" || !s.over(last) {
+			s.add(one.out())
+			continue
+		}
+		end := last.AddDays(1).Start().Add(-time.Nanosecond)
+		s.add(one.met(s.holderAt(end).GetKind() == careleadv1.PartyKind_PARTY_KIND_PERSON_IN_ROLE))
+	}
+}
+
+// offers calls do for every handover that was offered and has ended.
+func (s *subject) offers(do func(*pb.Handover, caseOf)) {
+	for _, h := range s.PastHandovers {
+		if h.OfferedAt != nil {
+			do(h, caseOf{on: dateOf(h.OfferedAt), provider: h.From.GetOrganisation()})
+		}
+	}
+}
+
+// lapsed reports whether an offer lost its object before anybody answered.
+func lapsed(h *pb.Handover) bool {
+	return h.State == pb.HandoverState_HANDOVER_STATE_WITHDRAWN || h.State == pb.HandoverState_HANDOVER_STATE_VOIDED
+}
+
+func offersAccepted(s *subject) {
+	s.offers(func(h *pb.Handover, one caseOf) {
+		if lapsed(h) {
+			s.add(one.out())
+			return
+		}
+		s.add(one.met(h.State == pb.HandoverState_HANDOVER_STATE_ACCEPTED))
+	})
+}
+
+func hoursToAnswer(s *subject) {
+	s.offers(func(h *pb.Handover, one caseOf) {
+		if h.State != pb.HandoverState_HANDOVER_STATE_ACCEPTED && h.State != pb.HandoverState_HANDOVER_STATE_DECLINED {
+			s.add(one.out())
+			return
+		}
+		one.value = h.EndedAt.AsTime().Sub(h.OfferedAt.AsTime()).Hours()
+		s.add(one)
+	})
+}
+
+func declines(s *subject) {
+	after := false
+	again := func(h *pb.Handover) {
+		if after && h != nil && h.OfferedAt != nil {
+			s.add(caseOf{on: dateOf(h.OfferedAt), provider: h.From.GetOrganisation(), split: "offered_again"}.met(true))
+			after = false
+		}
+	}
+	s.offers(func(h *pb.Handover, one caseOf) {
+		again(h)
+		if h.State == pb.HandoverState_HANDOVER_STATE_DECLINED {
+			one.split = strings.ToLower(strings.TrimPrefix(h.DeclineReason.String(), "DECLINE_REASON_"))
+			s.add(one.met(true))
+			after = true
+		}
+	})
+	again(s.OpenHandover)
+}
+
+func offersExpired(s *subject) {
+	count := func(h *pb.Handover, one caseOf) {
+		one.split = fmt.Sprintf("level %d", h.EscalationLevel)
+		if lapsed(h) || h == s.OpenHandover {
+			s.add(one.out())
+			return
+		}
+		s.add(one.met(h.State == pb.HandoverState_HANDOVER_STATE_EXPIRED))
+	}
+	s.offers(count)
+	if h := s.OpenHandover; h.GetOfferedAt() != nil {
+		count(h, caseOf{on: dateOf(h.OfferedAt), provider: h.From.GetOrganisation()})
+	}
+}
+
+func firstContact(s *subject) {
+	c := s.FirstContact
+	if c.GetDue() == nil || c.AcceptedAt == nil {
+		return
+	}
+	due := nhs.DateOf(c.Due.AsTime())
+	one := caseOf{on: dateOf(c.AcceptedAt), provider: s.Holder.GetOrganisation()}
+	if !s.over(due) || s.Closed != nil && c.MadeOn == "" && by(s.Closed.On, due) {
+		s.add(one.out())
+		return
+	}
+	s.add(one.met(by(c.MadeOn, due)))
+}
+
+func heldByPool(s *subject) {
+	if s.LedgerOpened && s.Holder != nil {
+		s.add(caseOf{provider: s.Holder.Organisation}.met(s.Holder.Kind == careleadv1.PartyKind_PARTY_KIND_FALLBACK_POOL))
+	}
+}
+
+func daysInPool(s *subject) {
+	if n := len(s.Custody); n > 0 && s.Holder.GetKind() == careleadv1.PartyKind_PARTY_KIND_FALLBACK_POOL {
+		s.add(caseOf{provider: s.Holder.Organisation, value: s.now.Sub(s.Custody[n-1].Since.AsTime()).Hours() / 24})
+	}
+}
+
+// ledgerViolations counts pathways on which at some instant not exactly one party
+// was accountable. The audit of the whole log proves it; this is for a dashboard.
+func ledgerViolations(s *subject) {
+	s.add(caseOf{provider: s.trust()}.met(!wholeCustody(s.Pathway)))
+}
+
+func wholeCustody(v *pb.Pathway) bool {
+	ended := v.LedgerClosed != careleadv1.CloseReason_CLOSE_REASON_UNSPECIFIED
+	if len(v.Custody) == 0 || !ended && v.Holder == nil {
+		return false
+	}
+	for i, c := range v.Custody {
+		last := i == len(v.Custody)-1
+		switch {
+		case c.Holder == nil || c.Since == nil:
+			return false
+		case last && (c.Until != nil) != ended:
+			return false
+		case !last && (c.Until == nil || c.UntilPosition > v.Custody[i+1].Position):
+			return false
+		}
+	}
+	return true
+}
+
+func surveillanceDone(s *subject) {
+	for _, item := range s.Surveillance.GetItems() {
+		one := caseOf{on: item.Due, provider: s.trust()}
+		last := day(item.Due).AddDays(int(item.GraceDays))
+		switch {
+		case item.State == "skipped":
+			s.add(one.out())
+		case !s.over(last):
+			if !day(item.Due).After(s.today) {
+				s.add(one.out())
+			}
+		default:
+			s.add(one.met(by(item.PerformedOn, last)))
+		}
+	}
+}
+
+func surveillanceOverdue(s *subject) {
+	for _, item := range s.Surveillance.GetItems() {
+		due := day(item.Due)
+		if due.After(s.today) || item.State == "skipped" || s.Surveillance.State != "started" {
+			continue
+		}
+		late := due.AddDays(int(item.GraceDays)).DaysUntil(s.today)
+		s.add(caseOf{provider: s.trust(), split: "overdue"}.met(item.PerformedOn == "" && late > 0))
+		s.add(caseOf{provider: s.trust(), split: "over 30 days"}.met(item.PerformedOn == "" && late > 30))
+	}
+}
+
+func resultToPatient(s *subject) {
+	for _, r := range s.Results {
+		if r.ToldOn != "" && r.ReceivedOn != "" {
+			s.add(caseOf{on: r.ToldOn, provider: s.trust(), value: float64(day(r.ReceivedOn).DaysUntil(day(r.ToldOn)))})
+		}
+	}
+}
+
+func lostFollowUp(s *subject) {
+	for _, a := range s.Appointments {
+		if a.State != "fulfilled" {
+			continue
+		}
+		one := caseOf{on: a.EndedOn, provider: cmp.Or(siteTrust(a.Booking.GetSite()), s.trust())}
+		last := day(a.EndedOn).AddDays(14)
+		if !s.over(last) {
+			s.add(one.out())
+			continue
+		}
+		lost, ended := false, false
+		for _, task := range s.ToBeBooked {
+			if task.Cause != "outcome_without_next" || task.CauseId != a.AppointmentId {
+				continue
+			}
+			ended = task.State == "ended"
+			lost = task.State == "open" || task.State == "booked" && !by(s.bookedOn(task.AppointmentId), last)
+		}
+		if ended {
+			s.add(one.out())
+			continue
+		}
+		s.add(one.met(lost))
+	}
+}
+
+// bookedOn is the day on which an appointment was booked; "" where it was not.
+func (s *subject) bookedOn(id string) string {
+	for _, a := range s.Appointments {
+		if a.AppointmentId == id {
+			return dateOf(a.BookedAt)
+		}
+	}
+	return ""
+}
+
+func didNotAttend(s *subject) {
+	for _, a := range s.Appointments {
+		one := caseOf{on: a.EndedOn, provider: cmp.Or(siteTrust(a.Booking.GetSite()), s.trust())}
+		switch a.State {
+		case "fulfilled", "did_not_attend":
+			s.add(one.met(a.State == "did_not_attend"))
+		case "cancelled":
+			one.on = cmp.Or(a.EndedOn, dateOf(a.Booking.GetStart()))
+			if one.on != "" {
+				s.add(one.out())
+			}
+		}
+	}
+}
+
+// answered is when a referral was first answered; nil for not yet.
+func answered(r *pb.Referral) *timestamppb.Timestamp {
+	var first *timestamppb.Timestamp
+	for _, t := range []*timestamppb.Timestamp{r.ReceivedAt, r.AcceptedAt, r.EndedAt} {
+		if t != nil && (first == nil || t.AsTime().Before(first.AsTime())) {
+			first = t
+		}
+	}
+	return first
+}
+
+func unanswered(s *subject) {
+	for _, r := range s.Referrals {
+		if r.SentAt == nil {
+			continue
+		}
+		one := caseOf{on: dateOf(r.SentAt), provider: r.TargetOrganisation}
+		due := waitingtimes.AddWorkingDays(nhs.DateOf(r.SentAt.AsTime()), 1)
+		if !s.over(due) {
+			s.add(one.out())
+			continue
+		}
+		s.add(one.met(!by(dateOf(answered(r)), due)))
+	}
+}
+
+func hoursToResponse(s *subject) {
+	for _, r := range s.Referrals {
+		if r.SentAt == nil {
+			continue
+		}
+		one := caseOf{on: dateOf(r.SentAt), provider: r.TargetOrganisation}
+		if t := answered(r); t == nil {
+			one = one.out()
+		} else {
+			one.value = t.AsTime().Sub(r.SentAt.AsTime()).Hours()
+		}
+		s.add(one)
+	}
+}
+
+func signposted(s *subject) {
+	told := s.Diagnosis.GetTold()
+	if told == nil {
+		return
+	}
+	referred := false
+	for _, r := range s.Referrals {
+		referred = referred || r.Kind == referralv1.ReferralKind_REFERRAL_KIND_CHARITY && r.SentAt != nil
+	}
+	s.add(caseOf{on: told.On, provider: told.Organisation}.met(referred))
+}
+
+func prehabilitated(s *subject) {
+	if len(s.Treatments) == 0 || s.Treatments[0].Decision == nil {
+		return
+	}
+	t := s.Treatments[0]
+	before := false
+	for _, r := range s.Referrals {
+		if r.Kind == referralv1.ReferralKind_REFERRAL_KIND_PREHABILITATION && r.SentAt != nil {
+			before = before || t.Started == nil || dateOf(r.SentAt) < t.Started.On
+		}
+	}
+	s.add(caseOf{on: t.Decision.On, provider: t.Decision.Organisation}.met(before))
+}
