@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -35,6 +36,8 @@ type world struct {
 
 	heard    int // events that were handed to the services
 	verified int // events that were verified
+	dated    int // events whose times are among instants
+	instants []time.Time
 
 	mu  sync.Mutex
 	now time.Time // under mu
@@ -143,7 +146,7 @@ func hears(p run.Part, category string) bool {
 }
 
 // often is how often timers run while nothing in the record says when.
-const often = 6 * time.Hour
+const often = 24 * time.Hour
 
 // moveTo moves the clock. On the way it stands at every instant that an event
 // names, and from time to time, and there everything that is due is done.
@@ -152,10 +155,17 @@ func (w *world) moveTo(ctx context.Context, to time.Time) error {
 		return fmt.Errorf("the clock stands at %s: time does not go back", showTime(w.clock()))
 	}
 	for {
-		next := w.clock().Truncate(often).Add(often)
-		for _, e := range w.log.Events() {
+		now := w.clock()
+		next := now.Truncate(often).Add(often)
+		for _, e := range w.log.Events()[w.dated:] {
 			if m, err := es.Decode(e); err == nil {
-				next = soonest(m.ProtoReflect(), w.clock(), next)
+				instants(m.ProtoReflect(), func(t time.Time) { w.instants = append(w.instants, t) })
+			}
+			w.dated++
+		}
+		for _, t := range w.instants {
+			if t.After(now) && t.Before(next) {
+				next = t
 			}
 		}
 		if next.After(to) {
@@ -171,30 +181,30 @@ func (w *world) moveTo(ctx context.Context, to time.Time) error {
 	}
 }
 
-// soonest is the first time after now that m names, if before next.
-func soonest(m protoreflect.Message, now, next time.Time) time.Time {
+// instants calls yield with every time that m names.
+func instants(m protoreflect.Message, yield func(time.Time)) {
 	if t, ok := m.Interface().(*timestamppb.Timestamp); ok {
-		if at := t.AsTime(); at.After(now) && at.Before(next) {
-			return at
-		}
-		return next
+		yield(t.AsTime())
+		return
 	}
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case f.Message() == nil || f.IsMap():
 		case f.IsList():
 			for i := range v.List().Len() {
-				next = soonest(v.List().Get(i).Message(), now, next)
+				instants(v.List().Get(i).Message(), yield)
 			}
 		default:
-			next = soonest(v.Message(), now, next)
+			instants(v.Message(), yield)
 		}
 		return true
 	})
-	return next
 }
 
-// timers calls RunTimers of every service for every stream it has.
+// timing are the methods that do what is due in one stream.
+var timing = regexp.MustCompile(`^Run[A-Za-z]*Timers$`)
+
+// timers runs the timers of every service for every stream it has.
 func (w *world) timers(ctx context.Context) error {
 	done := map[string]bool{}
 	for _, e := range w.log.Events() {
@@ -204,7 +214,7 @@ func (w *world) timers(ctx context.Context) error {
 		}
 		done[e.Stream] = true
 		for _, m := range methods() {
-			if m.Name() != "RunTimers" || timed(m) != category {
+			if !timing.MatchString(string(m.Name())) || timed(m) != category {
 				continue
 			}
 			request, err := newMessage(m.Input())
