@@ -1,0 +1,514 @@
+package plan
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	careleadv1 "waymark/proto/waymark/carelead/v1"
+	metav1 "waymark/proto/waymark/meta/v1"
+	pb "waymark/proto/waymark/plan/v1"
+	referralv1 "waymark/proto/waymark/referral/v1"
+	"waymark/services/kit/bus"
+	"waymark/services/kit/es"
+	"waymark/services/kit/estest"
+	"waymark/services/kit/fault"
+	"waymark/services/kit/run"
+)
+
+var testKey = []byte("0123456789abcdef0123456789abcdef")
+
+// others answers as the referral and the care-lead service.
+type others struct {
+	referralv1.UnimplementedPathwayServiceServer
+	careleadv1.UnimplementedLeadServiceServer
+	pathway func() (*referralv1.GetPathwayResponse, error)
+	lead    func() (*careleadv1.LeadReply, error)
+}
+
+func (o *others) GetPathway(context.Context, *referralv1.GetPathwayRequest) (*referralv1.GetPathwayResponse, error) {
+	return o.pathway()
+}
+
+func (o *others) GetLead(context.Context, *careleadv1.GetLeadRequest) (*careleadv1.LeadReply, error) {
+	return o.lead()
+}
+
+func willing() *others {
+	return &others{
+		pathway: func() (*referralv1.GetPathwayResponse, error) {
+			return &referralv1.GetPathwayResponse{Pathway: &referralv1.Pathway{PersonId: personID,
+				Start:     &referralv1.StartFacts{ResponsibleTeam: &referralv1.Team{Organisation: "RJ1", Name: "Lower GI"}},
+				Diagnosis: &referralv1.DiagnosisFacts{Icd10: "C18.7"},
+				Treatments: []*referralv1.Treatment{{Started: &referralv1.TreatmentFacts{On: "2026-05-10", Modality: "01"},
+					Ended: &referralv1.TreatmentEndFacts{On: "2026-05-29"}}}}}, nil
+		},
+		lead: func() (*careleadv1.LeadReply, error) {
+			return &careleadv1.LeadReply{Lead: &careleadv1.Lead{State: careleadv1.LeadState_LEAD_STATE_ACTIVE}}, nil
+		},
+	}
+}
+
+// house is the service behind a real connection, with its log.
+type house struct {
+	t    *testing.T
+	log  *estest.Log
+	conn *grpc.ClientConn
+	part run.Part
+}
+
+func open(t *testing.T, log *estest.Log, o *others) *house {
+	t.Helper()
+	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
+	p, err := run.Listen(t.Context(), run.Config{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Drain: time.Nanosecond}, "plan-test", logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := p.Deps(log, nil, testKey)
+	deps.Clock = func() time.Time { return now }
+	part, err := New(deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := part
+	part.React = nil // the test hands the events over itself
+	referral := run.Part{Name: "referral", Register: func(r grpc.ServiceRegistrar) { referralv1.RegisterPathwayServiceServer(r, o) }}
+	carelead := run.Part{Name: "carelead", Register: func(r grpc.ServiceRegistrar) { careleadv1.RegisterLeadServiceServer(r, o) }}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Serve(ctx, deps, part, referral, carelead) }()
+	conn, err := grpc.NewClient(p.GRPC(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Serve ended with %v", err)
+		}
+	})
+	return &house{t: t, log: log, conn: conn, part: heard}
+}
+
+func nameOf(m proto.Message) string { return string(m.ProtoReflect().Descriptor().Name()) }
+
+func methods() (all []protoreflect.MethodDescriptor) {
+	s := pb.File_waymark_plan_v1_plan_proto.Services().Get(0)
+	for i := range s.Methods().Len() {
+		all = append(all, s.Methods().Get(i))
+	}
+	return all
+}
+
+// call invokes the RPC that req is the request of.
+func (h *house) call(req proto.Message) (proto.Message, error) {
+	h.t.Helper()
+	for _, m := range methods() {
+		if m.Input() != req.ProtoReflect().Descriptor() {
+			continue
+		}
+		mt, err := protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName())
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		reply := mt.New().Interface()
+		ctx, cancel := context.WithTimeout(h.t.Context(), 10*time.Second)
+		defer cancel()
+		return reply, h.conn.Invoke(ctx, fmt.Sprintf("/%s/%s", m.Parent().FullName(), m.Name()), req, reply)
+	}
+	h.t.Fatalf("no RPC takes %s", nameOf(req))
+	return nil, nil
+}
+
+func (h *house) must(req proto.Message) proto.Message {
+	h.t.Helper()
+	reply, err := h.call(req)
+	if err != nil {
+		h.t.Fatalf("%s: %v", nameOf(req), err)
+	}
+	return reply
+}
+
+// header is a command header; each n is another command.
+func header(n int) *metav1.Command {
+	return &metav1.Command{CommandId: uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n)).String(),
+		Actor: &metav1.Actor{User: "U1", RoleCode: "R0600", Organisation: "RJ1"}}
+}
+
+// journey sends a request to every RPC, in an order in which each is taken.
+func journey(h *house) (requests []proto.Message) {
+	n := 0
+	// do fills in the header and the pathway, which every command has.
+	do := func(req proto.Message) *pb.PlanReply {
+		m := req.ProtoReflect()
+		fields := m.Descriptor().Fields()
+		if f := fields.ByName("command"); f != nil {
+			n++
+			m.Set(f, protoreflect.ValueOfMessage(header(n).ProtoReflect()))
+		}
+		if f := fields.ByName("pathway_id"); f != nil {
+			m.Set(f, protoreflect.ValueOfString(pathID))
+		}
+		requests = append(requests, req)
+		reply, _ := h.must(req).(*pb.PlanReply)
+		return reply
+	}
+	today := "2026-06-15"
+	plan := openPlan()
+	do(plan)
+	worry := do(&pb.RecordConcernRequest{Code: "emotional.worry", Score: 9}).SubjectId
+	do(&pb.DiscussConcernRequest{ConcernId: worry, On: today})
+	goal := do(&pb.AgreeGoalRequest{Description: "sleep", ConcernIds: []string{worry}}).SubjectId
+	do(&pb.UpdateGoalRequest{GoalId: goal, Status: pb.GoalStatus_GOAL_STATUS_ACTIVE})
+	act := do(&pb.AddActionRequest{Description: "call", RequiredRole: "R9801", Due: "2026-07-01", GoalId: goal}).SubjectId
+	do(&pb.AssignActionRequest{ActionId: act, Assignee: "U2", AssigneeRole: "R9801", Organisation: "RJ1", LeadId: "lead-1"})
+	do(&pb.DecideConcernRequest{ConcernId: worry, Decision: pb.ConcernDecision_CONCERN_DECISION_ACTION, ActionId: act})
+	do(&pb.WriteSectionRequest{Code: "medical", Text: "text"})
+	do(&pb.RecordPreferencesRequest{AboutMe: "gardener", Needs: []string{"large print"}})
+	do(&pb.RecordShareConsentRequest{With: "gp", What: "everything", Given: true})
+
+	// An assessment, its concerns taken into the plan.
+	due := func() string {
+		return do(&pb.RecordAssessmentDueRequest{Point: "01", Due: "2026-07-01"}).SubjectId
+	}
+	a := due()
+	do(offerRequest(a))
+	do(&pb.DeclineAssessmentRequest{AssessmentId: a, On: "2026-06-02"})
+	do(&pb.ReofferAssessmentRequest{AssessmentId: a, On: "2026-06-02", Expires: "2026-07-10"})
+	do(&pb.StartAssessmentRequest{AssessmentId: a, On: "2026-06-03"})
+	do(&pb.SubmitAssessmentRequest{AssessmentId: a, On: "2026-06-03", Author: "patient", Concerns: []*pb.ConcernInput{{Code: "physical.pain", Score: 4}}})
+	do(&pb.DiscussAssessmentRequest{AssessmentId: a, On: "2026-06-04", StaffRole: "01"})
+	do(&pb.CloseAssessmentRequest{AssessmentId: a, PlanOfferedStatus: "03", On: "2026-06-04"})
+	pain := do(&pb.AdoptFromAssessmentRequest{AssessmentId: a}).Record.Plan.Concerns[1].ConcernId
+	do(&pb.ResolveConcernRequest{ConcernId: pain, On: today})
+	do(&pb.RecordAssessmentNotOfferedRequest{AssessmentId: due(), Reason: "in hospital", On: today})
+	b := due()
+	do(offerRequest(b))
+	do(&pb.RecordUnableToCompleteRequest{AssessmentId: b, Reason: "unwell", On: today})
+	do(&pb.GetAssessmentRequest{AssessmentId: a})
+
+	do(&pb.RecordPatientAgreementRequest{Agreed: true, On: today, AgreedBy: "patient"})
+	do(&pb.PublishPlanRequest{ReviewDue: "2026-12-15", SharedWithPatient: true})
+	do(&pb.EscalateConcernRequest{ConcernId: worry})
+	do(&pb.WithholdSectionRequest{Code: "medical", Reason: "not told yet"})
+	do(&pb.ShareSectionRequest{Code: "medical"})
+	do(&pb.ReviewPlanRequest{On: today, NextReviewDue: "2026-12-20"})
+	do(&pb.HoldPlanRequest{Reason: "abroad"})
+	do(&pb.ResumePlanRequest{Reason: "back"})
+	do(&pb.GetPlanRequest{Version: 1})
+
+	// Surveillance.
+	do(&pb.RecordSurveillanceNotNeededRequest{Reason: "not decided"})
+	x := do(startRequest(func(r *pb.StartSurveillanceRequest) {
+		r.Protocol, r.TumourGroup, r.Anchor = "prostate-radical", "10", "2026-01-31"
+	})).Record.Surveillance
+	item := func(i int) string { return x.Items[i].Item.ItemId }
+	do(&pb.SkipItemRequest{ItemId: item(0), Reason: "done by the practice"})
+	do(&pb.RequestItemRequest{ItemId: item(1), OrderId: "o1"})
+	do(&pb.RecordItemPerformedRequest{ItemId: item(1), On: today})
+	res := do(result(func(r *pb.ReceiveResultRequest) { r.Test = "psa" })).SubjectId
+	do(&pb.ReviewResultRequest{ResultId: res, On: today})
+	do(&pb.TellPatientRequest{ResultId: res, On: today, Medium: "letter"})
+	do(&pb.ChangeProtocolRequest{Protocol: "prostate-radical", Organisation: "RJ2"})
+	do(&pb.SuspendRemoteMonitoringRequest{Reason: "symptoms"})
+	do(&pb.ReaccessPatientRequest{Reason: "symptoms", On: today})
+	do(&pb.EndSurveillanceRequest{Reason: "recurrence"})
+	do(&pb.GetSurveillanceRequest{})
+
+	// The summary of a period of treatment.
+	s := do(&pb.RecordSummaryDueRequest{PeriodId: pathID, Modality: "01", StartedOn: "2026-05-10", EndedOn: "2026-05-29"}).SubjectId
+	do(&pb.DraftSummaryRequest{SummaryId: s, Content: content()})
+	do(&pb.MarkSummaryReadyRequest{SummaryId: s})
+	do(&pb.ApproveSummaryRequest{SummaryId: s, ApproverRegistration: "1234567", SeenVersion: 1})
+	do(&pb.IssueSummaryRequest{SummaryId: s, Recipients: recipients, On: today})
+	do(&pb.RecordDeliveryRequest{SummaryId: s, Version: 1, Recipient: gp, Delivered: true})
+	do(&pb.AcknowledgeSummaryRequest{SummaryId: s, Version: 1, Recipient: gp})
+	do(&pb.AmendSummaryRequest{SummaryId: s, Content: content(), Reason: "late effects"})
+	do(&pb.WithdrawSummaryRequest{SummaryId: s, Reason: "wrong period"})
+	do(&pb.GetSummaryRequest{SummaryId: s})
+
+	eq := &pb.SubmitResponseRequest{Instrument: "eq-5d-5l", InstrumentVersion: "1", Author: "patient", On: today}
+	for _, it := range Instruments()[0].Items {
+		eq.Answers = append(eq.Answers, &pb.AnswerInput{Item: it.Item, Value: 1})
+	}
+	do(eq)
+	do(&pb.RunTimersRequest{})
+	do(&pb.UpdateActionRequest{ActionId: act, Status: pb.ActionStatus_ACTION_STATUS_COMPLETED})
+	do(&pb.ClosePlanRequest{Outcome: "completed", Reason: "done"})
+	do(&pb.MarkInErrorRequest{SecondPerson: "U2", Reason: "wrong patient"})
+	do(&pb.ListConcernCodesRequest{Domain: "family"})
+	do(&pb.ListProtocolsRequest{Organisation: "RJ1"})
+	return requests
+}
+
+// TestEveryRPC sends a request to each RPC over a real connection, then each
+// again: the same id answers the same and records nothing; with another body it
+// is refused.
+func TestEveryRPC(t *testing.T) {
+	t.Parallel()
+	h := open(t, estest.NewAuditedLog(t), willing())
+	requests := journey(h)
+	called := map[protoreflect.FullName]bool{}
+	for _, req := range requests {
+		called[req.ProtoReflect().Descriptor().FullName()] = true
+	}
+	for _, m := range methods() {
+		if !called[m.Input().FullName()] {
+			t.Errorf("%s was never called", m.Name())
+		}
+	}
+	before, repeats := len(h.log.Events()), 0
+	for _, req := range requests {
+		if _, ok := req.(es.Request); !ok {
+			continue
+		}
+		if _, ok := req.(*pb.RunTimersRequest); ok {
+			continue // recorded nothing, so there is nothing to repeat
+		}
+		repeats++
+		first, again := h.must(req), h.must(req)
+		if !proto.Equal(first, again) {
+			t.Errorf("%s repeated:\n %v\nthen\n %v", nameOf(req), first, again)
+		}
+		other := proto.Clone(req).(es.Request)
+		other.GetCommand().Reason = "another body"
+		_, err := h.call(other)
+		if status.Code(err) != codes.InvalidArgument || fault.CodeOf(err) != "command.id_reused" {
+			t.Errorf("%s with another body: %v", nameOf(req), err)
+		}
+	}
+	if after := len(h.log.Events()); after != before {
+		t.Errorf("repeats recorded %d events", after-before)
+	}
+	t.Logf("%d RPCs called by %d requests, %d commands repeated, %d events", len(called), len(requests), repeats, before)
+}
+
+// TestBadInput: an empty request is refused with a field named, and so are wrong
+// codes, ids, dates, scores and overlong texts.
+func TestBadInput(t *testing.T) {
+	t.Parallel()
+	h := open(t, estest.NewLog(), willing())
+	field := func(req proto.Message) string {
+		_, err := h.call(req)
+		if status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%s: %v, want INVALID_ARGUMENT", nameOf(req), err)
+			return ""
+		}
+		for _, d := range status.Convert(err).Details() {
+			if bad, ok := d.(*errdetails.BadRequest); ok && len(bad.FieldViolations) > 0 {
+				return bad.FieldViolations[0].Field
+			}
+		}
+		t.Errorf("%s: no BadRequest in %v", nameOf(req), err)
+		return ""
+	}
+	empty := 0
+	for _, m := range methods() {
+		if strings.HasPrefix(string(m.Name()), "List") {
+			continue // lists everything
+		}
+		mt, err := protoregistry.GlobalTypes.FindMessageByName(m.Input().FullName())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if field(mt.New().Interface()) != "" {
+			empty++
+		}
+	}
+	long := strings.Repeat("x", 10001)
+	c := header(1)
+	for want, req := range map[string]proto.Message{
+		"person_id":           &pb.OpenPlanRequest{Command: c, PathwayId: pathID, PersonId: "9990000018", Diagnosis: &pb.Diagnosis{Stage: "II"}, TreatingOrganisation: "RJ1"},
+		"pathway_id":          &pb.HoldPlanRequest{Command: c, PathwayId: "1", Reason: "x"},
+		"score":               &pb.RecordConcernRequest{Command: c, PathwayId: pathID, Code: "physical.pain", Score: 11},
+		"text":                &pb.WriteSectionRequest{Command: c, PathwayId: pathID, Code: "medical", Text: long},
+		"code":                &pb.WriteSectionRequest{Command: c, PathwayId: pathID, Code: "surgery", Text: "x"},
+		"due":                 &pb.RecordAssessmentDueRequest{Command: c, PathwayId: pathID, Point: "01", Due: "2026-02-29"},
+		"point":               &pb.RecordAssessmentDueRequest{Command: c, PathwayId: pathID, Point: "08", Due: "2026-02-28"},
+		"reason":              &pb.RecordAssessmentNotOfferedRequest{Command: c, PathwayId: pathID, AssessmentId: nobody, On: "2026-06-01"},
+		"on":                  &pb.StartAssessmentRequest{Command: c, PathwayId: pathID, AssessmentId: nobody},
+		"plan_offered_status": &pb.CloseAssessmentRequest{Command: c, PathwayId: pathID, AssessmentId: nobody, PlanOfferedStatus: "07", On: "2026-06-01"},
+		"recipients":          &pb.IssueSummaryRequest{Command: c, PathwayId: pathID, SummaryId: nobody, On: "2026-06-01"},
+		"status":              result(func(r *pb.ReceiveResultRequest) { r.Command, r.PathwayId, r.Status = c, pathID, "Z" }),
+		"re_access_phone":     startRequest(func(r *pb.StartSurveillanceRequest) { r.Command, r.PathwayId, r.ReAccessPhone = c, pathID, "" }),
+		"command.actor":       &pb.HoldPlanRequest{Command: &metav1.Command{CommandId: c.CommandId}, PathwayId: pathID, Reason: "x"},
+		"diagnosis.stage":     &pb.OpenPlanRequest{Command: c, PathwayId: pathID, PersonId: personID, Diagnosis: &pb.Diagnosis{}, TreatingOrganisation: "RJ1"},
+	} {
+		if got := field(req); got != want {
+			t.Errorf("the field named is %q, want %q", got, want)
+		}
+	}
+	if n := len(h.log.Events()); n != 0 {
+		t.Errorf("%d events recorded", n)
+	}
+	t.Logf("%d empty requests refused", empty)
+}
+
+func TestStatusCodes(t *testing.T) {
+	t.Parallel()
+	o := willing()
+	h := open(t, estest.NewLog(), o)
+	first := openPlan()
+	first.Command, first.PathwayId = header(1), pathID
+	h.must(first)
+	second := openPlan()
+	second.Command, second.PathwayId = header(2), strings.ToUpper(pathID)
+	act := h.must(&pb.AddActionRequest{Command: header(3), PathwayId: pathID, Description: "call", RequiredRole: "R9801", Due: "2026-07-01"}).(*pb.PlanReply).SubjectId
+	assign := &pb.AssignActionRequest{Command: header(4), PathwayId: pathID, ActionId: act, Assignee: "U2", AssigneeRole: "R9801", Organisation: "RJ1", LeadId: "gone"}
+	o.lead = func() (*careleadv1.LeadReply, error) {
+		return nil, fault.NotFound("carelead.lead.not_found", "no such lead")
+	}
+	for _, c := range []struct {
+		req  proto.Message
+		code codes.Code
+		is   string
+	}{
+		{second, codes.AlreadyExists, "plan.exists"},
+		{&pb.GetPlanRequest{PathwayId: nobody}, codes.NotFound, "plan.not_found"},
+		{&pb.GetPlanRequest{PathwayId: pathID, Version: 1}, codes.NotFound, "plan.version.not_found"},
+		{&pb.GetSummaryRequest{PathwayId: pathID, SummaryId: nobody}, codes.NotFound, "plan.summary.not_found"},
+		{&pb.GetAssessmentRequest{PathwayId: pathID, AssessmentId: nobody}, codes.NotFound, "plan.assessment.not_found"},
+		{&pb.HoldPlanRequest{Command: header(5), PathwayId: pathID, Reason: "x"}, codes.FailedPrecondition, "plan.state"},
+		{&pb.HoldPlanRequest{Command: header(5), PathwayId: nobody, Reason: "x"}, codes.FailedPrecondition, "plan.none"},
+		{&pb.RecordConcernRequest{Command: header(5), PathwayId: pathID, Code: "physical.none"}, codes.InvalidArgument, "plan.concern.unknown"},
+		{assign, codes.FailedPrecondition, "plan.assignee.inactive"},
+	} {
+		_, err := h.call(c.req)
+		if status.Code(err) != c.code || fault.CodeOf(err) != c.is {
+			t.Errorf("%s: %v, want %v %s", nameOf(c.req), err, c.code, c.is)
+		}
+	}
+	// That the care-lead service fails is no answer about the lead.
+	o.lead = func() (*careleadv1.LeadReply, error) { return nil, status.Error(codes.Internal, "down") }
+	if _, err := h.call(assign); err == nil || fault.IsAnswer(err) {
+		t.Errorf("an outage of the care-lead service was taken for an answer: %v", err)
+	}
+}
+
+// TestSharedView: the patient is shown no section that was not shared, and no
+// result that was not told.
+func TestSharedView(t *testing.T) {
+	t.Parallel()
+	h := open(t, estest.NewLog(), willing())
+	first := openPlan()
+	first.Command, first.PathwayId = header(1), pathID
+	h.must(first)
+	h.must(&pb.WriteSectionRequest{Command: header(2), PathwayId: pathID, Code: "medical", Text: "text"})
+	h.must(result(func(r *pb.ReceiveResultRequest) { r.Command, r.PathwayId, r.OutOfRange = header(3), pathID, true }))
+	h.must(&pb.RecordPatientAgreementRequest{Command: header(4), PathwayId: pathID, Agreed: true, On: "2026-06-15", AgreedBy: "patient"})
+	h.must(&pb.PublishPlanRequest{Command: header(5), PathwayId: pathID, ReviewDue: "2026-12-15", SharedWithPatient: true})
+	get := func() *pb.Record {
+		return h.must(&pb.GetPlanRequest{PathwayId: pathID, Version: 1, AsSharedWithPatient: true}).(*pb.PlanReply).Record
+	}
+	if r := get(); len(r.Plan.Sections) != 1 || len(r.Results) != 0 || len(r.Tasks) != 0 {
+		t.Errorf("shared: %v", r)
+	}
+	h.must(&pb.WithholdSectionRequest{Command: header(6), PathwayId: pathID, Code: "medical", Reason: "not told yet"})
+	if r := get(); len(r.Plan.Sections) != 0 {
+		t.Errorf("what was withheld since is shown in the earlier version: %v", r.Plan.Sections)
+	}
+}
+
+func event(m proto.Message) bus.Event {
+	return bus.Event{ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte(nameOf(m))), Category: "pathway", StreamID: pathID, Message: m, Tenant: "RJ1", CorrelationID: "c1"}
+}
+
+// TestReactions: a diagnosis opens the plan and asks for an assessment, the end of
+// treatment asks for a summary and one more; however often they are heard and
+// whatever fails on the way.
+func TestReactions(t *testing.T) {
+	t.Parallel()
+	log := estest.NewAuditedLog(t)
+	o := willing()
+	h := open(t, log, o)
+	diagnosis := event(&referralv1.DiagnosisCommunicated{FactId: nobody, Facts: &referralv1.DiagnosisFacts{Told: &referralv1.Told{On: "2026-03-05"}, TumourGroup: "06"}})
+	end := event(&referralv1.TreatmentPeriodEnded{FactId: personID, Facts: &referralv1.TreatmentEndFacts{On: "2026-05-29", LastPeriod: true, Organisation: "RJ1"}})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+
+	answer := o.pathway
+	o.pathway = func() (*referralv1.GetPathwayResponse, error) { return nil, status.Error(codes.Internal, "down") }
+	for _, e := range []bus.Event{diagnosis, end} {
+		if err := h.part.React(ctx, e); err == nil {
+			t.Error("a fault was taken for an answer")
+		}
+	}
+	o.pathway = answer
+	log.SetFaults(estest.Faults{Lost: 0.4, Refused: 0.2})
+	for _, e := range []bus.Event{diagnosis, end} {
+		for range 50 {
+			if h.part.React(ctx, e) == nil {
+				break
+			}
+		}
+	}
+	log.SetFaults(estest.Faults{})
+	once := len(log.Events())
+	o.pathway = func() (*referralv1.GetPathwayResponse, error) { // reads differently now
+		return &referralv1.GetPathwayResponse{Pathway: &referralv1.Pathway{PersonId: nobody}}, nil
+	}
+	again := open(t, log, o) // a process that has just started
+	for _, e := range []bus.Event{diagnosis, end, diagnosis} {
+		for _, part := range []run.Part{h.part, again.part} {
+			if err := part.React(ctx, e); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := len(log.Events()); n != once || n != 4 {
+		t.Errorf("%d events, then %d; want 4", once, n)
+	}
+	r := h.must(&pb.GetPlanRequest{PathwayId: pathID}).(*pb.PlanReply).Record
+	if p := r.Plan; p.PersonId != personID || p.Diagnosis.Icd10 != "C18.7" || p.Diagnosis.ToldOn != "2026-03-05" || p.TreatingTeam != "Lower GI" {
+		t.Errorf("the plan is %v", p)
+	}
+	if a := r.Assessments; len(a) != 2 || a[0].Point != "01" || a[0].Due != "2026-04-05" || a[1].Point != "04" || a[1].Due != "2026-07-10" {
+		t.Errorf("the assessments are %v", a)
+	}
+	if s := r.Summaries; len(s) != 1 || s[0].Target != "2026-06-26" || s[0].Latest != "2026-07-10" || s[0].Period.Modality != "01" || !s[0].Period.Last {
+		t.Errorf("the summaries are %v", s)
+	}
+}
+
+// TestRefusedLookup: where the referral service knows no such pathway, that is
+// the end of the plan, not of the rest.
+func TestRefusedLookup(t *testing.T) {
+	t.Parallel()
+	log := estest.NewLog()
+	o := willing()
+	o.pathway = func() (*referralv1.GetPathwayResponse, error) {
+		return nil, fault.NotFound("pathway.not_found", "no such pathway")
+	}
+	h := open(t, log, o)
+	for _, m := range []proto.Message{
+		&referralv1.DiagnosisCommunicated{Facts: &referralv1.DiagnosisFacts{Told: &referralv1.Told{On: "2026-03-05"}}},
+		&referralv1.TreatmentPeriodEnded{FactId: personID, Facts: &referralv1.TreatmentEndFacts{On: "2026-05-29"}},
+		&referralv1.PathwayClosed{}, // nothing to do
+	} {
+		if err := h.part.React(t.Context(), event(m)); err != nil {
+			t.Error(err)
+		}
+	}
+	var types []string
+	for _, e := range log.Events() {
+		types = append(types, e.Type[strings.LastIndex(e.Type, ".")+1:])
+	}
+	if got := strings.Join(types, " "); got != "AssessmentBecameDue SummaryBecameDue AssessmentBecameDue" {
+		t.Errorf("recorded %s", got)
+	}
+}
