@@ -15,6 +15,7 @@ import (
 	"waymark/services/kit/bus"
 	"waymark/services/kit/es"
 	"waymark/services/kit/run"
+	"waymark/services/pathway"
 	"waymark/services/person"
 	"waymark/services/plan"
 	"waymark/services/referral"
@@ -34,6 +35,7 @@ var parts = []part{
 	{"referral", referral.New},
 	{"carelead", carelead.New},
 	{"plan", plan.New},
+	{"pathway", pathway.New},
 }
 
 // Names lists the services that there are.

@@ -108,6 +108,8 @@ type Pathway struct {
 	Route     v1.Route               `protobuf:"varint,4,opt,name=route,proto3,enum=waymark.referral.v1.Route" json:"route,omitempty"`
 	// The rules that the route was derived by.
 	Ruleset string `protobuf:"bytes,5,opt,name=ruleset,proto3" json:"ruleset,omitempty"`
+	// The route of the start; an upgrade changes route.
+	StartRoute v1.Route `protobuf:"varint,6,opt,name=start_route,json=startRoute,proto3,enum=waymark.referral.v1.Route" json:"start_route,omitempty"`
 	// The facts that stand, after corrections, oldest first. 10 to 21 are read off them.
 	Facts                   []*RecordedFact                   `protobuf:"bytes,9,rep,name=facts,proto3" json:"facts,omitempty"`
 	Start                   *v1.StartFacts                    `protobuf:"bytes,10,opt,name=start,proto3" json:"start,omitempty"`
@@ -231,6 +233,13 @@ func (x *Pathway) GetRuleset() string {
 		return x.Ruleset
 	}
 	return ""
+}
+
+func (x *Pathway) GetStartRoute() v1.Route {
+	if x != nil {
+		return x.StartRoute
+	}
+	return v1.Route(0)
 }
 
 func (x *Pathway) GetFacts() []*RecordedFact {
@@ -2913,7 +2922,7 @@ type Deadline struct {
 	// fds, d31, d62, handover_seen, handover_answer, first_contact, review_task,
 	// referral_answer, assessment_offer, assessment_answer, summary, delivery,
 	// plan_review, concern_escalated, surveillance_item, result_review,
-	// result_told, alert, to_be_booked, ask_again.
+	// result_told, alert, to_be_booked, change_requested, ask_again.
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// When it is missed: for a civil date the end of that day in London.
 	Due *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=due,proto3" json:"due,omitempty"`
@@ -3272,14 +3281,16 @@ var File_waymark_pathway_v1_view_proto protoreflect.FileDescriptor
 
 const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\n" +
-	"\x1dwaymark/pathway/v1/view.proto\x12\x12waymark.pathway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#waymark/appointment/v1/events.proto\x1a waymark/carelead/v1/events.proto\x1a\x1cwaymark/plan/v1/events.proto\x1a!waymark/referral/v1/pathway.proto\x1a\"waymark/referral/v1/referral.proto\"\xe9\x15\n" +
+	"\x1dwaymark/pathway/v1/view.proto\x12\x12waymark.pathway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#waymark/appointment/v1/events.proto\x1a waymark/carelead/v1/events.proto\x1a\x1cwaymark/plan/v1/events.proto\x1a!waymark/referral/v1/pathway.proto\x1a\"waymark/referral/v1/referral.proto\"\xa6\x16\n" +
 	"\aPathway\x12\x1d\n" +
 	"\n" +
 	"pathway_id\x18\x01 \x01(\tR\tpathwayId\x12\x1b\n" +
 	"\tperson_id\x18\x02 \x01(\tR\bpersonId\x127\n" +
 	"\x05state\x18\x03 \x01(\x0e2!.waymark.referral.v1.PathwayStateR\x05state\x120\n" +
 	"\x05route\x18\x04 \x01(\x0e2\x1a.waymark.referral.v1.RouteR\x05route\x12\x18\n" +
-	"\aruleset\x18\x05 \x01(\tR\aruleset\x126\n" +
+	"\aruleset\x18\x05 \x01(\tR\aruleset\x12;\n" +
+	"\vstart_route\x18\x06 \x01(\x0e2\x1a.waymark.referral.v1.RouteR\n" +
+	"startRoute\x126\n" +
 	"\x05facts\x18\t \x03(\v2 .waymark.pathway.v1.RecordedFactR\x05facts\x125\n" +
 	"\x05start\x18\n" +
 	" \x01(\v2\x1f.waymark.referral.v1.StartFactsR\x05start\x12;\n" +
@@ -3721,110 +3732,111 @@ var file_waymark_pathway_v1_view_proto_goTypes = []any{
 var file_waymark_pathway_v1_view_proto_depIdxs = []int32{
 	28,  // 0: waymark.pathway.v1.Pathway.state:type_name -> waymark.referral.v1.PathwayState
 	29,  // 1: waymark.pathway.v1.Pathway.route:type_name -> waymark.referral.v1.Route
-	2,   // 2: waymark.pathway.v1.Pathway.facts:type_name -> waymark.pathway.v1.RecordedFact
-	30,  // 3: waymark.pathway.v1.Pathway.start:type_name -> waymark.referral.v1.StartFacts
-	31,  // 4: waymark.pathway.v1.Pathway.upgrade:type_name -> waymark.referral.v1.UpgradeFacts
-	32,  // 5: waymark.pathway.v1.Pathway.first_seen:type_name -> waymark.referral.v1.FirstSeenFacts
-	33,  // 6: waymark.pathway.v1.Pathway.first_appointments_missed:type_name -> waymark.referral.v1.FirstAppointmentMissedFacts
-	34,  // 7: waymark.pathway.v1.Pathway.first_seen_adjustment:type_name -> waymark.referral.v1.FirstSeenAdjustmentFacts
-	35,  // 8: waymark.pathway.v1.Pathway.diagnosis:type_name -> waymark.referral.v1.DiagnosisFacts
-	36,  // 9: waymark.pathway.v1.Pathway.ruled_out:type_name -> waymark.referral.v1.RuledOutFacts
-	37,  // 10: waymark.pathway.v1.Pathway.exclusion:type_name -> waymark.referral.v1.ExclusionFacts
-	38,  // 11: waymark.pathway.v1.Pathway.transfer:type_name -> waymark.referral.v1.TransferFacts
-	39,  // 12: waymark.pathway.v1.Pathway.treatments:type_name -> waymark.referral.v1.Treatment
-	40,  // 13: waymark.pathway.v1.Pathway.closed:type_name -> waymark.referral.v1.CloseFacts
-	41,  // 14: waymark.pathway.v1.Pathway.rerouted_to:type_name -> waymark.referral.v1.Onward
-	3,   // 15: waymark.pathway.v1.Pathway.clocks:type_name -> waymark.pathway.v1.Clock
-	42,  // 16: waymark.pathway.v1.Pathway.holder:type_name -> waymark.carelead.v1.Party
-	4,   // 17: waymark.pathway.v1.Pathway.custody:type_name -> waymark.pathway.v1.Custody
-	43,  // 18: waymark.pathway.v1.Pathway.ledger_closed:type_name -> waymark.carelead.v1.CloseReason
-	5,   // 19: waymark.pathway.v1.Pathway.open_handover:type_name -> waymark.pathway.v1.Handover
-	5,   // 20: waymark.pathway.v1.Pathway.past_handovers:type_name -> waymark.pathway.v1.Handover
-	6,   // 21: waymark.pathway.v1.Pathway.first_contact:type_name -> waymark.pathway.v1.FirstContact
-	7,   // 22: waymark.pathway.v1.Pathway.covers:type_name -> waymark.pathway.v1.Cover
-	8,   // 23: waymark.pathway.v1.Pathway.review_tasks:type_name -> waymark.pathway.v1.ReviewTask
-	9,   // 24: waymark.pathway.v1.Pathway.plan:type_name -> waymark.pathway.v1.Plan
-	13,  // 25: waymark.pathway.v1.Pathway.assessments:type_name -> waymark.pathway.v1.Assessment
-	14,  // 26: waymark.pathway.v1.Pathway.summaries:type_name -> waymark.pathway.v1.Summary
-	16,  // 27: waymark.pathway.v1.Pathway.surveillance:type_name -> waymark.pathway.v1.Surveillance
-	18,  // 28: waymark.pathway.v1.Pathway.results:type_name -> waymark.pathway.v1.Result
-	19,  // 29: waymark.pathway.v1.Pathway.alerts:type_name -> waymark.pathway.v1.Alert
-	20,  // 30: waymark.pathway.v1.Pathway.referrals:type_name -> waymark.pathway.v1.Referral
-	21,  // 31: waymark.pathway.v1.Pathway.appointments:type_name -> waymark.pathway.v1.Appointment
-	22,  // 32: waymark.pathway.v1.Pathway.to_be_booked:type_name -> waymark.pathway.v1.ToBeBooked
-	23,  // 33: waymark.pathway.v1.Pathway.visits:type_name -> waymark.pathway.v1.Visit
-	24,  // 34: waymark.pathway.v1.Pathway.deadlines:type_name -> waymark.pathway.v1.Deadline
-	24,  // 35: waymark.pathway.v1.Pathway.next_action:type_name -> waymark.pathway.v1.Deadline
-	25,  // 36: waymark.pathway.v1.Pathway.person:type_name -> waymark.pathway.v1.PersonFlags
-	44,  // 37: waymark.pathway.v1.Pathway.last_recorded:type_name -> google.protobuf.Timestamp
-	45,  // 38: waymark.pathway.v1.RecordedFact.facts:type_name -> waymark.referral.v1.Replacement
-	41,  // 39: waymark.pathway.v1.RecordedFact.onward:type_name -> waymark.referral.v1.Onward
-	44,  // 40: waymark.pathway.v1.RecordedFact.recorded:type_name -> google.protobuf.Timestamp
-	46,  // 41: waymark.pathway.v1.Clock.status:type_name -> waymark.referral.v1.ClockStatus
-	42,  // 42: waymark.pathway.v1.Custody.holder:type_name -> waymark.carelead.v1.Party
-	44,  // 43: waymark.pathway.v1.Custody.since:type_name -> google.protobuf.Timestamp
-	44,  // 44: waymark.pathway.v1.Custody.until:type_name -> google.protobuf.Timestamp
-	47,  // 45: waymark.pathway.v1.Custody.cause:type_name -> waymark.carelead.v1.TransferCause
-	42,  // 46: waymark.pathway.v1.Custody.acting_for:type_name -> waymark.carelead.v1.Party
-	48,  // 47: waymark.pathway.v1.Handover.kind:type_name -> waymark.carelead.v1.HandoverKind
-	0,   // 48: waymark.pathway.v1.Handover.state:type_name -> waymark.pathway.v1.HandoverState
-	42,  // 49: waymark.pathway.v1.Handover.from:type_name -> waymark.carelead.v1.Party
-	42,  // 50: waymark.pathway.v1.Handover.to:type_name -> waymark.carelead.v1.Party
-	44,  // 51: waymark.pathway.v1.Handover.offered_at:type_name -> google.protobuf.Timestamp
-	44,  // 52: waymark.pathway.v1.Handover.seen_due:type_name -> google.protobuf.Timestamp
-	44,  // 53: waymark.pathway.v1.Handover.answer_due:type_name -> google.protobuf.Timestamp
-	44,  // 54: waymark.pathway.v1.Handover.seen_at:type_name -> google.protobuf.Timestamp
-	44,  // 55: waymark.pathway.v1.Handover.ended_at:type_name -> google.protobuf.Timestamp
-	49,  // 56: waymark.pathway.v1.Handover.decline_reason:type_name -> waymark.carelead.v1.DeclineReason
-	50,  // 57: waymark.pathway.v1.Handover.void_reason:type_name -> waymark.carelead.v1.VoidReason
-	51,  // 58: waymark.pathway.v1.Handover.checklist:type_name -> waymark.carelead.v1.ChecklistItem
-	44,  // 59: waymark.pathway.v1.Handover.prepared_at:type_name -> google.protobuf.Timestamp
-	44,  // 60: waymark.pathway.v1.FirstContact.due:type_name -> google.protobuf.Timestamp
-	44,  // 61: waymark.pathway.v1.FirstContact.accepted_at:type_name -> google.protobuf.Timestamp
-	42,  // 62: waymark.pathway.v1.Cover.lead:type_name -> waymark.carelead.v1.Party
-	42,  // 63: waymark.pathway.v1.Cover.cover:type_name -> waymark.carelead.v1.Party
-	44,  // 64: waymark.pathway.v1.Cover.starts:type_name -> google.protobuf.Timestamp
-	44,  // 65: waymark.pathway.v1.Cover.ends:type_name -> google.protobuf.Timestamp
-	44,  // 66: waymark.pathway.v1.ReviewTask.due:type_name -> google.protobuf.Timestamp
-	52,  // 67: waymark.pathway.v1.Plan.diagnosis:type_name -> waymark.plan.v1.Diagnosis
-	10,  // 68: waymark.pathway.v1.Plan.concerns:type_name -> waymark.pathway.v1.Concern
-	11,  // 69: waymark.pathway.v1.Plan.goals:type_name -> waymark.pathway.v1.Goal
-	12,  // 70: waymark.pathway.v1.Plan.actions:type_name -> waymark.pathway.v1.Action
-	44,  // 71: waymark.pathway.v1.Plan.opened_at:type_name -> google.protobuf.Timestamp
-	44,  // 72: waymark.pathway.v1.Plan.first_published_at:type_name -> google.protobuf.Timestamp
-	53,  // 73: waymark.pathway.v1.Concern.decision:type_name -> waymark.plan.v1.ConcernDecision
-	44,  // 74: waymark.pathway.v1.Concern.escalated_due:type_name -> google.protobuf.Timestamp
-	54,  // 75: waymark.pathway.v1.Goal.status:type_name -> waymark.plan.v1.GoalStatus
-	55,  // 76: waymark.pathway.v1.Action.status:type_name -> waymark.plan.v1.ActionStatus
-	56,  // 77: waymark.pathway.v1.Summary.period:type_name -> waymark.plan.v1.TreatmentPeriod
-	15,  // 78: waymark.pathway.v1.Summary.deliveries:type_name -> waymark.pathway.v1.Delivery
-	57,  // 79: waymark.pathway.v1.Delivery.recipient:type_name -> waymark.plan.v1.RecipientKind
-	17,  // 80: waymark.pathway.v1.Surveillance.items:type_name -> waymark.pathway.v1.SurveillanceItem
-	44,  // 81: waymark.pathway.v1.Surveillance.started_at:type_name -> google.protobuf.Timestamp
-	44,  // 82: waymark.pathway.v1.Alert.due:type_name -> google.protobuf.Timestamp
-	58,  // 83: waymark.pathway.v1.Referral.kind:type_name -> waymark.referral.v1.ReferralKind
-	59,  // 84: waymark.pathway.v1.Referral.owner:type_name -> waymark.referral.v1.Owner
-	44,  // 85: waymark.pathway.v1.Referral.sent_at:type_name -> google.protobuf.Timestamp
-	44,  // 86: waymark.pathway.v1.Referral.respond_by:type_name -> google.protobuf.Timestamp
-	44,  // 87: waymark.pathway.v1.Referral.received_at:type_name -> google.protobuf.Timestamp
-	44,  // 88: waymark.pathway.v1.Referral.accepted_at:type_name -> google.protobuf.Timestamp
-	44,  // 89: waymark.pathway.v1.Referral.ended_at:type_name -> google.protobuf.Timestamp
-	60,  // 90: waymark.pathway.v1.Appointment.booking:type_name -> waymark.appointment.v1.Booking
-	61,  // 91: waymark.pathway.v1.Appointment.cancelled_by:type_name -> waymark.appointment.v1.CancelledBy
-	62,  // 92: waymark.pathway.v1.Appointment.patient_request:type_name -> waymark.appointment.v1.PatientRequest
-	44,  // 93: waymark.pathway.v1.Appointment.requested_at:type_name -> google.protobuf.Timestamp
-	44,  // 94: waymark.pathway.v1.Appointment.booked_at:type_name -> google.protobuf.Timestamp
-	44,  // 95: waymark.pathway.v1.ToBeBooked.raised_at:type_name -> google.protobuf.Timestamp
-	44,  // 96: waymark.pathway.v1.Visit.at:type_name -> google.protobuf.Timestamp
-	44,  // 97: waymark.pathway.v1.Visit.discharged_at:type_name -> google.protobuf.Timestamp
-	44,  // 98: waymark.pathway.v1.Deadline.due:type_name -> google.protobuf.Timestamp
-	42,  // 99: waymark.pathway.v1.Deadline.who:type_name -> waymark.carelead.v1.Party
-	27,  // 100: waymark.pathway.v1.Person.merged:type_name -> waymark.pathway.v1.Person.Merged
-	101, // [101:101] is the sub-list for method output_type
-	101, // [101:101] is the sub-list for method input_type
-	101, // [101:101] is the sub-list for extension type_name
-	101, // [101:101] is the sub-list for extension extendee
-	0,   // [0:101] is the sub-list for field type_name
+	29,  // 2: waymark.pathway.v1.Pathway.start_route:type_name -> waymark.referral.v1.Route
+	2,   // 3: waymark.pathway.v1.Pathway.facts:type_name -> waymark.pathway.v1.RecordedFact
+	30,  // 4: waymark.pathway.v1.Pathway.start:type_name -> waymark.referral.v1.StartFacts
+	31,  // 5: waymark.pathway.v1.Pathway.upgrade:type_name -> waymark.referral.v1.UpgradeFacts
+	32,  // 6: waymark.pathway.v1.Pathway.first_seen:type_name -> waymark.referral.v1.FirstSeenFacts
+	33,  // 7: waymark.pathway.v1.Pathway.first_appointments_missed:type_name -> waymark.referral.v1.FirstAppointmentMissedFacts
+	34,  // 8: waymark.pathway.v1.Pathway.first_seen_adjustment:type_name -> waymark.referral.v1.FirstSeenAdjustmentFacts
+	35,  // 9: waymark.pathway.v1.Pathway.diagnosis:type_name -> waymark.referral.v1.DiagnosisFacts
+	36,  // 10: waymark.pathway.v1.Pathway.ruled_out:type_name -> waymark.referral.v1.RuledOutFacts
+	37,  // 11: waymark.pathway.v1.Pathway.exclusion:type_name -> waymark.referral.v1.ExclusionFacts
+	38,  // 12: waymark.pathway.v1.Pathway.transfer:type_name -> waymark.referral.v1.TransferFacts
+	39,  // 13: waymark.pathway.v1.Pathway.treatments:type_name -> waymark.referral.v1.Treatment
+	40,  // 14: waymark.pathway.v1.Pathway.closed:type_name -> waymark.referral.v1.CloseFacts
+	41,  // 15: waymark.pathway.v1.Pathway.rerouted_to:type_name -> waymark.referral.v1.Onward
+	3,   // 16: waymark.pathway.v1.Pathway.clocks:type_name -> waymark.pathway.v1.Clock
+	42,  // 17: waymark.pathway.v1.Pathway.holder:type_name -> waymark.carelead.v1.Party
+	4,   // 18: waymark.pathway.v1.Pathway.custody:type_name -> waymark.pathway.v1.Custody
+	43,  // 19: waymark.pathway.v1.Pathway.ledger_closed:type_name -> waymark.carelead.v1.CloseReason
+	5,   // 20: waymark.pathway.v1.Pathway.open_handover:type_name -> waymark.pathway.v1.Handover
+	5,   // 21: waymark.pathway.v1.Pathway.past_handovers:type_name -> waymark.pathway.v1.Handover
+	6,   // 22: waymark.pathway.v1.Pathway.first_contact:type_name -> waymark.pathway.v1.FirstContact
+	7,   // 23: waymark.pathway.v1.Pathway.covers:type_name -> waymark.pathway.v1.Cover
+	8,   // 24: waymark.pathway.v1.Pathway.review_tasks:type_name -> waymark.pathway.v1.ReviewTask
+	9,   // 25: waymark.pathway.v1.Pathway.plan:type_name -> waymark.pathway.v1.Plan
+	13,  // 26: waymark.pathway.v1.Pathway.assessments:type_name -> waymark.pathway.v1.Assessment
+	14,  // 27: waymark.pathway.v1.Pathway.summaries:type_name -> waymark.pathway.v1.Summary
+	16,  // 28: waymark.pathway.v1.Pathway.surveillance:type_name -> waymark.pathway.v1.Surveillance
+	18,  // 29: waymark.pathway.v1.Pathway.results:type_name -> waymark.pathway.v1.Result
+	19,  // 30: waymark.pathway.v1.Pathway.alerts:type_name -> waymark.pathway.v1.Alert
+	20,  // 31: waymark.pathway.v1.Pathway.referrals:type_name -> waymark.pathway.v1.Referral
+	21,  // 32: waymark.pathway.v1.Pathway.appointments:type_name -> waymark.pathway.v1.Appointment
+	22,  // 33: waymark.pathway.v1.Pathway.to_be_booked:type_name -> waymark.pathway.v1.ToBeBooked
+	23,  // 34: waymark.pathway.v1.Pathway.visits:type_name -> waymark.pathway.v1.Visit
+	24,  // 35: waymark.pathway.v1.Pathway.deadlines:type_name -> waymark.pathway.v1.Deadline
+	24,  // 36: waymark.pathway.v1.Pathway.next_action:type_name -> waymark.pathway.v1.Deadline
+	25,  // 37: waymark.pathway.v1.Pathway.person:type_name -> waymark.pathway.v1.PersonFlags
+	44,  // 38: waymark.pathway.v1.Pathway.last_recorded:type_name -> google.protobuf.Timestamp
+	45,  // 39: waymark.pathway.v1.RecordedFact.facts:type_name -> waymark.referral.v1.Replacement
+	41,  // 40: waymark.pathway.v1.RecordedFact.onward:type_name -> waymark.referral.v1.Onward
+	44,  // 41: waymark.pathway.v1.RecordedFact.recorded:type_name -> google.protobuf.Timestamp
+	46,  // 42: waymark.pathway.v1.Clock.status:type_name -> waymark.referral.v1.ClockStatus
+	42,  // 43: waymark.pathway.v1.Custody.holder:type_name -> waymark.carelead.v1.Party
+	44,  // 44: waymark.pathway.v1.Custody.since:type_name -> google.protobuf.Timestamp
+	44,  // 45: waymark.pathway.v1.Custody.until:type_name -> google.protobuf.Timestamp
+	47,  // 46: waymark.pathway.v1.Custody.cause:type_name -> waymark.carelead.v1.TransferCause
+	42,  // 47: waymark.pathway.v1.Custody.acting_for:type_name -> waymark.carelead.v1.Party
+	48,  // 48: waymark.pathway.v1.Handover.kind:type_name -> waymark.carelead.v1.HandoverKind
+	0,   // 49: waymark.pathway.v1.Handover.state:type_name -> waymark.pathway.v1.HandoverState
+	42,  // 50: waymark.pathway.v1.Handover.from:type_name -> waymark.carelead.v1.Party
+	42,  // 51: waymark.pathway.v1.Handover.to:type_name -> waymark.carelead.v1.Party
+	44,  // 52: waymark.pathway.v1.Handover.offered_at:type_name -> google.protobuf.Timestamp
+	44,  // 53: waymark.pathway.v1.Handover.seen_due:type_name -> google.protobuf.Timestamp
+	44,  // 54: waymark.pathway.v1.Handover.answer_due:type_name -> google.protobuf.Timestamp
+	44,  // 55: waymark.pathway.v1.Handover.seen_at:type_name -> google.protobuf.Timestamp
+	44,  // 56: waymark.pathway.v1.Handover.ended_at:type_name -> google.protobuf.Timestamp
+	49,  // 57: waymark.pathway.v1.Handover.decline_reason:type_name -> waymark.carelead.v1.DeclineReason
+	50,  // 58: waymark.pathway.v1.Handover.void_reason:type_name -> waymark.carelead.v1.VoidReason
+	51,  // 59: waymark.pathway.v1.Handover.checklist:type_name -> waymark.carelead.v1.ChecklistItem
+	44,  // 60: waymark.pathway.v1.Handover.prepared_at:type_name -> google.protobuf.Timestamp
+	44,  // 61: waymark.pathway.v1.FirstContact.due:type_name -> google.protobuf.Timestamp
+	44,  // 62: waymark.pathway.v1.FirstContact.accepted_at:type_name -> google.protobuf.Timestamp
+	42,  // 63: waymark.pathway.v1.Cover.lead:type_name -> waymark.carelead.v1.Party
+	42,  // 64: waymark.pathway.v1.Cover.cover:type_name -> waymark.carelead.v1.Party
+	44,  // 65: waymark.pathway.v1.Cover.starts:type_name -> google.protobuf.Timestamp
+	44,  // 66: waymark.pathway.v1.Cover.ends:type_name -> google.protobuf.Timestamp
+	44,  // 67: waymark.pathway.v1.ReviewTask.due:type_name -> google.protobuf.Timestamp
+	52,  // 68: waymark.pathway.v1.Plan.diagnosis:type_name -> waymark.plan.v1.Diagnosis
+	10,  // 69: waymark.pathway.v1.Plan.concerns:type_name -> waymark.pathway.v1.Concern
+	11,  // 70: waymark.pathway.v1.Plan.goals:type_name -> waymark.pathway.v1.Goal
+	12,  // 71: waymark.pathway.v1.Plan.actions:type_name -> waymark.pathway.v1.Action
+	44,  // 72: waymark.pathway.v1.Plan.opened_at:type_name -> google.protobuf.Timestamp
+	44,  // 73: waymark.pathway.v1.Plan.first_published_at:type_name -> google.protobuf.Timestamp
+	53,  // 74: waymark.pathway.v1.Concern.decision:type_name -> waymark.plan.v1.ConcernDecision
+	44,  // 75: waymark.pathway.v1.Concern.escalated_due:type_name -> google.protobuf.Timestamp
+	54,  // 76: waymark.pathway.v1.Goal.status:type_name -> waymark.plan.v1.GoalStatus
+	55,  // 77: waymark.pathway.v1.Action.status:type_name -> waymark.plan.v1.ActionStatus
+	56,  // 78: waymark.pathway.v1.Summary.period:type_name -> waymark.plan.v1.TreatmentPeriod
+	15,  // 79: waymark.pathway.v1.Summary.deliveries:type_name -> waymark.pathway.v1.Delivery
+	57,  // 80: waymark.pathway.v1.Delivery.recipient:type_name -> waymark.plan.v1.RecipientKind
+	17,  // 81: waymark.pathway.v1.Surveillance.items:type_name -> waymark.pathway.v1.SurveillanceItem
+	44,  // 82: waymark.pathway.v1.Surveillance.started_at:type_name -> google.protobuf.Timestamp
+	44,  // 83: waymark.pathway.v1.Alert.due:type_name -> google.protobuf.Timestamp
+	58,  // 84: waymark.pathway.v1.Referral.kind:type_name -> waymark.referral.v1.ReferralKind
+	59,  // 85: waymark.pathway.v1.Referral.owner:type_name -> waymark.referral.v1.Owner
+	44,  // 86: waymark.pathway.v1.Referral.sent_at:type_name -> google.protobuf.Timestamp
+	44,  // 87: waymark.pathway.v1.Referral.respond_by:type_name -> google.protobuf.Timestamp
+	44,  // 88: waymark.pathway.v1.Referral.received_at:type_name -> google.protobuf.Timestamp
+	44,  // 89: waymark.pathway.v1.Referral.accepted_at:type_name -> google.protobuf.Timestamp
+	44,  // 90: waymark.pathway.v1.Referral.ended_at:type_name -> google.protobuf.Timestamp
+	60,  // 91: waymark.pathway.v1.Appointment.booking:type_name -> waymark.appointment.v1.Booking
+	61,  // 92: waymark.pathway.v1.Appointment.cancelled_by:type_name -> waymark.appointment.v1.CancelledBy
+	62,  // 93: waymark.pathway.v1.Appointment.patient_request:type_name -> waymark.appointment.v1.PatientRequest
+	44,  // 94: waymark.pathway.v1.Appointment.requested_at:type_name -> google.protobuf.Timestamp
+	44,  // 95: waymark.pathway.v1.Appointment.booked_at:type_name -> google.protobuf.Timestamp
+	44,  // 96: waymark.pathway.v1.ToBeBooked.raised_at:type_name -> google.protobuf.Timestamp
+	44,  // 97: waymark.pathway.v1.Visit.at:type_name -> google.protobuf.Timestamp
+	44,  // 98: waymark.pathway.v1.Visit.discharged_at:type_name -> google.protobuf.Timestamp
+	44,  // 99: waymark.pathway.v1.Deadline.due:type_name -> google.protobuf.Timestamp
+	42,  // 100: waymark.pathway.v1.Deadline.who:type_name -> waymark.carelead.v1.Party
+	27,  // 101: waymark.pathway.v1.Person.merged:type_name -> waymark.pathway.v1.Person.Merged
+	102, // [102:102] is the sub-list for method output_type
+	102, // [102:102] is the sub-list for method input_type
+	102, // [102:102] is the sub-list for extension type_name
+	102, // [102:102] is the sub-list for extension extendee
+	0,   // [0:102] is the sub-list for field type_name
 }
 
 func init() { file_waymark_pathway_v1_view_proto_init() }

@@ -1,0 +1,106 @@
+package pathway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+
+	pb "waymark/proto/waymark/pathway/v1"
+	"waymark/services/kit/es"
+	"waymark/services/kit/run"
+)
+
+// server answers queries.
+type server struct {
+	pb.UnimplementedPathwayQueryServiceServer
+	log   es.Log
+	clock func() time.Time
+	slog  *slog.Logger
+}
+
+// New makes the pathway service: the read side of pathways.
+func New(deps run.Deps) (run.Part, error) {
+	if deps.Log == nil || deps.Clock == nil {
+		return run.Part{}, errors.New("pathway: needs a log and a clock")
+	}
+	s := &server{log: deps.Log, clock: deps.Clock, slog: deps.Slog}
+	if s.slog == nil {
+		s.slog = slog.New(slog.DiscardHandler)
+	}
+	return run.Part{
+		Name:     "pathway",
+		Register: func(r grpc.ServiceRegistrar) { pb.RegisterPathwayQueryServiceServer(r, s) },
+	}, nil
+}
+
+// Rebuild puts one pathway together from the log, as GetPathway does at the head.
+func Rebuild(ctx context.Context, log es.Log, pathwayID string) (*pb.Pathway, error) {
+	h, err := load(ctx, log, pathwayID)
+	if err != nil {
+		return nil, err
+	}
+	return h.view(moment{})
+}
+
+// GetPathway implements the service.
+func (s *server) GetPathway(ctx context.Context, req *pb.GetPathwayRequest) (*pb.GetPathwayResponse, error) {
+	m, err := momentOf(req.AsOf)
+	if err != nil {
+		return nil, err
+	}
+	h, err := load(ctx, s.log, req.PathwayId)
+	if err != nil {
+		return nil, err
+	}
+	out := &pb.GetPathwayResponse{Position: uint64(h.position)}
+	if out.Pathway, err = h.view(m); err != nil {
+		return nil, err
+	}
+	if out.Pathway == nil && !req.WithOccurred {
+		return nil, errNotFound
+	}
+	if req.WithOccurred {
+		if out.Occurred, out.LateEvidence, err = h.occurred(m, out.Pathway); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// WhoWasAccountable implements the service.
+func (s *server) WhoWasAccountable(ctx context.Context, req *pb.WhoWasAccountableRequest) (*pb.WhoWasAccountableResponse, error) {
+	m, err := momentOf(req.At)
+	if err != nil {
+		return nil, err
+	}
+	h, err := load(ctx, s.log, req.PathwayId)
+	if err != nil {
+		return nil, err
+	}
+	then, err := h.view(m)
+	if err != nil {
+		return nil, err
+	}
+	out := &pb.WhoWasAccountableResponse{Position: uint64(h.position), Custody: holderAt(then)}
+	switch {
+	case out.Custody != nil:
+		// Say until when, as it is known today.
+		now, err := h.view(moment{})
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range now.Custody {
+			if c.Position == out.Custody.Position {
+				out.Custody.Until, out.Custody.UntilPosition = c.Until, c.UntilPosition
+			}
+		}
+	case len(then.GetCustody()) == 0:
+		out.None = "not_started"
+	default:
+		out.None = "closed"
+	}
+	return out, nil
+}
