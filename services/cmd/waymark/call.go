@@ -169,6 +169,9 @@ func assign(fields map[string]any, desc protoreflect.MessageDescriptor, path, va
 		}
 		return assign(inner, f.Message(), rest, value)
 	}
+	if f.Enum() != nil && !f.IsList() {
+		value = enumValue(f.Enum(), value)
+	}
 	var v any = value
 	text := f.Kind() == protoreflect.StringKind || f.Kind() == protoreflect.BytesKind || f.Kind() == protoreflect.EnumKind
 	wellKnown := f.Message() != nil && f.Message().ParentFile().Package() == "google.protobuf"
@@ -183,6 +186,16 @@ func assign(fields map[string]any, desc protoreflect.MessageDescriptor, path, va
 	}
 	fields[key] = v
 	return nil
+}
+
+// enumValue completes a value of an enum that was given without what all its
+// values begin with.
+func enumValue(e protoreflect.EnumDescriptor, value string) string {
+	full := protoreflect.Name(enumPrefix(e) + strings.ToUpper(strings.ReplaceAll(value, "-", "_")))
+	if e.Values().ByName(protoreflect.Name(value)) == nil && e.Values().ByName(full) != nil {
+		return string(full)
+	}
+	return value
 }
 
 func fieldNames(desc protoreflect.MessageDescriptor) (names []string) {

@@ -22,14 +22,20 @@ func TestVerbsFitTheContracts(t *testing.T) {
 		paths = append(paths, strings.Fields(v.args)...)
 		for _, pair := range strings.Fields(v.flags) {
 			name, path, _ := strings.Cut(pair, "=")
-			paths = append(paths, path)
+			paths = append(paths, strings.TrimSuffix(path, "*"))
 			if must, ok := strings.CutSuffix(name, "!"); ok && !strings.Contains(v.example, "--"+must) {
 				t.Errorf("%s %s: its example lacks --%s", v.noun, v.name, must)
 			}
 		}
 		for _, pair := range strings.Fields(v.preset) {
-			path, _, _ := strings.Cut(pair, "=")
+			path, value, _ := strings.Cut(pair, "=")
 			paths = append(paths, path)
+			if err := assign(map[string]any{}, m.desc.Input(), path, value); err != nil {
+				t.Errorf("%s %s: %v", v.noun, v.name, err)
+			}
+			if e := enumAt(m.desc.Input(), path); e != nil && !strings.HasPrefix(value, "[") && e.Values().ByName(protoreflect.Name(enumValue(e, value))) == nil {
+				t.Errorf("%s %s: %s is no %s", v.noun, v.name, value, e.Name())
+			}
 		}
 		for _, path := range paths {
 			if !isField(m.desc.Input(), path) {
@@ -38,6 +44,22 @@ func TestVerbsFitTheContracts(t *testing.T) {
 		}
 		if cmd, _, err := root.Find([]string{v.noun, v.name}); err != nil || cmd.Name() != v.name {
 			t.Errorf("%s %s is no command: %v", v.noun, v.name, err)
+		}
+	}
+	for _, v := range verbs {
+		m, err := find(v.method)
+		if err != nil || columns[v.noun+" "+v.name] == "" {
+			continue
+		}
+		for i := range m.desc.Output().Fields().Len() {
+			if f := m.desc.Output().Fields().Get(i); f.IsList() && f.Message() != nil {
+				for _, path := range strings.Fields(columns[v.noun+" "+v.name]) {
+					if !isField(f.Message(), path) {
+						t.Errorf("%s %s: %s has no field %s", v.noun, v.name, f.Message().Name(), path)
+					}
+				}
+				break
+			}
 		}
 	}
 	t.Logf("%d verbs", len(verbs))
@@ -50,4 +72,16 @@ func isField(m protoreflect.MessageDescriptor, path string) bool {
 		return false
 	}
 	return !nested || isField(f.Message(), rest)
+}
+
+func enumAt(m protoreflect.MessageDescriptor, path string) protoreflect.EnumDescriptor {
+	name, rest, nested := strings.Cut(path, ".")
+	f := m.Fields().ByName(protoreflect.Name(name))
+	if f != nil && nested && f.Message() != nil {
+		return enumAt(f.Message(), rest)
+	}
+	if f == nil {
+		return nil
+	}
+	return f.Enum()
 }

@@ -2,16 +2,29 @@ package main
 
 import "slices"
 
+// columns are what a list shows of each row, by "noun verb"; lists are tables
+// where nothing else is asked for.
+var columns = map[string]string{
+	"pathway timeline":   "position recorded organisation role_code text",
+	"pathway list":       "pathway_id next_action.kind next_action.due age_days overdue",
+	"pathway overdue":    "pathway_id deadline.kind deadline.due holder.name",
+	"pathway deadlines":  "pathway_id deadline.kind deadline.due holder.name",
+	"handover list":      "pathway_id handover.to.name handover.answer_due overdue",
+	"lead list":          "lead_id party.name party.organisation state taken capacity",
+	"neighbourhood list": "neighbourhood_id name organisation fallback_pool.name fallback_until",
+	"referral list":      "referral_id human_id content.kind state",
+}
+
 // verb is a command of a noun: one method of the services, with what it needs
 // in the order in which people say it. Whatever else its request holds can be
 // given as field=value after that.
 type verb struct {
 	noun, name, method string
 	args               string // fields of the positional arguments
-	flags              string // flag=field ...; a flag with "!" must be given
+	flags              string // flag=field ...; a flag with "!" must be given, a field with "*" is a moment: a time, a date or a log position
 	preset             string // field=value ...; $today, $now, $organisation and $1 are filled in
 	short, example     string
-	fill               string // "offer": handover_id and versions of the open offer
+	fill               string // what is looked up: the open "offer", the newest "summary", the "plan" as it is
 }
 
 const person, pathway, ledger = "person_id", "pathway_id", "pathway_id"
@@ -20,44 +33,62 @@ const person, pathway, ledger = "person_id", "pathway_id", "pathway_id"
 // through most of them.
 var verbs = []verb{
 	{"person", "register", "person.RegisterPerson", "nhs_number", "family=demographics.name.family given=demographics.name.given born=demographics.birth_date practice=demographics.practice status=nhs_number_status",
-		"nhs_number_status=01 source.kind=SOURCE_KIND_LOCAL source.system=$organisation/waymark source.sent_at=$now", "Register a person, or find the one with that NHS number", "9990000018 --family Testcase --born 1961-05-04 --practice G85004", ""},
+		"nhs_number_status=01 source.kind=LOCAL source.system=$organisation/waymark source.sent_at=$now", "Register a person, or find the one with that NHS number", "9990000018 --family Testcase --born 1961-05-04 --practice G85004", ""},
 	{"person", "find", "person.FindPerson", "nhs_number", "", "", "Find the person with an NHS number", "9990000018", ""},
 	{"person", "show", "person.GetPerson", person, "", "", "Show a person", "PERSON", ""},
 	{"person", "death", "person.NoteDeath", person, "status!=status on=died_on", "", "Note a death: status 1 informal, 2 formal, U retracted", "PERSON --status 1 --on 2026-03-02", ""},
-	{"person", "moved", "person.NoteMove", person, "practice=practice area=area", "source.kind=SOURCE_KIND_LOCAL source.system=$organisation/waymark source.sent_at=$now", "Note another GP practice or area", "PERSON --practice G85005", ""},
+	{"person", "moved", "person.NoteMove", person, "practice=practice area=area", "source.kind=LOCAL source.system=$organisation/waymark source.sent_at=$now", "Note another GP practice or area", "PERSON --practice G85005", ""},
 	{"person", "merge", "person.MergePersons", "surviving_person_id merged_person_id", "open-ledgers=open_ledgers", "", "Merge the second person into the first", "PERSON OTHER", ""},
 	{"person", "approve-merge", "person.ApproveMerge", "merged_person_id merge_id", "", "", "Approve a merge that waits for a second person", "OTHER MERGE --user 555000222", ""},
 
 	{"pathway", "start", "referral.StartPathway", person, "team!=facts.responsible_team.name code=facts.responsible_team.code received=facts.received_on",
 		"facts.received_on=$today facts.priority=3 facts.referral_type=01 facts.source=03 facts.responsible_team.organisation=$organisation", "Start a suspected-cancer pathway on receipt of the referral", "PERSON --team 'RJ1 Breast'", ""},
+	{"pathway", "show", "pathway.GetPathway", pathway, "as-of=as_of* occurred=with_occurred", "", "Show a pathway now, or as it was known then", "PATHWAY --as-of 2026-03-02T12:00:00Z", ""},
+	{"pathway", "timeline", "pathway.GetTimeline", pathway, "as-of=as_of* least=at_least", "", "List what happened on a pathway", "PATHWAY --least CLINICAL", ""},
+	{"pathway", "who", "pathway.WhoWasAccountable", pathway, "at=at*", "", "Show who is accountable, or was at a moment", "PATHWAY --at 2026-03-02T12:00:00Z", ""},
+	{"pathway", "list", "pathway.ListCaseload", "party_id", "overdue=overdue_only at=organisation", "", "List the pathways a party is accountable for, with what is next", "lead-1", ""},
+	{"pathway", "overdue", "pathway.ListOverdue", "", "party=party_id kind=kind", "", "List what is overdue", "", ""},
+	{"pathway", "deadlines", "pathway.ListDeadlines", "", "party=party_id kind=kind category=category before=due_before", "", "List open deadlines", "--before 2026-04-01T00:00:00Z", ""},
 	{"pathway", "clocks", "referral.GetPathway", pathway, "", "", "Show the clocks of a pathway and the facts they rest on", "PATHWAY", ""},
 	{"pathway", "seen", "referral.RecordFirstSeen", pathway, "on=facts.on", "facts.on=$today facts.organisation=$organisation", "Record that the patient was first seen", "PATHWAY --on 2026-03-02", ""},
 	{"pathway", "missed", "referral.RecordFirstAppointmentMissed", pathway, "on=facts.on attendance=facts.attendance rebooked=facts.rebooked_on", "facts.on=$today facts.attendance=3", "Record that the first appointment was missed", "PATHWAY --on 2026-03-02 --rebooked 2026-03-09", ""},
-	{"pathway", "diagnosed", "referral.CommunicateDiagnosis", pathway, "on=facts.told.on group!=facts.tumour_group method=facts.told.method", "facts.told.on=$today facts.told.method=OUTCOME_METHOD_FACE_TO_FACE facts.told.organisation=$organisation", "Record that the patient was told: cancer", "PATHWAY --group 01", ""},
-	{"pathway", "ruled-out", "referral.CommunicateCancerRuledOut", pathway, "on=facts.told.on method=facts.told.method", "facts.told.on=$today facts.told.method=OUTCOME_METHOD_FACE_TO_FACE facts.told.organisation=$organisation facts.end_reason=02", "Record that the patient was told: no cancer", "PATHWAY --on 2026-03-29", ""},
+	{"pathway", "diagnosed", "referral.CommunicateDiagnosis", pathway, "on=facts.told.on group!=facts.tumour_group method=facts.told.method", "facts.told.on=$today facts.told.method=FACE_TO_FACE facts.told.organisation=$organisation", "Record that the patient was told: cancer", "PATHWAY --group 01", ""},
+	{"pathway", "ruled-out", "referral.CommunicateCancerRuledOut", pathway, "on=facts.told.on method=facts.told.method", "facts.told.on=$today facts.told.method=FACE_TO_FACE facts.told.organisation=$organisation facts.end_reason=02", "Record that the patient was told: no cancer", "PATHWAY --on 2026-03-29", ""},
 	{"pathway", "decided", "referral.RecordDecisionToTreat", pathway, "on=facts.on", "facts.on=$today facts.organisation=$organisation", "Record the decision to treat", "PATHWAY", ""},
-	{"pathway", "treated", "referral.StartTreatment", pathway, "on=facts.on modality=facts.modality event=facts.event_type", "facts.on=$today facts.event_type=01 facts.modality=01 facts.setting=TREATMENT_SETTING_ADMITTED facts.organisation=$organisation", "Record that treatment started", "PATHWAY --modality 01", ""},
+	{"pathway", "treated", "referral.StartTreatment", pathway, "on=facts.on modality=facts.modality event=facts.event_type", "facts.on=$today facts.event_type=01 facts.modality=01 facts.setting=DAY_CASE facts.organisation=$organisation", "Record that treatment started", "PATHWAY --modality 01", ""},
 	{"pathway", "treatment-ended", "referral.EndTreatmentPeriod", pathway, "on=facts.on last=facts.last_period", "facts.on=$today facts.organisation=$organisation facts.last_period=true", "Record that a period of treatment ended", "PATHWAY", ""},
-	{"pathway", "follow-up", "referral.StartFollowUp", pathway, "on=facts.on arrangement!=facts.arrangement", "facts.on=$today", "Record that follow-up started", "PATHWAY --arrangement FOLLOW_UP_ARRANGEMENT_PERSONALISED_STRATIFIED", ""},
-	{"pathway", "close", "referral.ClosePathway", pathway, "on=facts.on because!=facts.reason", "facts.on=$today", "Close a pathway", "PATHWAY --because CLOSE_REASON_FOLLOW_UP_COMPLETE", ""},
+	{"pathway", "follow-up", "referral.StartFollowUp", pathway, "on=facts.on arrangement!=facts.arrangement", "facts.on=$today", "Record that follow-up started", "PATHWAY --arrangement PATIENT_INITIATED", ""},
+	{"pathway", "close", "referral.ClosePathway", pathway, "on=facts.on because!=facts.reason", "facts.on=$today", "Close a pathway", "PATHWAY --because FOLLOW_UP_COMPLETE", ""},
 
+	{"handover", "list", "pathway.ListHandovers", "", "to=to_party_id from=from_party_id overdue=overdue_only", "", "List open offers", "--overdue=true", ""},
 	{"handover", "show", "carelead.GetLedger", ledger, "", "", "Show who is accountable, and what is on offer", "PATHWAY", ""},
-	{"handover", "prepare", "carelead.PrepareHandover", ledger, "kind=kind informed=patient_informed consent=consent_to_share override=override_reason second=override_second_person", "kind=HANDOVER_KIND_TO_LEAD patient_informed=true consent_to_share=true", "Prepare a handover: the checklist", "PATHWAY", ""},
-	{"handover", "offer", "carelead.OfferHandover", ledger, "lead=lead_id kind=kind neighbourhood=neighbourhood_id summary=summary_version plan=plan_version", "kind=HANDOVER_KIND_TO_LEAD", "Offer the pathway to a lead; nothing passes before it is accepted", "PATHWAY --lead LEAD --summary 1 --plan 1", ""},
+	{"handover", "prepare", "carelead.PrepareHandover", ledger, "kind=kind informed=patient_informed consent=consent_to_share override=override_reason second=override_second_person", "kind=TO_LEAD patient_informed=true consent_to_share=true", "Prepare a handover: the checklist", "PATHWAY", ""},
+	{"handover", "offer", "carelead.OfferHandover", ledger, "lead=lead_id kind=kind neighbourhood=neighbourhood_id summary=summary_version plan=plan_version", "kind=TO_LEAD", "Offer the pathway to a lead; nothing passes before it is accepted", "PATHWAY --lead lead-1", "plan"},
 	{"handover", "seen", "carelead.AcknowledgeOffer", ledger, "", "", "Acknowledge the open offer", "PATHWAY --user 555000333", "offer"},
 	{"handover", "accept", "carelead.AcceptHandover", ledger, "summary=summary_version plan=plan_version", "", "Accept the open offer: from that moment the acceptor is accountable", "PATHWAY --user 555000333", "offer"},
-	{"handover", "decline", "carelead.DeclineHandover", ledger, "because!=reason text=text suggest=suggestion", "", "Decline the open offer, and say why", "PATHWAY --because DECLINE_REASON_CAPACITY --user 555000333", "offer"},
+	{"handover", "decline", "carelead.DeclineHandover", ledger, "because!=reason text=text suggest=suggestion", "", "Decline the open offer, and say why", "PATHWAY --because CAPACITY --user 555000333", "offer"},
 	{"handover", "withdraw", "carelead.WithdrawHandover", ledger, "because!=reason", "", "Withdraw the open offer", "PATHWAY --because 'offered to the wrong team'", "offer"},
 	{"handover", "contact", "carelead.RecordFirstContact", ledger, "on=on medium=medium made=made", "on=$today medium=TELEPHONE made=true", "Record the first contact with the patient, or --made=false an attempt", "PATHWAY --medium TELEPHONE", ""},
 	{"handover", "patient", "carelead.RecordPatientDecision", ledger, "wants-lead!=wants_lead on=on ask-again=ask_again_on", "on=$today", "Record whether the patient wants a lead", "PATHWAY --wants-lead=false --ask-again 2026-09-01", ""},
 	{"handover", "cover", "carelead.ArrangeCover", ledger, "lead!=cover_lead_id from!=starts until!=ends", "", "Arrange that another lead stands in", "PATHWAY --lead LEAD --from 2026-04-01T08:00:00Z --until 2026-04-14T18:00:00Z", ""},
 	{"handover", "accept-cover", "carelead.AcceptCover", "pathway_id cover_id", "", "", "Agree to stand in", "PATHWAY COVER --user 555000444", ""},
-	{"handover", "close", "carelead.CloseLedger", ledger, "because!=reason evidence=evidence", "", "Close the ledger: nobody is accountable any more", "PATHWAY --because CLOSE_REASON_FOLLOW_UP_COMPLETE --evidence 'discharge letter 2031'", ""},
+	{"handover", "close", "carelead.CloseLedger", ledger, "because!=reason evidence=evidence", "", "Close the ledger: nobody is accountable any more", "PATHWAY --because FOLLOW_UP_COMPLETE --evidence 'discharge letter 2031'", ""},
 	{"handover", "task-done", "carelead.CompleteTask", "pathway_id task_id", "", "", "Close a task that a person has looked at", "PATHWAY TASK", ""},
 	{"handover", "timers", "waymark.carelead.v1.HandoverService.RunTimers", ledger, "", "", "Do what is due on a ledger now", "PATHWAY", ""},
 
+	{"plan", "show", "plan.GetPlan", pathway, "", "", "Show the plan, the assessments, the summaries and the surveillance of a pathway", "PATHWAY", ""},
+	{"plan", "concern", "plan.RecordConcern", "pathway_id code", "score=score priority=patient_priority", "", "Record a concern of the patient", "PATHWAY CODE --score 4", ""},
+	{"plan", "concern-decided", "plan.DecideConcern", "pathway_id concern_id", "decision!=decision action=action_id", "", "Decide what becomes of a concern", "PATHWAY CONCERN --decision WATCH", ""},
+	{"plan", "agreed", "plan.RecordPatientAgreement", pathway, "on=on agreed=agreed by=agreed_by because=reason", "on=$today agreed=true agreed_by=patient", "Record that the patient agreed to the plan, or not", "PATHWAY", ""},
+	{"plan", "publish", "plan.PublishPlan", pathway, "review!=review_due shared=shared_with_patient revision=seen_revision", "shared_with_patient=true", "Publish the next version of the plan", "PATHWAY --review 2026-09-01", "plan"},
+	{"plan", "no-surveillance", "plan.RecordSurveillanceNotNeeded", pathway, "because!=reason", "", "Record that no surveillance is needed", "PATHWAY --because 'discharged to the GP'", ""},
+	{"plan", "summary", "plan.DraftSummary", "pathway_id", "summary=summary_id content!=content", "", "Draft the end-of-treatment summary", "PATHWAY --content @summary.json", "summary"},
+	{"plan", "summary-ready", "plan.MarkSummaryReady", pathway, "summary=summary_id", "", "Hand the draft to its approver", "PATHWAY", "summary"},
+	{"plan", "summary-approve", "plan.ApproveSummary", pathway, "summary=summary_id registration!=approver_registration version=seen_version", "", "Approve the summary, as a registered clinician", "PATHWAY --registration 1234567 --user 555000222 --role R0050", "summary"},
+	{"plan", "summary-issue", "plan.IssueSummary", pathway, "summary=summary_id to=recipients on=on", "on=$today recipients=[\"RECIPIENT_KIND_PATIENT\",\"RECIPIENT_KIND_GP\",\"RECIPIENT_KIND_LEAD_OR_TEAM\"]", "Issue the approved summary", "PATHWAY", "summary"},
+
 	{"lead", "register", "carelead.RegisterLead", "lead_id", "name!=party.name sds!=party.sds_user_id neighbourhood!=neighbourhood_ids capacity=capacity language=languages phone=party.telephone",
-		"party.kind=PARTY_KIND_PERSON_IN_ROLE party.id=$1 party.organisation=$organisation party.role_code=R9801 capacity=20", "Invite a care lead", "lead-1 --name 'C. Okafor' --sds 555000333 --neighbourhood peckham", ""},
+		"party.kind=PERSON_IN_ROLE party.id=$1 party.organisation=$organisation party.role_code=R9801 capacity=20", "Invite a care lead", "lead-1 --name 'C. Okafor' --sds 555000333 --neighbourhood peckham", ""},
 	{"lead", "activate", "carelead.ActivateLead", "lead_id", "", "", "Let a lead be offered pathways", "lead-1", ""},
 	{"lead", "show", "carelead.GetLead", "lead_id", "", "", "Show a lead", "lead-1", ""},
 	{"lead", "list", "carelead.ListLeads", "", "neighbourhood=neighbourhood_id with-place=with_place language=language", "", "List leads", "--with-place=true", ""},
@@ -67,17 +98,17 @@ var verbs = []verb{
 	{"lead", "back", "carelead.ReturnFromLeave", "lead_id", "", "", "A lead is back early", "lead-1", ""},
 	{"lead", "deactivate", "carelead.DeactivateLead", "lead_id", "cause=cause", "cause=by_request", "End a lead's role", "lead-1 --cause role_ended", ""},
 
-	{"neighbourhood", "define", "carelead.DefineNeighbourhood", "neighbourhood_id", "name!=name practice!=practices manager!=manager.name alliance-contact!=alliance_contact.name alliance=alliance",
-		"organisation=$organisation manager.kind=PARTY_KIND_PERSON_IN_ROLE manager.id=$1-manager manager.organisation=$organisation alliance_contact.kind=PARTY_KIND_PERSON_IN_ROLE alliance_contact.id=$1-alliance alliance_contact.organisation=$organisation",
-		"Define a neighbourhood and who answers for it", "peckham --name Peckham --practice G85004 --manager 'M. Patel' --alliance-contact 'S. Brown'", ""},
+	{"neighbourhood", "define", "carelead.DefineNeighbourhood", "neighbourhood_id", "name!=name practice!=practices manager!=manager.name manager-sds!=manager.sds_user_id alliance-contact!=alliance_contact.name alliance-sds!=alliance_contact.sds_user_id alliance=alliance",
+		"organisation=$organisation manager.kind=PERSON_IN_ROLE manager.id=$1-manager manager.organisation=$organisation alliance_contact.kind=PERSON_IN_ROLE alliance_contact.id=$1-alliance alliance_contact.organisation=$organisation",
+		"Define a neighbourhood and who answers for it", "peckham --name Peckham --practice G85004 --manager 'M. Patel' --manager-sds 555000444 --alliance-contact 'S. Brown' --alliance-sds 555000555", ""},
 	{"neighbourhood", "pool", "carelead.AcceptFallback", "neighbourhood_id", "name!=pool.name until!=until phone=pool.telephone hours=pool.hours out-of-hours=out_of_hours_message",
-		"pool.kind=PARTY_KIND_FALLBACK_POOL pool.id=$1-pool pool.organisation=$organisation", "Accept standing responsibility as the fallback pool", "peckham --name 'Peckham duty pool' --until 2027-03-31T23:00:00Z --out-of-hours 'Call 111'", ""},
+		"pool.kind=FALLBACK_POOL pool.id=$1-pool pool.organisation=$organisation", "Accept standing responsibility as the fallback pool", "peckham --name 'Peckham duty pool' --until 2027-03-31T23:00:00Z --out-of-hours 'Call 111'", ""},
 	{"neighbourhood", "show", "carelead.GetNeighbourhood", "neighbourhood_id", "", "", "Show a neighbourhood", "peckham", ""},
 	{"neighbourhood", "find", "carelead.FindNeighbourhood", "practice", "", "", "Find the neighbourhood that serves a GP practice", "G85004", ""},
 	{"neighbourhood", "list", "carelead.ListNeighbourhoods", "", "", "", "List neighbourhoods", "", ""},
 
 	{"referral", "draft", "referral.DraftReferral", pathway, "kind!=content.kind to!=content.target.organisation why=content.reason priority=content.priority",
-		"content.requester.user=555000111 content.requester.organisation=$organisation content.target.channel=CHANNEL_MANUAL content.priority=REFERRAL_PRIORITY_ROUTINE", "Draft a referral", "PATHWAY --kind REFERRAL_KIND_ALLIED_HEALTH --to RRV --why 'Shoulder stiffness'", ""},
+		"content.requester.user=555000111 content.requester.organisation=$organisation content.target.channel=MANUAL content.priority=ROUTINE", "Draft a referral", "PATHWAY --kind ALLIED_HEALTH --to RRV --why 'Shoulder stiffness'", ""},
 	{"referral", "send", "referral.SendReferral", "pathway_id referral_id", "", "nhs_number_status=01", "Send a draft", "PATHWAY REFERRAL", ""},
 	{"referral", "received", "referral.AcknowledgeReceipt", "pathway_id referral_id", "", "", "Acknowledge receipt", "PATHWAY REFERRAL --organisation RRV", ""},
 	{"referral", "accept", "referral.AcceptReferral", "pathway_id referral_id", "", "", "Accept", "PATHWAY REFERRAL --organisation RRV", ""},
