@@ -11,6 +11,7 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 
+	"waymark/services/appointment"
 	"waymark/services/carelead"
 	"waymark/services/kit/bus"
 	"waymark/services/kit/es"
@@ -33,6 +34,7 @@ var parts = []part{
 	{"relay", relay},
 	{"person", person.New},
 	{"referral", referral.New},
+	{"appointment", appointment.New},
 	{"carelead", carelead.New},
 	{"plan", plan.New},
 	{"pathway", pathway.New},

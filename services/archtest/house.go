@@ -49,6 +49,7 @@ var (
 // to their room unless they are one themselves. A new room is a line here: say what it is for before it grows.
 var rooms = map[string]kind{
 	"allinone":               assembly,
+	"appointment":            service,
 	"archtest":               rules,
 	"carelead":               service,
 	"cmd":                    program,

@@ -262,8 +262,10 @@ type Booking struct {
 	// Treatment function code, for example 800 clinical oncology.
 	TreatmentFunction string `protobuf:"bytes,8,opt,name=treatment_function,json=treatmentFunction,proto3" json:"treatment_function,omitempty"`
 	PractitionerRole  string `protobuf:"bytes,9,opt,name=practitioner_role,json=practitionerRole,proto3" json:"practitioner_role,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The command that claimed the slot; empty for a booking made in another system.
+	HoldId        string `protobuf:"bytes,10,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Booking) Reset() {
@@ -355,6 +357,13 @@ func (x *Booking) GetTreatmentFunction() string {
 func (x *Booking) GetPractitionerRole() string {
 	if x != nil {
 		return x.PractitionerRole
+	}
+	return ""
+}
+
+func (x *Booking) GetHoldId() string {
+	if x != nil {
+		return x.HoldId
 	}
 	return ""
 }
@@ -469,6 +478,8 @@ type SlotHeld struct {
 	AppointmentId string                 `protobuf:"bytes,2,opt,name=appointment_id,json=appointmentId,proto3" json:"appointment_id,omitempty"`
 	PathwayId     string                 `protobuf:"bytes,3,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
 	Until         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	// The command that claims the slot: each claim has its own.
+	HoldId        string `protobuf:"bytes,5,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -531,11 +542,19 @@ func (x *SlotHeld) GetUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *SlotHeld) GetHoldId() string {
+	if x != nil {
+		return x.HoldId
+	}
+	return ""
+}
+
 // SlotTaken: the hold became a booking. A slot is held or taken by at most one appointment.
 type SlotTaken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	SlotId        string                 `protobuf:"bytes,1,opt,name=slot_id,json=slotId,proto3" json:"slot_id,omitempty"`
 	AppointmentId string                 `protobuf:"bytes,2,opt,name=appointment_id,json=appointmentId,proto3" json:"appointment_id,omitempty"`
+	HoldId        string                 `protobuf:"bytes,3,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -584,6 +603,13 @@ func (x *SlotTaken) GetAppointmentId() string {
 	return ""
 }
 
+func (x *SlotTaken) GetHoldId() string {
+	if x != nil {
+		return x.HoldId
+	}
+	return ""
+}
+
 // SlotReleased: the slot is free again.
 type SlotReleased struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -591,6 +617,7 @@ type SlotReleased struct {
 	AppointmentId string                 `protobuf:"bytes,2,opt,name=appointment_id,json=appointmentId,proto3" json:"appointment_id,omitempty"`
 	// cancelled, rescheduled, hold_lapsed, entered_in_error.
 	Cause         string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	HoldId        string `protobuf:"bytes,4,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -646,18 +673,98 @@ func (x *SlotReleased) GetCause() string {
 	return ""
 }
 
+func (x *SlotReleased) GetHoldId() string {
+	if x != nil {
+		return x.HoldId
+	}
+	return ""
+}
+
+// Displaced is an appointment that lost its slot.
+type Displaced struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AppointmentId string                 `protobuf:"bytes,1,opt,name=appointment_id,json=appointmentId,proto3" json:"appointment_id,omitempty"`
+	PathwayId     string                 `protobuf:"bytes,2,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
+	HoldId        string                 `protobuf:"bytes,3,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
+	SlotId        string                 `protobuf:"bytes,4,opt,name=slot_id,json=slotId,proto3" json:"slot_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Displaced) Reset() {
+	*x = Displaced{}
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Displaced) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Displaced) ProtoMessage() {}
+
+func (x *Displaced) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Displaced.ProtoReflect.Descriptor instead.
+func (*Displaced) Descriptor() ([]byte, []int) {
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Displaced) GetAppointmentId() string {
+	if x != nil {
+		return x.AppointmentId
+	}
+	return ""
+}
+
+func (x *Displaced) GetPathwayId() string {
+	if x != nil {
+		return x.PathwayId
+	}
+	return ""
+}
+
+func (x *Displaced) GetHoldId() string {
+	if x != nil {
+		return x.HoldId
+	}
+	return ""
+}
+
+func (x *Displaced) GetSlotId() string {
+	if x != nil {
+		return x.SlotId
+	}
+	return ""
+}
+
+// SessionSuspended: one event for the session; each displaced appointment is
+// cancelled and planned anew in its own stream, and no clock stops.
 type SessionSuspended struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Reason string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The appointments that must be planned anew.
 	AppointmentIds []string `protobuf:"bytes,2,rep,name=appointment_ids,json=appointmentIds,proto3" json:"appointment_ids,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The same appointments with what is needed to reach them.
+	Displaced     []*Displaced `protobuf:"bytes,3,rep,name=displaced,proto3" json:"displaced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionSuspended) Reset() {
 	*x = SessionSuspended{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[6]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +776,7 @@ func (x *SessionSuspended) String() string {
 func (*SessionSuspended) ProtoMessage() {}
 
 func (x *SessionSuspended) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[6]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,7 +789,7 @@ func (x *SessionSuspended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSuspended.ProtoReflect.Descriptor instead.
 func (*SessionSuspended) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{6}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SessionSuspended) GetReason() string {
@@ -699,6 +806,13 @@ func (x *SessionSuspended) GetAppointmentIds() []string {
 	return nil
 }
 
+func (x *SessionSuspended) GetDisplaced() []*Displaced {
+	if x != nil {
+		return x.Displaced
+	}
+	return nil
+}
+
 type SessionResumed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -708,7 +822,7 @@ type SessionResumed struct {
 
 func (x *SessionResumed) Reset() {
 	*x = SessionResumed{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[7]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +834,7 @@ func (x *SessionResumed) String() string {
 func (*SessionResumed) ProtoMessage() {}
 
 func (x *SessionResumed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[7]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +847,7 @@ func (x *SessionResumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResumed.ProtoReflect.Descriptor instead.
 func (*SessionResumed) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{7}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SessionResumed) GetReason() string {
@@ -752,7 +866,7 @@ type SessionClosed struct {
 
 func (x *SessionClosed) Reset() {
 	*x = SessionClosed{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[8]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +878,7 @@ func (x *SessionClosed) String() string {
 func (*SessionClosed) ProtoMessage() {}
 
 func (x *SessionClosed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[8]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +891,7 @@ func (x *SessionClosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionClosed.ProtoReflect.Descriptor instead.
 func (*SessionClosed) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{8}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SessionClosed) GetReason() string {
@@ -805,7 +919,7 @@ type AppointmentRequested struct {
 
 func (x *AppointmentRequested) Reset() {
 	*x = AppointmentRequested{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[9]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -817,7 +931,7 @@ func (x *AppointmentRequested) String() string {
 func (*AppointmentRequested) ProtoMessage() {}
 
 func (x *AppointmentRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[9]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -830,7 +944,7 @@ func (x *AppointmentRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentRequested.ProtoReflect.Descriptor instead.
 func (*AppointmentRequested) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AppointmentRequested) GetAppointmentId() string {
@@ -902,7 +1016,7 @@ type AppointmentBooked struct {
 
 func (x *AppointmentBooked) Reset() {
 	*x = AppointmentBooked{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[10]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1028,7 @@ func (x *AppointmentBooked) String() string {
 func (*AppointmentBooked) ProtoMessage() {}
 
 func (x *AppointmentBooked) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[10]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1041,7 @@ func (x *AppointmentBooked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentBooked.ProtoReflect.Descriptor instead.
 func (*AppointmentBooked) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AppointmentBooked) GetAppointmentId() string {
@@ -1000,6 +1114,77 @@ func (x *AppointmentBooked) GetOverlapOverrideReason() string {
 	return ""
 }
 
+// BookingAbandoned: a claim of a slot was not followed up in time, or its
+// session was suspended. A booking under that claim is refused from here on, so
+// that the slot can be given to somebody else.
+type BookingAbandoned struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AppointmentId string                 `protobuf:"bytes,1,opt,name=appointment_id,json=appointmentId,proto3" json:"appointment_id,omitempty"`
+	SessionId     string                 `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	SlotId        string                 `protobuf:"bytes,3,opt,name=slot_id,json=slotId,proto3" json:"slot_id,omitempty"`
+	HoldId        string                 `protobuf:"bytes,4,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BookingAbandoned) Reset() {
+	*x = BookingAbandoned{}
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BookingAbandoned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BookingAbandoned) ProtoMessage() {}
+
+func (x *BookingAbandoned) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BookingAbandoned.ProtoReflect.Descriptor instead.
+func (*BookingAbandoned) Descriptor() ([]byte, []int) {
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *BookingAbandoned) GetAppointmentId() string {
+	if x != nil {
+		return x.AppointmentId
+	}
+	return ""
+}
+
+func (x *BookingAbandoned) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *BookingAbandoned) GetSlotId() string {
+	if x != nil {
+		return x.SlotId
+	}
+	return ""
+}
+
+func (x *BookingAbandoned) GetHoldId() string {
+	if x != nil {
+		return x.HoldId
+	}
+	return ""
+}
+
 type AppointmentRescheduled struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	AppointmentId string                 `protobuf:"bytes,1,opt,name=appointment_id,json=appointmentId,proto3" json:"appointment_id,omitempty"`
@@ -1012,7 +1197,7 @@ type AppointmentRescheduled struct {
 
 func (x *AppointmentRescheduled) Reset() {
 	*x = AppointmentRescheduled{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[11]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1209,7 @@ func (x *AppointmentRescheduled) String() string {
 func (*AppointmentRescheduled) ProtoMessage() {}
 
 func (x *AppointmentRescheduled) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[11]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1222,7 @@ func (x *AppointmentRescheduled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentRescheduled.ProtoReflect.Descriptor instead.
 func (*AppointmentRescheduled) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AppointmentRescheduled) GetAppointmentId() string {
@@ -1080,7 +1265,7 @@ type AppointmentAmended struct {
 
 func (x *AppointmentAmended) Reset() {
 	*x = AppointmentAmended{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[12]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1277,7 @@ func (x *AppointmentAmended) String() string {
 func (*AppointmentAmended) ProtoMessage() {}
 
 func (x *AppointmentAmended) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[12]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1290,7 @@ func (x *AppointmentAmended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentAmended.ProtoReflect.Descriptor instead.
 func (*AppointmentAmended) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AppointmentAmended) GetAppointmentId() string {
@@ -1151,7 +1336,7 @@ type AppointmentCancelled struct {
 
 func (x *AppointmentCancelled) Reset() {
 	*x = AppointmentCancelled{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[13]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1348,7 @@ func (x *AppointmentCancelled) String() string {
 func (*AppointmentCancelled) ProtoMessage() {}
 
 func (x *AppointmentCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[13]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1361,7 @@ func (x *AppointmentCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentCancelled.ProtoReflect.Descriptor instead.
 func (*AppointmentCancelled) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{13}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AppointmentCancelled) GetAppointmentId() string {
@@ -1224,7 +1409,7 @@ type PatientArrived struct {
 
 func (x *PatientArrived) Reset() {
 	*x = PatientArrived{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[14]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1421,7 @@ func (x *PatientArrived) String() string {
 func (*PatientArrived) ProtoMessage() {}
 
 func (x *PatientArrived) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[14]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1434,7 @@ func (x *PatientArrived) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatientArrived.ProtoReflect.Descriptor instead.
 func (*PatientArrived) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{14}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PatientArrived) GetAppointmentId() string {
@@ -1273,15 +1458,17 @@ type AppointmentFulfilled struct {
 	// 5 attended, 6 late but seen.
 	AttendanceCode string `protobuf:"bytes,2,opt,name=attendance_code,json=attendanceCode,proto3" json:"attendance_code,omitempty"`
 	// 1 discharged, 2 another appointment given, 3 appointment to be made later.
-	OutcomeCode   string `protobuf:"bytes,3,opt,name=outcome_code,json=outcomeCode,proto3" json:"outcome_code,omitempty"`
-	On            string `protobuf:"bytes,4,opt,name=on,proto3" json:"on,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	OutcomeCode string `protobuf:"bytes,3,opt,name=outcome_code,json=outcomeCode,proto3" json:"outcome_code,omitempty"`
+	On          string `protobuf:"bytes,4,opt,name=on,proto3" json:"on,omitempty"`
+	// With outcome 2: the appointment given.
+	NextAppointmentId string `protobuf:"bytes,5,opt,name=next_appointment_id,json=nextAppointmentId,proto3" json:"next_appointment_id,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *AppointmentFulfilled) Reset() {
 	*x = AppointmentFulfilled{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[15]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1480,7 @@ func (x *AppointmentFulfilled) String() string {
 func (*AppointmentFulfilled) ProtoMessage() {}
 
 func (x *AppointmentFulfilled) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[15]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1493,7 @@ func (x *AppointmentFulfilled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentFulfilled.ProtoReflect.Descriptor instead.
 func (*AppointmentFulfilled) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{15}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AppointmentFulfilled) GetAppointmentId() string {
@@ -1337,6 +1524,13 @@ func (x *AppointmentFulfilled) GetOn() string {
 	return ""
 }
 
+func (x *AppointmentFulfilled) GetNextAppointmentId() string {
+	if x != nil {
+		return x.NextAppointmentId
+	}
+	return ""
+}
+
 // PatientDidNotAttend never ends a pathway.
 type PatientDidNotAttend struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1344,13 +1538,15 @@ type PatientDidNotAttend struct {
 	// 3 did not attend, 7 late and could not be seen.
 	AttendanceCode string `protobuf:"bytes,2,opt,name=attendance_code,json=attendanceCode,proto3" json:"attendance_code,omitempty"`
 	On             string `protobuf:"bytes,3,opt,name=on,proto3" json:"on,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// As sent with it: 2 another appointment given, 3 to be made later, or empty. Never 1: one missed appointment discharges nobody.
+	OutcomeCode   string `protobuf:"bytes,4,opt,name=outcome_code,json=outcomeCode,proto3" json:"outcome_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PatientDidNotAttend) Reset() {
 	*x = PatientDidNotAttend{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[16]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1558,7 @@ func (x *PatientDidNotAttend) String() string {
 func (*PatientDidNotAttend) ProtoMessage() {}
 
 func (x *PatientDidNotAttend) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[16]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1571,7 @@ func (x *PatientDidNotAttend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatientDidNotAttend.ProtoReflect.Descriptor instead.
 func (*PatientDidNotAttend) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{16}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PatientDidNotAttend) GetAppointmentId() string {
@@ -1399,6 +1595,13 @@ func (x *PatientDidNotAttend) GetOn() string {
 	return ""
 }
 
+func (x *PatientDidNotAttend) GetOutcomeCode() string {
+	if x != nil {
+		return x.OutcomeCode
+	}
+	return ""
+}
+
 type AppointmentEnteredInError struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	AppointmentId string                 `protobuf:"bytes,1,opt,name=appointment_id,json=appointmentId,proto3" json:"appointment_id,omitempty"`
@@ -1409,7 +1612,7 @@ type AppointmentEnteredInError struct {
 
 func (x *AppointmentEnteredInError) Reset() {
 	*x = AppointmentEnteredInError{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[17]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1624,7 @@ func (x *AppointmentEnteredInError) String() string {
 func (*AppointmentEnteredInError) ProtoMessage() {}
 
 func (x *AppointmentEnteredInError) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[17]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1637,7 @@ func (x *AppointmentEnteredInError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentEnteredInError.ProtoReflect.Descriptor instead.
 func (*AppointmentEnteredInError) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{17}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AppointmentEnteredInError) GetAppointmentId() string {
@@ -1460,7 +1663,7 @@ type AttendanceConfirmed struct {
 
 func (x *AttendanceConfirmed) Reset() {
 	*x = AttendanceConfirmed{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[18]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1675,7 @@ func (x *AttendanceConfirmed) String() string {
 func (*AttendanceConfirmed) ProtoMessage() {}
 
 func (x *AttendanceConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[18]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1688,7 @@ func (x *AttendanceConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttendanceConfirmed.ProtoReflect.Descriptor instead.
 func (*AttendanceConfirmed) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{18}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AttendanceConfirmed) GetAppointmentId() string {
@@ -1505,7 +1708,7 @@ type ChangeRequestedByPatient struct {
 
 func (x *ChangeRequestedByPatient) Reset() {
 	*x = ChangeRequestedByPatient{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[19]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1720,7 @@ func (x *ChangeRequestedByPatient) String() string {
 func (*ChangeRequestedByPatient) ProtoMessage() {}
 
 func (x *ChangeRequestedByPatient) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[19]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1733,7 @@ func (x *ChangeRequestedByPatient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRequestedByPatient.ProtoReflect.Descriptor instead.
 func (*ChangeRequestedByPatient) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{19}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ChangeRequestedByPatient) GetAppointmentId() string {
@@ -1552,7 +1755,7 @@ func (x *ChangeRequestedByPatient) GetRequest() PatientRequest {
 type ToBeBookedTaskRaised struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	TaskId string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
-	// outcome_without_next, did_not_attend, cancelled, session_suspended, surveillance_due, requested.
+	// outcome_without_next, did_not_attend, cancelled, entered_in_error, session_suspended, surveillance_due, requested, discharge_follow_up.
 	Cause string `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
 	// The appointment or the surveillance item it comes from.
 	CauseId           string `protobuf:"bytes,3,opt,name=cause_id,json=causeId,proto3" json:"cause_id,omitempty"`
@@ -1564,7 +1767,7 @@ type ToBeBookedTaskRaised struct {
 
 func (x *ToBeBookedTaskRaised) Reset() {
 	*x = ToBeBookedTaskRaised{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[20]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1779,7 @@ func (x *ToBeBookedTaskRaised) String() string {
 func (*ToBeBookedTaskRaised) ProtoMessage() {}
 
 func (x *ToBeBookedTaskRaised) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[20]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1792,7 @@ func (x *ToBeBookedTaskRaised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToBeBookedTaskRaised.ProtoReflect.Descriptor instead.
 func (*ToBeBookedTaskRaised) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{20}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ToBeBookedTaskRaised) GetTaskId() string {
@@ -1637,7 +1840,7 @@ type ToBeBookedTaskBooked struct {
 
 func (x *ToBeBookedTaskBooked) Reset() {
 	*x = ToBeBookedTaskBooked{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[21]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +1852,7 @@ func (x *ToBeBookedTaskBooked) String() string {
 func (*ToBeBookedTaskBooked) ProtoMessage() {}
 
 func (x *ToBeBookedTaskBooked) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[21]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +1865,7 @@ func (x *ToBeBookedTaskBooked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToBeBookedTaskBooked.ProtoReflect.Descriptor instead.
 func (*ToBeBookedTaskBooked) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{21}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ToBeBookedTaskBooked) GetTaskId() string {
@@ -1692,7 +1895,7 @@ type ToBeBookedTaskEnded struct {
 
 func (x *ToBeBookedTaskEnded) Reset() {
 	*x = ToBeBookedTaskEnded{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[22]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1907,7 @@ func (x *ToBeBookedTaskEnded) String() string {
 func (*ToBeBookedTaskEnded) ProtoMessage() {}
 
 func (x *ToBeBookedTaskEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[22]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1920,7 @@ func (x *ToBeBookedTaskEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToBeBookedTaskEnded.ProtoReflect.Descriptor instead.
 func (*ToBeBookedTaskEnded) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{22}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ToBeBookedTaskEnded) GetTaskId() string {
@@ -1751,7 +1954,7 @@ type ToBeBookedTaskOverdue struct {
 
 func (x *ToBeBookedTaskOverdue) Reset() {
 	*x = ToBeBookedTaskOverdue{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[23]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +1966,7 @@ func (x *ToBeBookedTaskOverdue) String() string {
 func (*ToBeBookedTaskOverdue) ProtoMessage() {}
 
 func (x *ToBeBookedTaskOverdue) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[23]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1979,7 @@ func (x *ToBeBookedTaskOverdue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToBeBookedTaskOverdue.ProtoReflect.Descriptor instead.
 func (*ToBeBookedTaskOverdue) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{23}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ToBeBookedTaskOverdue) GetTaskId() string {
@@ -1807,7 +2010,7 @@ type ClockAdjustmentProposed struct {
 
 func (x *ClockAdjustmentProposed) Reset() {
 	*x = ClockAdjustmentProposed{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[24]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +2022,7 @@ func (x *ClockAdjustmentProposed) String() string {
 func (*ClockAdjustmentProposed) ProtoMessage() {}
 
 func (x *ClockAdjustmentProposed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[24]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +2035,7 @@ func (x *ClockAdjustmentProposed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockAdjustmentProposed.ProtoReflect.Descriptor instead.
 func (*ClockAdjustmentProposed) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{24}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ClockAdjustmentProposed) GetAppointmentId() string {
@@ -1873,7 +2076,7 @@ type HolderToldOfMissedAppointment struct {
 
 func (x *HolderToldOfMissedAppointment) Reset() {
 	*x = HolderToldOfMissedAppointment{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[25]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2088,7 @@ func (x *HolderToldOfMissedAppointment) String() string {
 func (*HolderToldOfMissedAppointment) ProtoMessage() {}
 
 func (x *HolderToldOfMissedAppointment) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[25]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2101,7 @@ func (x *HolderToldOfMissedAppointment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HolderToldOfMissedAppointment.ProtoReflect.Descriptor instead.
 func (*HolderToldOfMissedAppointment) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{25}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *HolderToldOfMissedAppointment) GetAppointmentId() string {
@@ -1919,7 +2122,7 @@ type NeedsNotMet struct {
 
 func (x *NeedsNotMet) Reset() {
 	*x = NeedsNotMet{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[26]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +2134,7 @@ func (x *NeedsNotMet) String() string {
 func (*NeedsNotMet) ProtoMessage() {}
 
 func (x *NeedsNotMet) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[26]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2147,7 @@ func (x *NeedsNotMet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeedsNotMet.ProtoReflect.Descriptor instead.
 func (*NeedsNotMet) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{26}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NeedsNotMet) GetAppointmentId() string {
@@ -1977,7 +2180,7 @@ type AdmissionRecorded struct {
 
 func (x *AdmissionRecorded) Reset() {
 	*x = AdmissionRecorded{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[27]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2192,7 @@ func (x *AdmissionRecorded) String() string {
 func (*AdmissionRecorded) ProtoMessage() {}
 
 func (x *AdmissionRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[27]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2205,7 @@ func (x *AdmissionRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmissionRecorded.ProtoReflect.Descriptor instead.
 func (*AdmissionRecorded) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{27}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AdmissionRecorded) GetVisitId() string {
@@ -2051,7 +2254,7 @@ type AttendanceStarted struct {
 
 func (x *AttendanceStarted) Reset() {
 	*x = AttendanceStarted{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[28]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2266,7 @@ func (x *AttendanceStarted) String() string {
 func (*AttendanceStarted) ProtoMessage() {}
 
 func (x *AttendanceStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[28]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2279,7 @@ func (x *AttendanceStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttendanceStarted.ProtoReflect.Descriptor instead.
 func (*AttendanceStarted) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{28}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AttendanceStarted) GetVisitId() string {
@@ -2111,7 +2314,7 @@ type PreAdmissionRecorded struct {
 
 func (x *PreAdmissionRecorded) Reset() {
 	*x = PreAdmissionRecorded{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[29]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2326,7 @@ func (x *PreAdmissionRecorded) String() string {
 func (*PreAdmissionRecorded) ProtoMessage() {}
 
 func (x *PreAdmissionRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[29]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2339,7 @@ func (x *PreAdmissionRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreAdmissionRecorded.ProtoReflect.Descriptor instead.
 func (*PreAdmissionRecorded) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{29}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PreAdmissionRecorded) GetVisitId() string {
@@ -2174,7 +2377,7 @@ type DischargeRecorded struct {
 
 func (x *DischargeRecorded) Reset() {
 	*x = DischargeRecorded{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[30]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2389,7 @@ func (x *DischargeRecorded) String() string {
 func (*DischargeRecorded) ProtoMessage() {}
 
 func (x *DischargeRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[30]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2402,7 @@ func (x *DischargeRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DischargeRecorded.ProtoReflect.Descriptor instead.
 func (*DischargeRecorded) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{30}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DischargeRecorded) GetVisitId() string {
@@ -2243,7 +2446,7 @@ type VisitCorrected struct {
 
 func (x *VisitCorrected) Reset() {
 	*x = VisitCorrected{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[31]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2458,7 @@ func (x *VisitCorrected) String() string {
 func (*VisitCorrected) ProtoMessage() {}
 
 func (x *VisitCorrected) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[31]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2471,7 @@ func (x *VisitCorrected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VisitCorrected.ProtoReflect.Descriptor instead.
 func (*VisitCorrected) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{31}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *VisitCorrected) GetVisitId() string {
@@ -2310,7 +2513,7 @@ type VisitReversed struct {
 
 func (x *VisitReversed) Reset() {
 	*x = VisitReversed{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[32]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2322,7 +2525,7 @@ func (x *VisitReversed) String() string {
 func (*VisitReversed) ProtoMessage() {}
 
 func (x *VisitReversed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[32]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2335,7 +2538,7 @@ func (x *VisitReversed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VisitReversed.ProtoReflect.Descriptor instead.
 func (*VisitReversed) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{32}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *VisitReversed) GetVisitId() string {
@@ -2360,7 +2563,7 @@ const file_waymark_appointment_v1_events_proto_rawDesc = "" +
 	"\x04Slot\x12\x1d\n" +
 	"\aslot_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06slotId\x126\n" +
 	"\x05start\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\x05start\x122\n" +
-	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\x03end\"\x93\x03\n" +
+	"\x03end\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\x03end\"\xb2\x03\n" +
 	"\aBooking\x12#\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\tsessionId\x12\x1d\n" +
@@ -2371,7 +2574,9 @@ const file_waymark_appointment_v1_events_proto_rawDesc = "" +
 	"\x04site\x18\x06 \x01(\tB\x04\x88\xce\x18\x01R\x04site\x12\x18\n" +
 	"\x04room\x18\a \x01(\tB\x04\x88\xce\x18\x05R\x04room\x123\n" +
 	"\x12treatment_function\x18\b \x01(\tB\x04\x88\xce\x18\x03R\x11treatmentFunction\x121\n" +
-	"\x11practitioner_role\x18\t \x01(\tB\x04\x88\xce\x18\x02R\x10practitionerRole\"\x9e\x03\n" +
+	"\x11practitioner_role\x18\t \x01(\tB\x04\x88\xce\x18\x02R\x10practitionerRole\x12\x1d\n" +
+	"\ahold_id\x18\n" +
+	" \x01(\tB\x04\x88\xce\x18\x03R\x06holdId\"\x9e\x03\n" +
 	"\rSessionOpened\x12(\n" +
 	"\forganisation\x18\x01 \x01(\tB\x04\x88\xce\x18\x01R\forganisation\x12\x18\n" +
 	"\x04site\x18\x02 \x01(\tB\x04\x88\xce\x18\x01R\x04site\x123\n" +
@@ -2380,23 +2585,33 @@ const file_waymark_appointment_v1_events_proto_rawDesc = "" +
 	"\x11practitioner_role\x18\x05 \x01(\tB\x04\x88\xce\x18\x02R\x10practitionerRole\x12<\n" +
 	"\x06medium\x18\x06 \x01(\x0e2\x1e.waymark.appointment.v1.MediumB\x04\x88\xce\x18\x02R\x06medium\x128\n" +
 	"\x05slots\x18\a \x03(\v2\x1c.waymark.appointment.v1.SlotB\x04\x88\xce\x18\x02R\x05slots\x12:\n" +
-	"\x16cancer_priority_reason\x18\b \x01(\tB\x04\x88\xce\x18\x02R\x14cancerPriorityReason:\v\x92\xce\x18\asession\"\xc0\x01\n" +
+	"\x16cancer_priority_reason\x18\b \x01(\tB\x04\x88\xce\x18\x02R\x14cancerPriorityReason:\v\x92\xce\x18\asession\"\xdf\x01\n" +
 	"\bSlotHeld\x12\x1d\n" +
 	"\aslot_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06slotId\x12+\n" +
 	"\x0eappointment_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x12#\n" +
 	"\n" +
 	"pathway_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\tpathwayId\x126\n" +
-	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x03R\x05until:\v\x92\xce\x18\asession\"d\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x03R\x05until\x12\x1d\n" +
+	"\ahold_id\x18\x05 \x01(\tB\x04\x88\xce\x18\x03R\x06holdId:\v\x92\xce\x18\asession\"\x83\x01\n" +
 	"\tSlotTaken\x12\x1d\n" +
 	"\aslot_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06slotId\x12+\n" +
-	"\x0eappointment_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId:\v\x92\xce\x18\asession\"\x83\x01\n" +
+	"\x0eappointment_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x12\x1d\n" +
+	"\ahold_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x06holdId:\v\x92\xce\x18\asession\"\xa2\x01\n" +
 	"\fSlotReleased\x12\x1d\n" +
 	"\aslot_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06slotId\x12+\n" +
 	"\x0eappointment_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x12\x1a\n" +
-	"\x05cause\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x05cause:\v\x92\xce\x18\asession\"l\n" +
+	"\x05cause\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x05cause\x12\x1d\n" +
+	"\ahold_id\x18\x04 \x01(\tB\x04\x88\xce\x18\x03R\x06holdId:\v\x92\xce\x18\asession\"\x9b\x01\n" +
+	"\tDisplaced\x12+\n" +
+	"\x0eappointment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x12#\n" +
+	"\n" +
+	"pathway_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\tpathwayId\x12\x1d\n" +
+	"\ahold_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x06holdId\x12\x1d\n" +
+	"\aslot_id\x18\x04 \x01(\tB\x04\x88\xce\x18\x03R\x06slotId\"\xb3\x01\n" +
 	"\x10SessionSuspended\x12\x1c\n" +
 	"\x06reason\x18\x01 \x01(\tB\x04\x88\xce\x18\x02R\x06reason\x12-\n" +
-	"\x0fappointment_ids\x18\x02 \x03(\tB\x04\x88\xce\x18\x03R\x0eappointmentIds:\v\x92\xce\x18\asession\";\n" +
+	"\x0fappointment_ids\x18\x02 \x03(\tB\x04\x88\xce\x18\x03R\x0eappointmentIds\x12E\n" +
+	"\tdisplaced\x18\x03 \x03(\v2!.waymark.appointment.v1.DisplacedB\x04\x88\xce\x18\x03R\tdisplaced:\v\x92\xce\x18\asession\";\n" +
 	"\x0eSessionResumed\x12\x1c\n" +
 	"\x06reason\x18\x01 \x01(\tB\x04\x88\xce\x18\x02R\x06reason:\v\x92\xce\x18\asession\":\n" +
 	"\rSessionClosed\x12\x1c\n" +
@@ -2423,7 +2638,13 @@ const file_waymark_appointment_v1_events_proto_rawDesc = "" +
 	"\x05needs\x18\b \x03(\tB\x04\x88\xce\x18\x05R\x05needs\x12:\n" +
 	"\x16cancer_priority_reason\x18\t \x01(\tB\x04\x88\xce\x18\x03R\x14cancerPriorityReason\x12<\n" +
 	"\x17overlap_override_reason\x18\n" +
-	" \x01(\tB\x04\x88\xce\x18\x05R\x15overlapOverrideReason:\x0f\x92\xce\x18\vappointment\"\xe6\x01\n" +
+	" \x01(\tB\x04\x88\xce\x18\x05R\x15overlapOverrideReason:\x0f\x92\xce\x18\vappointment\"\xb3\x01\n" +
+	"\x10BookingAbandoned\x12+\n" +
+	"\x0eappointment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x12#\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\tsessionId\x12\x1d\n" +
+	"\aslot_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x06slotId\x12\x1d\n" +
+	"\ahold_id\x18\x04 \x01(\tB\x04\x88\xce\x18\x03R\x06holdId:\x0f\x92\xce\x18\vappointment\"\xe6\x01\n" +
 	"\x16AppointmentRescheduled\x12+\n" +
 	"\x0eappointment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x129\n" +
 	"\x04from\x18\x02 \x01(\v2\x1f.waymark.appointment.v1.BookingB\x04\x88\xce\x18\x03R\x04from\x125\n" +
@@ -2442,16 +2663,18 @@ const file_waymark_appointment_v1_events_proto_rawDesc = "" +
 	"\x06teller\x18\x05 \x01(\tB\x04\x88\xce\x18\x03R\x06teller:\x0f\x92\xce\x18\vappointment\"\x80\x01\n" +
 	"\x0ePatientArrived\x12+\n" +
 	"\x0eappointment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x120\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x03R\x02at:\x0f\x92\xce\x18\vappointment\"\xc2\x01\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x03R\x02at:\x0f\x92\xce\x18\vappointment\"\xf8\x01\n" +
 	"\x14AppointmentFulfilled\x12+\n" +
 	"\x0eappointment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x12-\n" +
 	"\x0fattendance_code\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x0eattendanceCode\x12'\n" +
 	"\foutcome_code\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\voutcomeCode\x12\x14\n" +
-	"\x02on\x18\x04 \x01(\tB\x04\x88\xce\x18\x03R\x02on:\x0f\x92\xce\x18\vappointment\"\x98\x01\n" +
+	"\x02on\x18\x04 \x01(\tB\x04\x88\xce\x18\x03R\x02on\x124\n" +
+	"\x13next_appointment_id\x18\x05 \x01(\tB\x04\x88\xce\x18\x03R\x11nextAppointmentId:\x0f\x92\xce\x18\vappointment\"\xc1\x01\n" +
 	"\x13PatientDidNotAttend\x12+\n" +
 	"\x0eappointment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x12-\n" +
 	"\x0fattendance_code\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x0eattendanceCode\x12\x14\n" +
-	"\x02on\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x02on:\x0f\x92\xce\x18\vappointment\"\x85\x01\n" +
+	"\x02on\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x02on\x12'\n" +
+	"\foutcome_code\x18\x04 \x01(\tB\x04\x88\xce\x18\x03R\voutcomeCode:\x0f\x92\xce\x18\vappointment\"\x85\x01\n" +
 	"\x19AppointmentEnteredInError\x12+\n" +
 	"\x0eappointment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x12*\n" +
 	"\x0ewrong_event_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\fwrongEventId:\x0f\x92\xce\x18\vappointment\"S\n" +
@@ -2544,7 +2767,7 @@ func file_waymark_appointment_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_appointment_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_waymark_appointment_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_waymark_appointment_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_waymark_appointment_v1_events_proto_goTypes = []any{
 	(Medium)(0),                           // 0: waymark.appointment.v1.Medium
 	(CancelledBy)(0),                      // 1: waymark.appointment.v1.CancelledBy
@@ -2555,62 +2778,65 @@ var file_waymark_appointment_v1_events_proto_goTypes = []any{
 	(*SlotHeld)(nil),                      // 6: waymark.appointment.v1.SlotHeld
 	(*SlotTaken)(nil),                     // 7: waymark.appointment.v1.SlotTaken
 	(*SlotReleased)(nil),                  // 8: waymark.appointment.v1.SlotReleased
-	(*SessionSuspended)(nil),              // 9: waymark.appointment.v1.SessionSuspended
-	(*SessionResumed)(nil),                // 10: waymark.appointment.v1.SessionResumed
-	(*SessionClosed)(nil),                 // 11: waymark.appointment.v1.SessionClosed
-	(*AppointmentRequested)(nil),          // 12: waymark.appointment.v1.AppointmentRequested
-	(*AppointmentBooked)(nil),             // 13: waymark.appointment.v1.AppointmentBooked
-	(*AppointmentRescheduled)(nil),        // 14: waymark.appointment.v1.AppointmentRescheduled
-	(*AppointmentAmended)(nil),            // 15: waymark.appointment.v1.AppointmentAmended
-	(*AppointmentCancelled)(nil),          // 16: waymark.appointment.v1.AppointmentCancelled
-	(*PatientArrived)(nil),                // 17: waymark.appointment.v1.PatientArrived
-	(*AppointmentFulfilled)(nil),          // 18: waymark.appointment.v1.AppointmentFulfilled
-	(*PatientDidNotAttend)(nil),           // 19: waymark.appointment.v1.PatientDidNotAttend
-	(*AppointmentEnteredInError)(nil),     // 20: waymark.appointment.v1.AppointmentEnteredInError
-	(*AttendanceConfirmed)(nil),           // 21: waymark.appointment.v1.AttendanceConfirmed
-	(*ChangeRequestedByPatient)(nil),      // 22: waymark.appointment.v1.ChangeRequestedByPatient
-	(*ToBeBookedTaskRaised)(nil),          // 23: waymark.appointment.v1.ToBeBookedTaskRaised
-	(*ToBeBookedTaskBooked)(nil),          // 24: waymark.appointment.v1.ToBeBookedTaskBooked
-	(*ToBeBookedTaskEnded)(nil),           // 25: waymark.appointment.v1.ToBeBookedTaskEnded
-	(*ToBeBookedTaskOverdue)(nil),         // 26: waymark.appointment.v1.ToBeBookedTaskOverdue
-	(*ClockAdjustmentProposed)(nil),       // 27: waymark.appointment.v1.ClockAdjustmentProposed
-	(*HolderToldOfMissedAppointment)(nil), // 28: waymark.appointment.v1.HolderToldOfMissedAppointment
-	(*NeedsNotMet)(nil),                   // 29: waymark.appointment.v1.NeedsNotMet
-	(*AdmissionRecorded)(nil),             // 30: waymark.appointment.v1.AdmissionRecorded
-	(*AttendanceStarted)(nil),             // 31: waymark.appointment.v1.AttendanceStarted
-	(*PreAdmissionRecorded)(nil),          // 32: waymark.appointment.v1.PreAdmissionRecorded
-	(*DischargeRecorded)(nil),             // 33: waymark.appointment.v1.DischargeRecorded
-	(*VisitCorrected)(nil),                // 34: waymark.appointment.v1.VisitCorrected
-	(*VisitReversed)(nil),                 // 35: waymark.appointment.v1.VisitReversed
-	(*timestamppb.Timestamp)(nil),         // 36: google.protobuf.Timestamp
+	(*Displaced)(nil),                     // 9: waymark.appointment.v1.Displaced
+	(*SessionSuspended)(nil),              // 10: waymark.appointment.v1.SessionSuspended
+	(*SessionResumed)(nil),                // 11: waymark.appointment.v1.SessionResumed
+	(*SessionClosed)(nil),                 // 12: waymark.appointment.v1.SessionClosed
+	(*AppointmentRequested)(nil),          // 13: waymark.appointment.v1.AppointmentRequested
+	(*AppointmentBooked)(nil),             // 14: waymark.appointment.v1.AppointmentBooked
+	(*BookingAbandoned)(nil),              // 15: waymark.appointment.v1.BookingAbandoned
+	(*AppointmentRescheduled)(nil),        // 16: waymark.appointment.v1.AppointmentRescheduled
+	(*AppointmentAmended)(nil),            // 17: waymark.appointment.v1.AppointmentAmended
+	(*AppointmentCancelled)(nil),          // 18: waymark.appointment.v1.AppointmentCancelled
+	(*PatientArrived)(nil),                // 19: waymark.appointment.v1.PatientArrived
+	(*AppointmentFulfilled)(nil),          // 20: waymark.appointment.v1.AppointmentFulfilled
+	(*PatientDidNotAttend)(nil),           // 21: waymark.appointment.v1.PatientDidNotAttend
+	(*AppointmentEnteredInError)(nil),     // 22: waymark.appointment.v1.AppointmentEnteredInError
+	(*AttendanceConfirmed)(nil),           // 23: waymark.appointment.v1.AttendanceConfirmed
+	(*ChangeRequestedByPatient)(nil),      // 24: waymark.appointment.v1.ChangeRequestedByPatient
+	(*ToBeBookedTaskRaised)(nil),          // 25: waymark.appointment.v1.ToBeBookedTaskRaised
+	(*ToBeBookedTaskBooked)(nil),          // 26: waymark.appointment.v1.ToBeBookedTaskBooked
+	(*ToBeBookedTaskEnded)(nil),           // 27: waymark.appointment.v1.ToBeBookedTaskEnded
+	(*ToBeBookedTaskOverdue)(nil),         // 28: waymark.appointment.v1.ToBeBookedTaskOverdue
+	(*ClockAdjustmentProposed)(nil),       // 29: waymark.appointment.v1.ClockAdjustmentProposed
+	(*HolderToldOfMissedAppointment)(nil), // 30: waymark.appointment.v1.HolderToldOfMissedAppointment
+	(*NeedsNotMet)(nil),                   // 31: waymark.appointment.v1.NeedsNotMet
+	(*AdmissionRecorded)(nil),             // 32: waymark.appointment.v1.AdmissionRecorded
+	(*AttendanceStarted)(nil),             // 33: waymark.appointment.v1.AttendanceStarted
+	(*PreAdmissionRecorded)(nil),          // 34: waymark.appointment.v1.PreAdmissionRecorded
+	(*DischargeRecorded)(nil),             // 35: waymark.appointment.v1.DischargeRecorded
+	(*VisitCorrected)(nil),                // 36: waymark.appointment.v1.VisitCorrected
+	(*VisitReversed)(nil),                 // 37: waymark.appointment.v1.VisitReversed
+	(*timestamppb.Timestamp)(nil),         // 38: google.protobuf.Timestamp
 }
 var file_waymark_appointment_v1_events_proto_depIdxs = []int32{
-	36, // 0: waymark.appointment.v1.Slot.start:type_name -> google.protobuf.Timestamp
-	36, // 1: waymark.appointment.v1.Slot.end:type_name -> google.protobuf.Timestamp
-	36, // 2: waymark.appointment.v1.Booking.start:type_name -> google.protobuf.Timestamp
-	36, // 3: waymark.appointment.v1.Booking.end:type_name -> google.protobuf.Timestamp
+	38, // 0: waymark.appointment.v1.Slot.start:type_name -> google.protobuf.Timestamp
+	38, // 1: waymark.appointment.v1.Slot.end:type_name -> google.protobuf.Timestamp
+	38, // 2: waymark.appointment.v1.Booking.start:type_name -> google.protobuf.Timestamp
+	38, // 3: waymark.appointment.v1.Booking.end:type_name -> google.protobuf.Timestamp
 	0,  // 4: waymark.appointment.v1.Booking.medium:type_name -> waymark.appointment.v1.Medium
 	0,  // 5: waymark.appointment.v1.SessionOpened.medium:type_name -> waymark.appointment.v1.Medium
 	3,  // 6: waymark.appointment.v1.SessionOpened.slots:type_name -> waymark.appointment.v1.Slot
-	36, // 7: waymark.appointment.v1.SlotHeld.until:type_name -> google.protobuf.Timestamp
-	4,  // 8: waymark.appointment.v1.AppointmentBooked.booking:type_name -> waymark.appointment.v1.Booking
-	4,  // 9: waymark.appointment.v1.AppointmentRescheduled.from:type_name -> waymark.appointment.v1.Booking
-	4,  // 10: waymark.appointment.v1.AppointmentRescheduled.to:type_name -> waymark.appointment.v1.Booking
-	4,  // 11: waymark.appointment.v1.AppointmentAmended.booking:type_name -> waymark.appointment.v1.Booking
-	1,  // 12: waymark.appointment.v1.AppointmentCancelled.by:type_name -> waymark.appointment.v1.CancelledBy
-	36, // 13: waymark.appointment.v1.PatientArrived.at:type_name -> google.protobuf.Timestamp
-	2,  // 14: waymark.appointment.v1.ChangeRequestedByPatient.request:type_name -> waymark.appointment.v1.PatientRequest
-	36, // 15: waymark.appointment.v1.AdmissionRecorded.at:type_name -> google.protobuf.Timestamp
-	36, // 16: waymark.appointment.v1.AttendanceStarted.at:type_name -> google.protobuf.Timestamp
-	36, // 17: waymark.appointment.v1.PreAdmissionRecorded.expected:type_name -> google.protobuf.Timestamp
-	36, // 18: waymark.appointment.v1.DischargeRecorded.at:type_name -> google.protobuf.Timestamp
-	36, // 19: waymark.appointment.v1.VisitCorrected.at:type_name -> google.protobuf.Timestamp
-	36, // 20: waymark.appointment.v1.VisitCorrected.message_time:type_name -> google.protobuf.Timestamp
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	38, // 7: waymark.appointment.v1.SlotHeld.until:type_name -> google.protobuf.Timestamp
+	9,  // 8: waymark.appointment.v1.SessionSuspended.displaced:type_name -> waymark.appointment.v1.Displaced
+	4,  // 9: waymark.appointment.v1.AppointmentBooked.booking:type_name -> waymark.appointment.v1.Booking
+	4,  // 10: waymark.appointment.v1.AppointmentRescheduled.from:type_name -> waymark.appointment.v1.Booking
+	4,  // 11: waymark.appointment.v1.AppointmentRescheduled.to:type_name -> waymark.appointment.v1.Booking
+	4,  // 12: waymark.appointment.v1.AppointmentAmended.booking:type_name -> waymark.appointment.v1.Booking
+	1,  // 13: waymark.appointment.v1.AppointmentCancelled.by:type_name -> waymark.appointment.v1.CancelledBy
+	38, // 14: waymark.appointment.v1.PatientArrived.at:type_name -> google.protobuf.Timestamp
+	2,  // 15: waymark.appointment.v1.ChangeRequestedByPatient.request:type_name -> waymark.appointment.v1.PatientRequest
+	38, // 16: waymark.appointment.v1.AdmissionRecorded.at:type_name -> google.protobuf.Timestamp
+	38, // 17: waymark.appointment.v1.AttendanceStarted.at:type_name -> google.protobuf.Timestamp
+	38, // 18: waymark.appointment.v1.PreAdmissionRecorded.expected:type_name -> google.protobuf.Timestamp
+	38, // 19: waymark.appointment.v1.DischargeRecorded.at:type_name -> google.protobuf.Timestamp
+	38, // 20: waymark.appointment.v1.VisitCorrected.at:type_name -> google.protobuf.Timestamp
+	38, // 21: waymark.appointment.v1.VisitCorrected.message_time:type_name -> google.protobuf.Timestamp
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_waymark_appointment_v1_events_proto_init() }
@@ -2624,7 +2850,7 @@ func file_waymark_appointment_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_appointment_v1_events_proto_rawDesc), len(file_waymark_appointment_v1_events_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
