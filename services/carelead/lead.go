@@ -22,6 +22,7 @@ type Lead struct {
 	Capacity       int32
 	Places         []Place
 	Leave          []Leave // neither over nor cancelled
+	Activated      bool    // once; what the lead comes back to from leave
 }
 
 // Place is one of the lead's capacity, taken for the offer of a pathway.
@@ -47,7 +48,8 @@ func evolveLead(l Lead, event proto.Message) Lead {
 		l.Party, l.State, l.Capacity = e.Party, pb.LeadState_LEAD_STATE_INVITED, e.Capacity
 		l.Neighbourhoods, l.Languages, l.Skills = e.NeighbourhoodIds, e.Languages, e.Skills
 	case *pb.LeadActivated:
-		l.State = pb.LeadState_LEAD_STATE_ACTIVE
+		l.Activated = true
+		l.State = l.atWork()
 	case *pb.CapacityChanged:
 		l.Capacity = e.Capacity
 	case *pb.CaseloadPlaceTaken:
@@ -65,14 +67,26 @@ func evolveLead(l Lead, event proto.Message) Lead {
 			l.Leave[i].Started = l.Leave[i].Started || l.Leave[i].ID == e.LeaveId
 		}
 	case *pb.LeaveEnded:
-		l.State = pb.LeadState_LEAD_STATE_ACTIVE
 		l.Leave = slices.DeleteFunc(slices.Clone(l.Leave), func(v Leave) bool { return v.ID == e.LeaveId })
+		l.State = l.atWork()
 	case *pb.LeadDeactivated:
 		l.State, l.Leave = pb.LeadState_LEAD_STATE_DEACTIVATED, nil
 	default:
 		panic(es.Unhandled(event))
 	}
 	return l
+}
+
+// atWork is the state of a lead whose role goes on. One leave may have begun
+// before the end of another was noticed.
+func (l Lead) atWork() pb.LeadState {
+	switch {
+	case l.current() != nil:
+		return pb.LeadState_LEAD_STATE_ON_LEAVE
+	case l.Activated:
+		return pb.LeadState_LEAD_STATE_ACTIVE
+	}
+	return pb.LeadState_LEAD_STATE_INVITED
 }
 
 // place is the one that a pathway holds; the zero Place when none.
@@ -143,7 +157,7 @@ func (c ActivateLead) Decide(l Lead) ([]proto.Message, error) {
 	if err := l.known(); err != nil {
 		return nil, err
 	}
-	if l.State != pb.LeadState_LEAD_STATE_INVITED {
+	if l.Activated {
 		return nil, nil
 	}
 	return []proto.Message{&pb.LeadActivated{On: c.On}}, nil

@@ -375,7 +375,19 @@ func (s *service) onOwn(ctx context.Context, e bus.Event) error {
 			return err
 		}
 		return s.settlePlaces(ctx, e)
-	case *pb.HandoverDeclined, *pb.HandoverExpired, *pb.HandoverWithdrawn, *pb.HandoverVoided, *pb.LedgerClosed, *pb.LedgerReopened:
+	case *pb.LedgerReopened:
+		// While it was closed, leads went and came back.
+		ledger, err := s.ledgers.Load(ctx, e.StreamID)
+		if err != nil {
+			return err
+		}
+		for _, p := range []*Party{ledger.Value.Holder, ledger.Value.ActingFor} {
+			if err := s.settleLedger(ctx, e, leadID(p)); err != nil {
+				return err
+			}
+		}
+		return s.settlePlaces(ctx, e)
+	case *pb.HandoverDeclined, *pb.HandoverExpired, *pb.HandoverWithdrawn, *pb.HandoverVoided, *pb.LedgerClosed:
 		return s.settlePlaces(ctx, e)
 	}
 	return nil

@@ -225,6 +225,18 @@ func TestDeath(t *testing.T) {
 	check("retracted", 0, false, 1)
 	w.outside = append(w.outside, late) // heard again, long after
 	check("the notice heard again", 0, false, 1)
+	// The lead goes on leave while the ledger is closed; reopened, the pool has it.
+	w.people.change(personA, formal)
+	w.tell("person", personA, &personv1.DeathConfirmed{})
+	w.settle(nil, nil)
+	must(w, w.service.leads, "l", person("l"), BookLeave{LeaveID: "v", Starts: w.now, Ends: w.now.AddDate(0, 0, 9), Now: w.now, Sickness: true})
+	w.settle(nil, nil)
+	w.people.change(personA, none)
+	w.tell("person", personA, &personv1.DeathNotificationRetracted{Retracted: "2"})
+	w.settle(nil, nil)
+	if l := w.ledger(id); l.Holder.Id != "P" || l.ActingFor.GetId() != "l" {
+		t.Errorf("reopened while the lead is away, %s holds it", l.Holder.Id)
+	}
 	// A pathway that starts after the notice: its ledger learns of it when it opens.
 	w.people.change(personB, informal)
 	second := pathwayIDs(2)[1]
