@@ -22,5 +22,7 @@ at 2026-07-06 09:00
     facts.priority = 3
     facts.referral_type = 03
     facts.source = 03
+    facts.pathway_identifier = LUNG2026001
+    facts.pathway_identifier_issuer = RJ1
     facts.responsible_team = Lung clinic
     keep pathway = pathway.pathway_id
