@@ -33,7 +33,7 @@ var (
 		pure:     {contracts, values},
 		node:     {},
 		assembly: {contracts, values, kit, service, node},
-		program:  {contracts, values, kit, assembly, node},
+		program:  {contracts, values, kit, assembly, node, harness},
 		harness:  {contracts, values, kit, service, pure, node, assembly},
 		rules:    {},
 	}
@@ -51,6 +51,7 @@ var rooms = map[string]kind{
 	"allinone":               assembly,
 	"appointment":            service,
 	"archtest":               rules,
+	"bench":                  harness,
 	"carelead":               service,
 	"cmd":                    program,
 	"e2e":                    harness,
@@ -79,7 +80,7 @@ type driver struct {
 var drivers = []driver{
 	// The node implements the server side of the protocol that the client's module carries.
 	{"github.com/EventStore/EventStore-Client-Go/v4/protos", []string{"kit/es", "eventstore"}, nil},
-	{"github.com/EventStore/EventStore-Client-Go", []string{"kit/es", "eventstore/conformance"}, []string{"eventstore"}},
+	{"github.com/EventStore/EventStore-Client-Go", []string{"kit/es", "eventstore/conformance", "bench"}, []string{"eventstore"}},
 	{"github.com/cockroachdb/pebble", []string{"eventstore"}, nil},
 	{"github.com/nats-io/nats.go", []string{"kit/bus", "kit/run", "allinone", "cmd"}, nil},
 	{"github.com/nats-io/nats-server", []string{"allinone"}, []string{"kit/bus", "kit/run"}},
