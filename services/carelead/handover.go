@@ -83,6 +83,8 @@ func (c OfferHandover) Decide(l Ledger) ([]proto.Message, error) {
 	}
 	toLead := c.Kind == pb.HandoverKind_HANDOVER_KIND_TO_LEAD || c.Kind == pb.HandoverKind_HANDOVER_KIND_BETWEEN_LEADS
 	switch {
+	case l.offeredBefore(c.HandoverID): // a repeat so late that its command is forgotten
+		return nil, fault.Refused("carelead.handover.not_open", "this offer was made before; read the ledger")
 	case l.Handover.Open:
 		return nil, fault.Refused("carelead.handover.open", "an offer is open; withdraw it or wait for its answer")
 	case Same(c.To, l.Holder):

@@ -481,7 +481,12 @@ func TestStatusCodes(t *testing.T) {
 	check(&pb.ArrangeCoverRequest{Command: doctor(), PathwayId: open, CoverLeadId: "bob", Starts: at(60), Ends: at(61)}, pre, "carelead.cover.no_lead", "")
 	check(&pb.AcceptCoverRequest{Command: doctor(), PathwayId: held, CoverId: none}, notFound, "carelead.cover.not_found", "")
 	check(&pb.RecordPatientDecisionRequest{Command: doctor(), PathwayId: open, On: "2026-07-06"}, invalid, "carelead.patient.ask_again", "")
-	check(&pb.CloseLedgerRequest{Command: doctor(), PathwayId: open, Reason: pb.CloseReason_CLOSE_REASON_DIED, Evidence: "e"}, pre, "carelead.end.reason_not_valid", "")
+	// ERR-07: the notice was retracted; nor does an informal one close a ledger.
+	for _, death := range []string{"", "1"} {
+		h.others.set(func() { h.others.person = &personv1.Person{Death: death} })
+		check(&pb.CloseLedgerRequest{Command: doctor(), PathwayId: open, Reason: pb.CloseReason_CLOSE_REASON_DIED, Evidence: "e"}, pre, "carelead.end.reason_not_valid", "")
+	}
+	h.others.set(func() { h.others.person = &personv1.Person{Practice: proto.String("G85001")} })
 	check(&pb.CloseLedgerRequest{Command: doctor(), PathwayId: open, Reason: pb.CloseReason_CLOSE_REASON_SUPERSEDED, Evidence: "e"}, pre, "carelead.end.reason_not_valid", "")
 	check(&pb.CloseLedgerRequest{Command: doctor(), PathwayId: open, Reason: pb.CloseReason_CLOSE_REASON_LEFT_ENGLAND}, invalid, "carelead.end.evidence_missing", "")
 	check(&pb.MergeLedgersRequest{Command: doctor(), PathwayId: open, MergedPathwayId: closed}, pre, "carelead.ledger.closed", "")
