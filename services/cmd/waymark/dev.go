@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -17,6 +18,7 @@ type devOptions struct {
 	Data       string `flag:"data" default:".waymark" help:"folder of everything that is kept"`
 	PortOffset int    `flag:"port-offset" help:"added to every port: gRPC 7400, HTTP 7480, NATS 4222, event store 2113"`
 	Fresh      bool   `flag:"fresh" help:"delete what --data holds and start anew"`
+	Demo       bool   `flag:"demo" help:"seed some made-up patients in different stages (NHS numbers that belong to nobody)"`
 	Clock      string `flag:"clock" default:"real" help:"real, or fast: a day a minute from now on (waymark clock advance moves either)"`
 	LogLevel   string `flag:"log-level" default:"warn" help:"debug, info, warn or error"`
 }
@@ -54,6 +56,11 @@ func (c *cli) dev(ctx context.Context, o devOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.Demo {
+		if err := c.seedDemo(ctx, system.GRPC); err != nil {
+			return errors.Join(err, system.Stop())
+		}
+	}
 	fmt.Fprint(c.out, c.banner(system, o))
 	ended := make(chan error, 1)
 	go func() { ended <- system.Wait() }()
@@ -84,10 +91,20 @@ func (c *cli) banner(s *allinone.System, o devOptions) string {
 	line("  HTTP         %-38s also /healthz and /metrics", "http://"+s.HTTP+"/readyz")
 	line("  NATS         %-38s CloudEvents on waymark.v1.>", s.NATS)
 	line("  Event store  %-38s EventStoreDB's gRPC protocol", s.EventStore)
-	line("  Data         %s  (kept; start anew with --fresh)", s.Data)
+	kept := "kept; start anew with --fresh"
+	if o.Demo {
+		kept = "kept; 6 made-up patients on pathways ...0001 to ...0006"
+	}
+	line("  Data         %s  (%s)", s.Data, kept)
 	line("Try next, in a second terminal (README.md walks through it):")
-	line("  %s call --list%s", program(), flags)
-	line("  %s events tail%s", program(), flags)
+	if o.Demo {
+		const offered = "00000000-0000-4000-8000-000000000005" // ...001 to ...006 are in other stages
+		line("  %s handover show %s%s", program(), offered, flags)
+		line("  %s pathway timeline %s%s", program(), offered, flags)
+	} else {
+		line("  %s call --list%s", program(), flags)
+		line("  %s events tail%s", program(), flags)
+	}
 	line("  %s doctor%s", program(), flags)
 	line("Ctrl-C stops it and keeps the data.")
 	return b.String()
@@ -100,6 +117,9 @@ func (c *cli) resume(o devOptions) string {
 	}
 	if o.PortOffset != 0 {
 		out += fmt.Sprintf(" --port-offset %d", o.PortOffset)
+	}
+	if o.Demo {
+		out += " --demo"
 	}
 	if o.Clock == "fast" {
 		out += " --clock fast"

@@ -132,6 +132,8 @@ func (c *cli) speak(cmd *cobra.Command, t *target, who *caller, v verb, m method
 		failed = openOffer(ctx, conn, m.desc.Input().Fields(), given)
 	case "plan", "summary":
 		failed = newestPlan(ctx, conn, m.desc.Input().Fields(), given)
+	case "ledger":
+		openLedger(ctx, conn, given["pathway_id"])
 	}
 	if failed != nil {
 		return c.hint(t, m, dynamicpb.NewMessage(m.desc.Input()), failed)
@@ -257,7 +259,16 @@ func parseMoment(path, text string) (field, value string, err error) {
 // newestPlan fills in the newest summary of a pathway with the version that an
 // approver is shown, and the revision of the plan.
 func newestPlan(ctx context.Context, conn grpc.ClientConnInterface, fields protoreflect.FieldDescriptors, given map[string]string) error {
-	reply, err := planv1.NewPlanServiceClient(conn).GetPlan(ctx, &planv1.GetPlanRequest{PathwayId: given["pathway_id"]})
+	client := planv1.NewPlanServiceClient(conn)
+	wants := func(r *planv1.PlanReply) bool {
+		return r.GetRecord().GetPlan() != nil && (fields.ByName("summary_id") == nil || len(r.Record.Summaries) > 0)
+	}
+	var reply *planv1.PlanReply
+	var err error
+	soon(ctx, func() bool {
+		reply, err = client.GetPlan(ctx, &planv1.GetPlanRequest{PathwayId: given["pathway_id"]})
+		return err == nil && wants(reply) || codeOf(err) == codes.Unimplemented || codeOf(err) == codes.Unavailable || fields.ByName("lead_id") != nil
+	})
 	if err != nil && !(codeOf(err) == codes.NotFound && fields.ByName("lead_id") != nil) { // an offer may go out without a plan
 		return err
 	}
@@ -310,6 +321,8 @@ func england(t time.Time) time.Time {
 	return t.UTC()
 }
 
+var errNoOffer = errors.New("no offer of this pathway is open")
+
 // openOffer fills in the id of the open offer of a ledger, and the versions that
 // were offered: what the acceptor is shown is what the acceptor accepts.
 func openOffer(ctx context.Context, conn grpc.ClientConnInterface, fields protoreflect.FieldDescriptors, given map[string]string) error {
@@ -322,7 +335,7 @@ func openOffer(ctx context.Context, conn grpc.ClientConnInterface, fields protor
 	}
 	h := reply.Ledger.GetHandover()
 	if h.GetState() != careleadv1.HandoverState_HANDOVER_STATE_OFFERED {
-		return &coded{errors.New("no offer of this pathway is open"), exitConflict, "waymark handover show " + given["pathway_id"]}
+		return &coded{errNoOffer, exitConflict, "waymark handover show " + given["pathway_id"]}
 	}
 	for name, value := range map[protoreflect.Name]string{"handover_id": h.HandoverId, "summary_version": fmt.Sprint(h.SummaryVersion), "plan_version": fmt.Sprint(h.PlanVersion)} {
 		if _, set := given[string(name)]; !set && fields.ByName(name) != nil {
@@ -330,4 +343,28 @@ func openOffer(ctx context.Context, conn grpc.ClientConnInterface, fields protor
 		}
 	}
 	return nil
+}
+
+// openLedger waits until the ledger of a pathway is open: it opens a moment
+// after the pathway started.
+func openLedger(ctx context.Context, conn grpc.ClientConnInterface, pathway string) {
+	client := careleadv1.NewHandoverServiceClient(conn)
+	soon(ctx, func() bool {
+		reply, err := client.GetLedger(ctx, &careleadv1.GetLedgerRequest{PathwayId: pathway})
+		return err == nil && reply.Ledger.GetHolder() != nil || codeOf(err) == codes.Unimplemented || codeOf(err) == codes.Unavailable
+	})
+}
+
+// soon asks until it is so, for a second or two: one service hears of what
+// another recorded a moment later.
+func soon(ctx context.Context, so func() bool) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for !so() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(30 * time.Millisecond):
+		}
+	}
 }

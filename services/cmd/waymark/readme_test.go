@@ -92,9 +92,9 @@ func (c *checkout) sh(script string) string {
 }
 
 // dev starts `waymark dev` and returns it with the lines of its banner.
-func (c *checkout) dev() (*exec.Cmd, []string, *bytes.Buffer) {
+func (c *checkout) dev(flags ...string) (*exec.Cmd, []string, *bytes.Buffer) {
 	c.t.Helper()
-	cmd := exec.Command(filepath.Join("bin", "waymark"), "dev")
+	cmd := exec.Command(filepath.Join("bin", "waymark"), append([]string{"dev"}, flags...)...)
 	cmd.Path = filepath.Join(c.dir, "bin", "waymark")
 	cmd.Dir, cmd.Env = c.dir, c.env
 	stderr := &bytes.Buffer{}
@@ -122,9 +122,9 @@ func (c *checkout) dev() (*exec.Cmd, []string, *bytes.Buffer) {
 // TestREADME does literally what the README tells its reader to do.
 func TestREADME(t *testing.T) {
 	t.Parallel()
-	blocks := readmeBlocks(t)
+	blocks := readmeBlocks(t, "A walk-through")
 	if len(blocks) != 4 {
-		t.Fatalf("the README has %d blocks of commands; the last of 4 is after the restart", len(blocks))
+		t.Fatalf("the walk-through has %d blocks of commands; the last of 4 is after the restart", len(blocks))
 	}
 	c := newCheckout(t)
 	server, banner, stderr := c.dev()
@@ -200,6 +200,47 @@ func TestREADME(t *testing.T) {
 	}
 }
 
+// TestREADMETellsTheWholeStory does what the README says after dev --demo, from
+// suspected cancer to the first contact by the lead; then the demonstration is
+// seeded again, and nothing changes.
+func TestREADMETellsTheWholeStory(t *testing.T) {
+	t.Parallel()
+	blocks := readmeBlocks(t, "The whole story")
+	if len(blocks) != 4 {
+		t.Fatalf("the story has %d blocks of commands, not 4", len(blocks))
+	}
+	c := newCheckout(t)
+	server, banner, stderr := c.dev("--demo", "--fresh")
+	if len(banner) > 12 {
+		t.Errorf("the banner has %d lines, more than 12", len(banner))
+	}
+	out := c.sh(strings.Join(blocks, "\n"))
+	t.Logf("\n%s", out)
+	for _, text := range []string{"refused", "PLAN_STATE_", "HANDOVER_STATE_OFFERED", "Accountability passed from RJ1 Breast to C. Okafor.", "The accountable party made first contact."} {
+		if !strings.Contains(out, text) {
+			t.Errorf("the story does not print %q", text)
+		}
+	}
+	if !strings.Contains(out, "\nRJ1 Breast\nC. Okafor\n") {
+		t.Error("as of before the acceptance the team is not named, or after it the lead is not")
+	}
+	verdict := regexp.MustCompile(`(?s)pathways +(\d+).*instants +(\d+)\nfaults +(\d+)`).FindStringSubmatch(out)
+	if verdict == nil || verdict[1] != "7" || verdict[2] == "0" || verdict[3] != "0" {
+		t.Errorf("verify says %q", verdict)
+	}
+	before := c.sh("bin/waymark verify")
+	if err := server.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Wait(); err != nil {
+		t.Errorf("Ctrl-C: %v\n%s", err, stderr)
+	}
+	c.dev("--demo")
+	if again := c.sh("bin/waymark verify"); again != before {
+		t.Errorf("seeded again, the record is not what it was:\n%s\n%s", before, again)
+	}
+}
+
 // TestREADMENamesTheExitCodes: the table and --help are one list.
 func TestREADMENamesTheExitCodes(t *testing.T) {
 	t.Parallel()
@@ -220,10 +261,12 @@ func readme(t *testing.T) string {
 	return string(content)
 }
 
-// readmeBlocks returns the blocks of commands fenced with ```sh; the others are
-// for the eye.
-func readmeBlocks(t *testing.T) (blocks []string) {
-	for _, m := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(readme(t), -1) {
+// readmeBlocks returns the blocks of commands of a section, fenced with ```sh;
+// the others are for the eye.
+func readmeBlocks(t *testing.T, section string) (blocks []string) {
+	_, text, _ := strings.Cut(readme(t), "\n## "+section+"\n")
+	text, _, _ = strings.Cut(text, "\n## ")
+	for _, m := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(text, -1) {
 		blocks = append(blocks, m[1])
 	}
 	return blocks
