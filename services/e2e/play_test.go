@@ -13,8 +13,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	metav1 "waymark/proto/waymark/meta/v1"
+	pathwayv1 "waymark/proto/waymark/pathway/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/fault"
 )
@@ -70,7 +72,7 @@ func (p *play) step(ctx context.Context, s Step) error {
 		return nil
 	}
 	if m := accountable.FindStringSubmatch(s.Text); m != nil {
-		return p.accountable(s, m[1], m[2], m[3])
+		return p.accountable(ctx, s, m[1], m[2], m[3])
 	}
 	if m := standards.FindStringSubmatch(s.Text); m != nil {
 		return p.standards(ctx, s, m[1])
@@ -278,12 +280,39 @@ func (p *play) standards(ctx context.Context, s Step, pathway string) error {
 	if err != nil {
 		return s.At("%v", err)
 	}
+	if err := p.agrees(ctx, s, id, found); err != nil {
+		return err
+	}
 	return p.compare(s, func(path string) (string, error) {
 		if v, ok := found[path]; ok {
 			return v, nil
 		}
 		return "none", nil
 	})
+}
+
+// agrees compares the clocks with those that the read side shows.
+func (p *play) agrees(ctx context.Context, s Step, id string, found map[string]string) error {
+	reply, err := pathwayv1.NewPathwayQueryServiceClient(p.world.conn).GetPathway(ctx, &pathwayv1.GetPathwayRequest{PathwayId: id})
+	if err != nil {
+		return s.At("%s", explain(err))
+	}
+	shown := map[string]string{}
+	for _, c := range reply.Pathway.Clocks {
+		name := c.Clock
+		if name == "fds" {
+			name = "fds28"
+		}
+		if _, first := shown[name]; !first && c.Days != nil {
+			shown[name] = verdict(int(*c.Days), c.Counted, c.Breach)
+		}
+	}
+	for _, name := range []string{"fds28", "d31", "d62", "d38", "d24"} {
+		if says, ok := found[name]; ok && says != shown[name] {
+			return s.At("the read side does not agree on %s\n  by the rules:  %s\n  it shows:      %s", name, says, shown[name])
+		}
+	}
+	return nil
 }
 
 // records compares what was recorded in a stream since a step last looked at it.
@@ -322,7 +351,7 @@ func list(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-func (p *play) accountable(s Step, pathway, at, want string) error {
+func (p *play) accountable(ctx context.Context, s Step, pathway, at, want string) error {
 	if pathway == "" {
 		pathway = "$pathway"
 	}
@@ -342,6 +371,14 @@ func (p *play) accountable(s Step, pathway, at, want string) error {
 	seen, err := p.world.accountable(id, when)
 	if err != nil {
 		return s.At("%v", err)
+	}
+	who, err := pathwayv1.NewPathwayQueryServiceClient(p.world.conn).WhoWasAccountable(ctx, &pathwayv1.WhoWasAccountableRequest{PathwayId: id,
+		At: &pathwayv1.AsOf{Moment: &pathwayv1.AsOf_Recorded{Recorded: timestamppb.New(when)}}})
+	if err != nil {
+		return s.At("%s", explain(err))
+	}
+	if shown := who.Custody.GetHolder().GetName(); shown != seen && !(who.Custody == nil && seen == "nobody") {
+		return s.At("the read side does not agree on who was accountable at %s\n  by the events: %s\n  it shows:      %s", showTime(when), seen, shown)
 	}
 	if want != seen {
 		return s.At("accountable at %s\n  expected: %s\n  seen:     %s", showTime(when), want, seen)

@@ -22,17 +22,10 @@ func Standards(p *referralv1.Pathway) (map[string]string, error) {
 	}
 	found := map[string]string{}
 	put := func(name string, r waitingtimes.Result, err error) {
-		verdict := "met"
-		switch {
-		case err != nil:
+		if err != nil {
 			bad = err
-		case !r.Counted:
-			found[name] = "not counted"
-			return
-		case r.Breach:
-			verdict = "breached"
 		}
-		found[name] = fmt.Sprintf("%d days, %s", r.Days, verdict)
+		found[name] = verdict(r.Days, r.Counted, r.Breach)
 	}
 	first := &referralv1.Treatment{}
 	if len(p.Treatments) > 0 {
@@ -90,6 +83,16 @@ func Standards(p *referralv1.Pathway) (map[string]string, error) {
 	found["investigating"] = share(shares.Investigating)
 	found["treating"] = share(shares.Treating)
 	return found, bad
+}
+
+func verdict(days int, counted, breach bool) string {
+	switch {
+	case !counted:
+		return "not counted"
+	case breach:
+		return fmt.Sprintf("%d days, breached", days)
+	}
+	return fmt.Sprintf("%d days, met", days)
 }
 
 // share is a trust's part: how much of the patient, and how much of it in time.
