@@ -6,7 +6,7 @@
 //	summary.go       end-of-treatment summaries: drafted, approved, issued, delivered
 //	surveillance.go  schedules by approved protocols; result.go: results of their tests
 //	response.go      patient-reported outcomes: checked, scored, alerted upon
-//	timers.go        what is due now, recorded by RunTimers and nothing else
+//	timers.go        what is due now; sweep.go looks at each record once a day
 //	view.go          the record as queries show it, with what waits for a person
 //	react.go         what events of pathways ask for; service.go: the gRPC face
 //

@@ -210,8 +210,8 @@ func refusals() map[string]func(d *desk) decision {
 }
 
 // answered are the codes of the service's queries and look-ups, which the tests
-// over a connection provoke.
-var answered = []string{"plan.not_found", "plan.version.not_found", "plan.pathway.not_connected"}
+// over a connection provoke, and the name of what is logged.
+var answered = []string{"plan.sweep_failed", "plan.not_found", "plan.version.not_found", "plan.pathway.not_connected"}
 
 // TestEveryRefusal provokes each code, and finds each code of the source among them.
 func TestEveryRefusal(t *testing.T) {

@@ -3,6 +3,7 @@ package plan
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
+	"waymark/services/kit/nhs"
 	"waymark/services/kit/run"
 )
 
@@ -24,7 +26,10 @@ import (
 type server struct {
 	pb.UnimplementedPlanServiceServer
 	plans    *es.Streams[State]
+	log      es.Log
+	rounds   *rounds
 	clock    func() time.Time
+	slog     *slog.Logger
 	pathways referralv1.PathwayServiceClient // nil where no referral service is known
 	leads    careleadv1.LeadServiceClient    // nil where no care-lead service is known
 }
@@ -34,7 +39,11 @@ func New(deps run.Deps) (run.Part, error) {
 	if deps.Log == nil || deps.Clock == nil {
 		return run.Part{}, errors.New("plan: needs a log and a clock")
 	}
-	s := &server{plans: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key}), clock: deps.Clock}
+	s := &server{plans: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key}), log: deps.Log,
+		rounds: &rounds{checked: make(map[string]nhs.Date)}, clock: deps.Clock, slog: deps.Slog}
+	if s.slog == nil {
+		s.slog = slog.New(slog.DiscardHandler)
+	}
 	if deps.Dial != nil {
 		if conn := deps.Dial("referral"); conn != nil {
 			s.pathways = referralv1.NewPathwayServiceClient(conn)
@@ -48,6 +57,7 @@ func New(deps run.Deps) (run.Part, error) {
 		Register:   func(r grpc.ServiceRegistrar) { pb.RegisterPlanServiceServer(r, s) },
 		React:      s.react,
 		Categories: []string{"pathway"},
+		Run:        s.run,
 	}, nil
 }
 

@@ -1,0 +1,72 @@
+package plan
+
+import (
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	pb "waymark/proto/waymark/plan/v1"
+	"waymark/services/kit/es"
+	"waymark/services/kit/estest"
+	"waymark/services/kit/nhs"
+)
+
+// TestSweep: what falls due is recorded on its day, once, also when the log
+// fails in between and two instances sweep.
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	log := estest.NewAuditedLog(t)
+	var ahead atomic.Int64 // days
+	instance := func() *server {
+		return &server{plans: es.NewStreams(log, decider(), es.Options{Key: testKey}), log: log, slog: slog.New(slog.DiscardHandler),
+			rounds: &rounds{checked: map[string]nhs.Date{}}, clock: func() time.Time { return now.AddDate(0, 0, int(ahead.Load())) }}
+	}
+	one, two := instance(), instance()
+	req := startRequest()
+	req.Command, req.PathwayId = header(1), pathID
+	if _, err := one.StartSurveillance(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	taken := 0
+	both := func() int {
+		t.Helper()
+		for ; taken < len(log.Events()); taken++ {
+			one.rounds.heard(log.Events()[taken])
+			two.rounds.heard(log.Events()[taken])
+		}
+		before := len(log.Events())
+		for _, s := range []*server{one, two, one} {
+			if err := s.sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return len(log.Events()) - before
+	}
+	if n := both(); n != 0 {
+		t.Errorf("%d events on the first day", n)
+	}
+	ahead.Store(182) // 14 December
+	if n := both(); n != 0 {
+		t.Errorf("%d events on the day before", n)
+	}
+	ahead.Store(183)
+	log.SetFaults(estest.Faults{Down: true})
+	if err := one.sweep(t.Context()); err == nil {
+		t.Error("swept although the log is down")
+	}
+	log.SetFaults(estest.Faults{})
+	if n := both(); n != 1 {
+		t.Errorf("%d events on the day, want 1", n)
+	}
+	if n := both(); n != 0 {
+		t.Errorf("%d events when it is swept again", n)
+	}
+	state, err := two.plans.Load(t.Context(), pathID)
+	if err != nil || state.Value.schedules[0].Items[0].State != pb.ItemState_ITEM_STATE_DUE {
+		t.Errorf("the item is not due: %v", err)
+	}
+	if len(one.rounds.open(nhs.DateOf(now).AddDays(183))) != 0 {
+		t.Error("a record is looked at twice a day")
+	}
+}
