@@ -3,6 +3,7 @@ package pathway
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -296,6 +297,25 @@ func TestCatalogue(t *testing.T) {
 	for i := 1; i <= 34; i++ {
 		if id := fmt.Sprintf("M%02d", i); !seen[id] {
 			t.Errorf("%s is missing", id)
+		}
+	}
+}
+
+// TestReadmeListsIndicators: the README says of each indicator whether it is
+// served, as the catalogue does.
+func TestReadmeListsIndicators(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range catalogue {
+		served := "yes"
+		if d.count == nil {
+			served = "no: " + d.NotServed
+		}
+		if line := fmt.Sprintf("| %s | %s | %s |", d.Id, d.Name, served); !strings.Contains(string(text), line+"\n") {
+			t.Errorf("README.md lacks the line\n%s", line)
 		}
 	}
 }

@@ -476,10 +476,11 @@ type GetIndicatorsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Rows  []*IndicatorRow        `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
 	// The log position that the answer was computed at, and the time for which.
-	Position      uint64                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
-	DataAsOf      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=data_as_of,json=dataAsOf,proto3" json:"data_as_of,omitempty"`
-	Pathways      int64                  `protobuf:"varint,4,opt,name=pathways,proto3" json:"pathways,omitempty"`
-	Exported      bool                   `protobuf:"varint,5,opt,name=exported,proto3" json:"exported,omitempty"`
+	Position uint64                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	DataAsOf *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=data_as_of,json=dataAsOf,proto3" json:"data_as_of,omitempty"`
+	// How many pathways were counted; 0 in an export.
+	Pathways      int64 `protobuf:"varint,4,opt,name=pathways,proto3" json:"pathways,omitempty"`
+	Exported      bool  `protobuf:"varint,5,opt,name=exported,proto3" json:"exported,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

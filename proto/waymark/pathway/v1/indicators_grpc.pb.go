@@ -37,7 +37,7 @@ type IndicatorServiceClient interface {
 	ListIndicators(ctx context.Context, in *ListIndicatorsRequest, opts ...grpc.CallOption) (*ListIndicatorsResponse, error)
 	// The values. indicator.unknown (NOT_FOUND) for an id that is not in the catalogue,
 	// indicator.not_served (FAILED_PRECONDITION) for one that events do not feed,
-	// indicator.behind (UNAVAILABLE) when the read model has not reached at_least_position.
+	// pathway.model.behind (UNAVAILABLE) when the read model does not reach at_least_position in time.
 	GetIndicators(ctx context.Context, in *GetIndicatorsRequest, opts ...grpc.CallOption) (*GetIndicatorsResponse, error)
 }
 
@@ -79,7 +79,7 @@ type IndicatorServiceServer interface {
 	ListIndicators(context.Context, *ListIndicatorsRequest) (*ListIndicatorsResponse, error)
 	// The values. indicator.unknown (NOT_FOUND) for an id that is not in the catalogue,
 	// indicator.not_served (FAILED_PRECONDITION) for one that events do not feed,
-	// indicator.behind (UNAVAILABLE) when the read model has not reached at_least_position.
+	// pathway.model.behind (UNAVAILABLE) when the read model does not reach at_least_position in time.
 	GetIndicators(context.Context, *GetIndicatorsRequest) (*GetIndicatorsResponse, error)
 	mustEmbedUnimplementedIndicatorServiceServer()
 }

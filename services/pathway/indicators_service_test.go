@@ -1,0 +1,88 @@
+package pathway
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+
+	pb "waymark/proto/waymark/pathway/v1"
+	"waymark/services/kit/es"
+	"waymark/services/kit/fault"
+)
+
+func indicatorClient(t *testing.T, register func(grpc.ServiceRegistrar)) pb.IndicatorServiceClient {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := grpc.NewServer()
+	register(srv)
+	go srv.Serve(l)
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(); srv.Stop() })
+	return pb.NewIndicatorServiceClient(conn)
+}
+
+// TestIndicatorService asks over a real connection.
+func TestIndicatorService(t *testing.T) {
+	t.Parallel()
+	all := views(t)
+	s := &indicatorServer{clock: func() time.Time { return counting }, each: func(_ context.Context, atLeast es.Position, yield func(*pb.Pathway) error) (es.Position, error) {
+		if atLeast > 77 {
+			return 0, fault.Unavailable("pathway.model.behind", "not yet", time.Second)
+		}
+		for _, v := range all {
+			if err := yield(v); err != nil {
+				return 0, err
+			}
+		}
+		return 77, nil
+	}}
+	client := indicatorClient(t, func(r grpc.ServiceRegistrar) { pb.RegisterIndicatorServiceServer(r, s) })
+	ctx := t.Context()
+
+	defs, err := client.ListIndicators(ctx, &pb.ListIndicatorsRequest{})
+	if err != nil || len(defs.Indicators) != len(catalogue) {
+		t.Fatalf("%d definitions, %v", len(defs.GetIndicators()), err)
+	}
+	out, err := client.GetIndicators(ctx, &pb.GetIndicatorsRequest{Ids: []string{"M01"}, AtLeastPosition: 77})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.Position != 77 || out.Pathways != 3 || len(out.Rows) != 3 || !out.DataAsOf.AsTime().Equal(counting) {
+		t.Errorf("answer %v", out)
+	}
+	for _, r := range out.Rows {
+		if r.Id != "M01" || r.Position != 77 || r.DataAsOf == nil || r.Ruleset == "" || r.Suppressed || r.Value == nil {
+			t.Errorf("row %v", r)
+		}
+	}
+	if out, err = client.GetIndicators(ctx, &pb.GetIndicatorsRequest{Ids: []string{"M01"}, Export: true}); err != nil || !out.Exported || out.Pathways != 0 || len(out.Rows) != 3 || !out.Rows[0].Suppressed {
+		t.Errorf("export %v, %v", out, err)
+	}
+	for name, ask := range map[string]struct {
+		req  *pb.GetIndicatorsRequest
+		code codes.Code
+		text string
+	}{
+		"unknown":    {&pb.GetIndicatorsRequest{Ids: []string{"M99"}}, codes.NotFound, "indicator.unknown"},
+		"not served": {&pb.GetIndicatorsRequest{Ids: []string{"M16"}}, codes.FailedPrecondition, "indicator.not_served"},
+		"months":     {&pb.GetIndicatorsRequest{FromMonth: "2026-03", ToMonth: "2026-02"}, codes.InvalidArgument, "indicator.months"},
+		"behind":     {&pb.GetIndicatorsRequest{AtLeastPosition: 78}, codes.Unavailable, "pathway.model.behind"},
+	} {
+		_, err := client.GetIndicators(ctx, ask.req)
+		wantCode(t, err, ask.code)
+		if got := fault.CodeOf(err); got != ask.text {
+			t.Errorf("%s: %q, want %q", name, got, ask.text)
+		}
+	}
+}
