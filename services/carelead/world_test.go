@@ -332,13 +332,6 @@ func (w *world) atRest(ledgers, leads []string) {
 	}
 }
 
-func ids(prefix string, n int) (all []string) {
-	for i := range n {
-		all = append(all, fmt.Sprintf("%s%d", prefix, i))
-	}
-	return slices.Clip(all)
-}
-
 func pathwayIDs(n int) (all []string) {
 	for i := range n {
 		all = append(all, uuid.NewSHA1(uuid.NameSpaceX500, fmt.Append(nil, "pathway ", i)).String())
