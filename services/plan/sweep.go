@@ -46,7 +46,7 @@ func (r *rounds) open(day nhs.Date) []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(r.checked)), func(id string) bool { return !r.checked[id].Before(day) })
 }
 
-func (r *rounds) done(id string, day nhs.Date) {
+func (r *rounds) set(id string, day nhs.Date) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.checked[id] = day
@@ -84,11 +84,11 @@ func (s *server) run(ctx context.Context) error {
 func (s *server) sweep(ctx context.Context) (failed error) {
 	day := nhs.DateOf(s.clock())
 	for _, id := range s.rounds.open(day) {
+		s.rounds.set(id, day) // before the look: a change that comes during it asks for another
 		if err := s.timersOf(ctx, id, day); err != nil && !fault.IsAnswer(err) {
 			failed = err
-			continue
+			s.rounds.set(id, nhs.Date{})
 		}
-		s.rounds.done(id, day)
 	}
 	return failed
 }
