@@ -164,6 +164,7 @@ var lines = map[string]line{
 	"waymark.plan.v1.AlertRaised":                          {clinical, "An answer raised an alert."},
 	"waymark.plan.v1.ResponseRejected":                     {technical, "A questionnaire could not be read."},
 
+	"waymark.appointment.v1.BookingAbandoned":              {technical, "A slot that was held was given back."},
 	"waymark.appointment.v1.AppointmentRequested":          {administrative, "An appointment was asked for."},
 	"waymark.appointment.v1.AppointmentBooked":             {clinical, "An appointment was booked."},
 	"waymark.appointment.v1.AppointmentRescheduled":        {clinical, "An appointment was moved."},

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/grpc"
 
 	pb "waymark/proto/waymark/pathway/v1"
@@ -16,9 +17,11 @@ import (
 // server answers queries.
 type server struct {
 	pb.UnimplementedPathwayQueryServiceServer
-	log   es.Log
-	clock func() time.Time
-	slog  *slog.Logger
+	log    es.Log
+	clock  func() time.Time // of the pathways
+	wall   func() time.Time // of the machine: how far behind a list is
+	slog   *slog.Logger
+	models *models
 }
 
 // New makes the pathway service: the read side of pathways.
@@ -26,15 +29,28 @@ func New(deps run.Deps) (run.Part, error) {
 	if deps.Log == nil || deps.Clock == nil {
 		return run.Part{}, errors.New("pathway: needs a log and a clock")
 	}
-	s := &server{log: deps.Log, clock: deps.Clock, slog: deps.Slog}
+	s := &server{log: deps.Log, clock: deps.Clock, wall: run.Clock, slog: deps.Slog}
 	if s.slog == nil {
 		s.slog = slog.New(slog.DiscardHandler)
 	}
+	var err error
+	if s.models, err = openModels(deps.Log, s.slog, deps.Dir, vfs.Default, modelVersion); err != nil {
+		return run.Part{}, err
+	}
 	return run.Part{
-		Name:     "pathway",
-		Register: func(r grpc.ServiceRegistrar) { pb.RegisterPathwayQueryServiceServer(r, s) },
+		Name: "pathway",
+		Register: func(r grpc.ServiceRegistrar) {
+			pb.RegisterPathwayQueryServiceServer(r, s)
+			pb.RegisterIndicatorServiceServer(r, &indicatorServer{clock: s.clock, each: s.each})
+		},
+		Run:   s.run,
+		Fault: s.models.newest.fault,
+		Close: s.models.close,
 	}, nil
 }
+
+// run follows the log until ctx ends. An event that cannot be taken in ends it.
+func (s *server) run(ctx context.Context) error { return s.models.follow(ctx, s.log, s.wall) }
 
 // Rebuild puts one pathway together from the log, as GetPathway does at the head.
 func Rebuild(ctx context.Context, log es.Log, pathwayID string) (*pb.Pathway, error) {

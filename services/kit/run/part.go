@@ -50,6 +50,9 @@ type Deps struct {
 	// Environment is the deployment, such as "live"; "" is a development one.
 	Environment string
 	Meter       metric.Meter // for gauges of a part's own; no patient in any label
+	// Dir is a folder for what a part can make again, such as a read model; ""
+	// keeps it in memory.
+	Dir string
 	// Key keys hashes of identifiers and of command bodies (32 bytes).
 	Key []byte
 }

@@ -1,0 +1,526 @@
+package pathway
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/protobuf/proto"
+
+	careleadv1 "waymark/proto/waymark/carelead/v1"
+	pb "waymark/proto/waymark/pathway/v1"
+	"waymark/services/kit/es"
+	"waymark/services/kit/fault"
+)
+
+// modelVersion names what the fold and the indexes make of the log. Another
+// version is built in another folder, beside the old one.
+const modelVersion = 1
+
+// model is the read model: every pathway as fold sees it, with indexes, and the
+// position that they are complete to, written in one batch. It is a cache: a
+// crash may lose the newest batches, position and all, and they are folded again.
+//
+// Keys, each by its first byte:
+//
+//	m                                    position(8)
+//	v pathway                            pb.Pathway
+//	n person                             pb.Person
+//	h party 0 pathway                    held by that party
+//	d due(8) pathway 0 n(2)              deadline n of the view
+//	o due(8) pathway                     an offer waits for its answer
+//	b due(8) pathway 0 task              to be booked
+type model struct {
+	log  es.Log
+	slog *slog.Logger
+	db   *pebble.DB
+
+	mu       sync.Mutex // guards all below
+	position es.Position
+	moved    chan struct{} // closed and renewed with each batch
+	fresh    time.Time     // when the model last held all that the log did
+	failed   error         // why it stands still
+
+	// Owned by follow, which is the one writer.
+	cache map[string]*entryOf // by key
+	dirty map[string]*entryOf // those not stored yet
+
+	// What tests replace to plant the bug that they must catch.
+	positionFirst bool
+}
+
+// entryOf is a view or a person as it is in memory.
+type entryOf struct {
+	view   *pb.Pathway
+	person *pb.Person
+	keys   [][]byte // of the indexes, as stored
+}
+
+// cached is how many views stay in memory between batches.
+const cached = 20_000
+
+func openModel(log es.Log, logger *slog.Logger, dir string, fs vfs.FS) (*model, error) {
+	db, err := pebble.Open(dir, &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{}})
+	if err != nil {
+		return nil, fmt.Errorf("read model: %w", err)
+	}
+	m := &model{log: log, slog: logger, db: db, moved: make(chan struct{}), cache: make(map[string]*entryOf), dirty: make(map[string]*entryOf)}
+	at, err := readPosition(db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	m.position = at
+	return m, nil
+}
+
+func (m *model) close() error { return m.db.Close() }
+
+// quietLogger drops what Pebble tells: the model can always be made again.
+type quietLogger struct{}
+
+func (quietLogger) Infof(string, ...any)  {}
+func (quietLogger) Errorf(string, ...any) {}
+func (quietLogger) Fatalf(format string, args ...any) {
+	panic(fmt.Sprintf("read model: "+format, args...))
+}
+
+func readPosition(r pebble.Reader) (es.Position, error) {
+	value, closer, err := r.Get([]byte{'m'})
+	if errors.Is(err, pebble.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer closer.Close()
+	return es.Position(binary.BigEndian.Uint64(value)), nil
+}
+
+// get reads one message; found is false where there is none.
+func get(r pebble.Reader, key []byte, into proto.Message) (found bool, err error) {
+	value, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer closer.Close()
+	return true, proto.Unmarshal(value, into)
+}
+
+const (
+	queued  = 4096 // events between the log and the fold
+	atOnce  = 4096 // events in one batch
+	idleFor = time.Second
+)
+
+// follow takes in the log from where the model stands, until ctx ends or an
+// event cannot be taken in. Events that wait are taken in together, in one batch.
+func (m *model) follow(ctx context.Context, now func() time.Time) (err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	clear(m.cache) // what a run before this one left half done
+	clear(m.dirty)
+	m.fail(nil)
+	defer func() {
+		if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+			m.fail(err)
+		}
+	}()
+	after := m.at()
+	queue := make(chan es.Message, queued)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	wg.Go(func() {
+		// Every stream: a position that a caller waits for may be of any.
+		err := m.log.Subscribe(ctx, after, es.Filter{}, func(msg es.Message) error {
+			select {
+			case queue <- msg:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		cancel(err)
+	})
+	wg.Go(func() { m.compare(ctx, now) })
+	for {
+		select {
+		case msg := <-queue:
+			if err := m.drain(msg, queue, now); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// drain takes in a message and all that wait behind it, and writes one batch.
+func (m *model) drain(msg es.Message, queue <-chan es.Message, now func() time.Time) error {
+	at, fresh := m.at(), time.Time{}
+	for n := 1; ; n++ {
+		if msg.CaughtUp {
+			fresh = now()
+		}
+		if msg.Event != nil && msg.Event.Position > at { // what was delivered before changes nothing
+			if err := m.take(*msg.Event); err != nil {
+				return errors.Join(err, m.write(at, fresh))
+			}
+			at = msg.Event.Position
+		}
+		if n >= atOnce {
+			break
+		}
+		select {
+		case msg = <-queue:
+			continue
+		default:
+		}
+		break
+	}
+	return m.write(at, fresh)
+}
+
+// take folds one event into what is in memory.
+func (m *model) take(r es.Recorded) error {
+	category, id, _ := strings.Cut(r.Stream, "-")
+	person := category == "person"
+	if !person && !slices.Contains(categories, category) {
+		return nil
+	}
+	e, err := decode(r)
+	if err != nil {
+		return fault.Lost("pathway.model.undecodable", fmt.Sprintf("the event at position %d cannot be decoded: %v", r.Position, err))
+	}
+	entry, key, err := m.entry(person, id)
+	if err != nil {
+		return err
+	}
+	m.dirty[key] = entry
+	if person {
+		foldPerson(entry.person, e)
+	} else {
+		fold(entry.view, e)
+	}
+	return nil
+}
+
+// entry is what is kept under an id, from memory or the store, with its key.
+func (m *model) entry(person bool, id string) (*entryOf, string, error) {
+	key := append([]byte{'v'}, id...)
+	if person {
+		key[0] = 'n'
+	}
+	if e, ok := m.cache[string(key)]; ok {
+		return e, string(key), nil
+	}
+	e := &entryOf{}
+	var into proto.Message
+	if person {
+		e.person = &pb.Person{PersonId: id}
+		into = e.person
+	} else {
+		e.view = newView(id)
+		into = e.view
+	}
+	found, err := get(m.db, key, into)
+	if err != nil {
+		return nil, "", err
+	}
+	if found && !person {
+		e.keys = indexKeys(e.view)
+	}
+	m.cache[string(key)] = e
+	return e, string(key), nil
+}
+
+// write stores what changed and the position in one batch. fresh is when the
+// position was the log's end; zero where that is not known.
+func (m *model) write(at es.Position, fresh time.Time) error {
+	b := m.db.NewBatch()
+	defer b.Close()
+	for key, e := range m.dirty {
+		var value proto.Message = e.person
+		if e.view != nil {
+			derive(e.view)
+			value = e.view
+			next := indexKeys(e.view)
+			for _, k := range e.keys {
+				if err := b.Delete(k, nil); err != nil {
+					return err
+				}
+			}
+			for _, k := range next {
+				if err := b.Set(k, nil, nil); err != nil {
+					return err
+				}
+			}
+			e.keys = next
+		}
+		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(value)
+		if err != nil {
+			return err
+		}
+		if err := b.Set([]byte(key), data, nil); err != nil {
+			return err
+		}
+	}
+	position := binary.BigEndian.AppendUint64(nil, uint64(at))
+	if m.positionFirst {
+		// The planted bug: the position is there before what it stands for.
+		if err := m.db.Set([]byte{'m'}, position, pebble.Sync); err != nil {
+			return err
+		}
+	} else if err := b.Set([]byte{'m'}, position, nil); err != nil {
+		return err
+	}
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	clear(m.dirty)
+	if len(m.cache) > cached {
+		clear(m.cache)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.position = at
+	if !fresh.IsZero() {
+		m.fresh = fresh
+	}
+	close(m.moved)
+	m.moved = make(chan struct{})
+	return nil
+}
+
+// compare asks the log each second whether the model holds all of it.
+func (m *model) compare(ctx context.Context, now func() time.Time) {
+	tick := time.NewTicker(idleFor)
+	defer tick.Stop()
+	for {
+		asked := now()
+		if head, err := m.log.Head(ctx); err == nil && m.at() >= head {
+			m.mu.Lock()
+			m.fresh = asked
+			m.mu.Unlock()
+		}
+		select {
+		case <-tick.C:
+		case <-m.changed():
+			select { // a burst asks once
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (m *model) at() es.Position {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.position
+}
+
+// changed is closed when the model moves on.
+func (m *model) changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.moved
+}
+
+func (m *model) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failed = err
+}
+
+// fault says why the model does not follow the log.
+func (m *model) fault() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.failed
+}
+
+// staleAfter is how far behind a list may be before it says so.
+const staleAfter = 60 * time.Second
+
+func (m *model) freshness(at es.Position, now time.Time) *pb.Freshness {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := &pb.Freshness{Position: uint64(at), Stale: true, BehindSeconds: -1} // never yet caught up
+	if !m.fresh.IsZero() {
+		behind := max(0, now.Sub(m.fresh))
+		f.BehindSeconds, f.Stale = behind.Seconds(), behind > staleAfter
+	}
+	return f
+}
+
+var errStopped = fault.Unavailable("pathway.model.stopped", "the lists do not follow the log at present; GetPathway does", time.Second)
+
+// current reports whether the model has held all that the log did.
+func (m *model) current() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.fresh.IsZero()
+}
+
+// wait returns when the model is complete to a position, within the deadline.
+func (m *model) wait(ctx context.Context, min es.Position) error {
+	for {
+		moved := m.changed()
+		if m.at() >= min {
+			return nil
+		}
+		if err := m.fault(); err != nil {
+			return errStopped
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fault.Unavailable("pathway.model.behind", "the lists are not yet complete to min_position: repeat the request", time.Second)
+		}
+	}
+}
+
+// snapshot is the model at one position.
+type snapshot struct {
+	*pebble.Snapshot
+	position es.Position
+}
+
+func (m *model) snapshot() (snapshot, error) {
+	s := m.db.NewSnapshot()
+	at, err := readPosition(s)
+	if err != nil {
+		return snapshot{}, errors.Join(err, s.Close())
+	}
+	return snapshot{s, at}, nil
+}
+
+// view reads one pathway with its person; nil where there is none.
+func (s snapshot) view(id string) (*pb.Pathway, error) {
+	v := &pb.Pathway{}
+	found, err := get(s, append([]byte{'v'}, id...), v)
+	if err != nil || !found {
+		return nil, err
+	}
+	return v, s.join(v)
+}
+
+func (s snapshot) join(v *pb.Pathway) (err error) {
+	if v.PersonId == "" {
+		return nil
+	}
+	v.Person, err = flags(v.PersonId, func(id string) (*pb.Person, error) {
+		p := &pb.Person{}
+		found, err := get(s, append([]byte{'n'}, strings.ToLower(id)...), p)
+		if !found {
+			p = nil
+		}
+		return p, err
+	})
+	return err
+}
+
+// scan calls yield for each key from prefix and after on, in order; yield
+// returns false to end.
+func (s snapshot) scan(prefix, after []byte, yield func(key, value []byte) (bool, error)) error {
+	lower := prefix
+	if len(after) > 0 && string(after) > string(prefix) {
+		lower = append(slices.Clip(after), 0)
+	}
+	it, err := s.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: beyond(prefix)})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		if more, err := yield(it.Key(), it.Value()); err != nil || !more {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+// beyond is the first key after all that have the prefix.
+func beyond(prefix []byte) []byte {
+	end := slices.Clone(prefix)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}
+
+// each hands every pathway on, with its person, as of one position, which it returns.
+func (m *model) each(yield func(*pb.Pathway) error) (es.Position, error) {
+	s, err := m.snapshot()
+	if err != nil {
+		return 0, err
+	}
+	defer s.Close()
+	err = s.scan([]byte{'v'}, nil, func(_, value []byte) (bool, error) {
+		v := &pb.Pathway{}
+		if err := proto.Unmarshal(value, v); err != nil {
+			return false, err
+		}
+		if err := s.join(v); err != nil {
+			return false, err
+		}
+		return true, yield(v)
+	})
+	return s.position, err
+}
+
+// indexKeys are the keys under which a view is found.
+func indexKeys(v *pb.Pathway) (keys [][]byte) {
+	id := v.PathwayId
+	if v.Holder != nil {
+		keys = append(keys, append(holderPrefix(v.Holder), id...))
+	}
+	for n, d := range v.Deadlines {
+		k := append(dueKey('d', d.Due.AsTime()), id...)
+		keys = append(keys, binary.BigEndian.AppendUint16(append(k, 0), uint16(n)))
+	}
+	if h := v.OpenHandover; h.GetAnswerDue() != nil {
+		keys = append(keys, append(dueKey('o', h.AnswerDue.AsTime()), id...))
+	}
+	for _, t := range v.ToBeBooked {
+		if t.State == "open" {
+			k := append(dueKey('b', endOf(t.Due)), id...)
+			keys = append(keys, append(append(k, 0), t.TaskId...))
+		}
+	}
+	return keys
+}
+
+func holderPrefix(p *careleadv1.Party) []byte {
+	return append(append([]byte{'h'}, partyKey(p)...), 0)
+}
+
+func dueKey(kind byte, due time.Time) []byte {
+	return binary.BigEndian.AppendUint64([]byte{kind}, uint64(due.Unix())^1<<63)
+}
+
+// endOf is when a civil date is over in London; far ahead where it is not known.
+func endOf(day string) time.Time {
+	d := date(day)
+	if d.IsZero() {
+		return time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+	}
+	return d.AddDays(1).Start()
+}

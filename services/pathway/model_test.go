@@ -1,0 +1,446 @@
+package pathway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
+
+	appointmentv1 "waymark/proto/waymark/appointment/v1"
+	careleadv1 "waymark/proto/waymark/carelead/v1"
+	pb "waymark/proto/waymark/pathway/v1"
+	personv1 "waymark/proto/waymark/person/v1"
+	referralv1 "waymark/proto/waymark/referral/v1"
+	"waymark/services/kit/es"
+)
+
+// dump is everything that a model stores.
+func dump(t testing.TB, m *model) string {
+	t.Helper()
+	it, err := m.db.NewIter(&pebble.IterOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer it.Close()
+	var b strings.Builder
+	for ok := it.First(); ok; ok = it.Next() {
+		fmt.Fprintf(&b, "%x=%x\n", it.Key(), it.Value())
+	}
+	return b.String()
+}
+
+// stutter delivers as a bad link does: some events a second time.
+type stutter struct {
+	es.Log
+	rand *rand.Rand
+}
+
+func (s stutter) Subscribe(ctx context.Context, after es.Position, f es.Filter, handle func(es.Message) error) error {
+	return s.Log.Subscribe(ctx, after, f, func(m es.Message) error {
+		for n := 1 + s.rand.IntN(2); n > 0; n-- {
+			if err := handle(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+var discard = slog.New(slog.DiscardHandler)
+
+// until follows the log until the model is complete to a position.
+func until(t testing.TB, m *model, at es.Position) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- m.follow(ctx, func() time.Time { return monday }) }()
+	if err := m.wait(ctx, at); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	<-done
+}
+
+func rebuilt(t testing.TB, log es.Log, at es.Position) string {
+	t.Helper()
+	m, err := openModel(log, discard, "m", vfs.NewMem())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	until(t, m, at)
+	return dump(t, m)
+}
+
+// crashes follows a log, killed at random points with what was not synced
+// lost in part, and returns what the model holds at the end.
+func crashes(t testing.TB, log es.Log, head es.Position, seed uint64) string {
+	t.Helper()
+	random := rand.New(rand.NewPCG(seed, 1))
+	fs := vfs.NewCrashableMem()
+	for {
+		m, err := openModel(stutter{log, random}, discard, "m", fs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := m.at()
+		// The kill comes after a few more events, perhaps amid a batch.
+		kill := from + es.Position(1+random.IntN(int(head)))
+		if kill >= head {
+			until(t, m, head)
+			out := dump(t, m)
+			if err := m.close(); err != nil {
+				t.Fatal(err)
+			}
+			return out
+		}
+		at, n := from, 0
+		stop := errors.New("killed")
+		err = log.ReadAll(t.Context(), from, func(e es.Recorded) error {
+			if e.Position > kill {
+				return stop
+			}
+			if err := m.take(e); err != nil {
+				return err
+			}
+			at = e.Position
+			if n++; n%(1+random.IntN(5)) == 0 {
+				return m.write(at, time.Time{})
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, stop) {
+			t.Fatal(err)
+		}
+		crashed := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: random.IntN(101), RNG: random})
+		if err := m.close(); err != nil {
+			t.Fatal(err)
+		}
+		fs = crashed
+	}
+}
+
+// history records some pathways and persons.
+func someHistory(t testing.TB, seed uint64, n int) (*world, es.Position) {
+	w := newWorld()
+	random := rand.New(rand.NewPCG(seed, 2))
+	var at es.Position
+	persons := []string{uuid.NewString(), uuid.NewString()}
+	for _, p := range persons {
+		at = w.record(t, "person-"+p, time.Time{}, &personv1.PersonRegistered{PersonId: p})
+	}
+	var ids []string
+	for i := range n {
+		id := uuid.NewSHA1(uuid.Nil, fmt.Append(nil, seed, i)).String()
+		ids = append(ids, id)
+		at = w.record(t, "pathway-"+id, time.Time{}, &referralv1.PathwayStarted{FactId: "a", Facts: started, PersonId: persons[i%2], Route: referralv1.Route_ROUTE_USC})
+	}
+	for range 6 * n {
+		id := ids[random.IntN(len(ids))]
+		w.advance(time.Duration(random.IntN(600)) * time.Minute)
+		switch random.IntN(6) {
+		case 0:
+			at = w.record(t, "carelead-"+id, time.Time{}, &careleadv1.AccountabilityTransferred{From: treats, To: lead, Cause: careleadv1.TransferCause_TRANSFER_CAUSE_HANDOVER_ACCEPTED})
+		case 1:
+			at = w.record(t, "carelead-"+id, time.Time{}, &careleadv1.HandoverOffered{HandoverId: uuid.NewString(), From: treats, To: lead, AnswerDue: timestamppb.New(w.clock().Add(48 * time.Hour))})
+		case 2:
+			at = w.record(t, "appointment-"+id, time.Time{}, &appointmentv1.ToBeBookedTaskRaised{TaskId: uuid.NewString(), Cause: "missed", Due: "2026-08-01"})
+		case 3:
+			at = w.record(t, "pathway-"+id, time.Time{}, &referralv1.FirstSeen{FactId: uuid.NewString(), Facts: &referralv1.FirstSeenFacts{On: "2026-07-07"}})
+		case 4:
+			at = w.record(t, "person-"+persons[random.IntN(2)], time.Time{}, &personv1.RestrictionSet{Code: "R"})
+		case 5:
+			at = w.record(t, "lead-"+id, time.Time{}, &careleadv1.CapacityChanged{Capacity: 5})
+		}
+	}
+	return w, at
+}
+
+// TestKilledProjectionEqualsRebuild is R11.
+func TestKilledProjectionEqualsRebuild(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(12) {
+		w, head := someHistory(t, seed, 8)
+		want := rebuilt(t, w, head)
+		if got := crashes(t, w, head, seed); got != want {
+			t.Fatalf("seed %d: a model that was killed differs from a fresh one:\n%s\n%s", seed, got, want)
+		}
+	}
+}
+
+// TestPositionBeforeStateIsCaught plants the bug that R11 is there for: a crash
+// between the position and what it stands for.
+func TestPositionBeforeStateIsCaught(t *testing.T) {
+	t.Parallel()
+	w, head := someHistory(t, 1, 8)
+	want := rebuilt(t, w, head)
+	fs := vfs.NewCrashableMem()
+	m, err := openModel(w, discard, "m", fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.positionFirst = true
+	var at es.Position
+	n, stop := 0, errors.New("killed")
+	err = w.ReadAll(t.Context(), 0, func(e es.Recorded) error {
+		if n++; n == 20 {
+			return stop
+		}
+		at = e.Position
+		return m.take(e)
+	})
+	if !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	if err := m.write(at, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	crashed := fs.CrashClone(vfs.CrashCloneCfg{}) // only what was synced
+	m.close()
+	m, err = openModel(w, discard, "m", crashed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	until(t, m, head)
+	if dump(t, m) == want {
+		t.Fatal("the planted bug was not caught")
+	}
+}
+
+// TestModelEqualsRebuiltPathways: what lists show is what GetPathway says.
+func TestModelEqualsRebuiltPathways(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		w, head := someHistory(t, rapid.Uint64().Draw(rt, "seed"), 4)
+		m, err := openModel(w, discard, "m", vfs.NewMem())
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer m.close()
+		until(t, m, head)
+		count := 0
+		at, err := m.each(func(v *pb.Pathway) error {
+			count++
+			want, err := Rebuild(t.Context(), w, v.PathwayId)
+			if err == nil && !proto.Equal(v, want) {
+				rt.Fatalf("the model has\n%v\nthe log says\n%v", v, want)
+			}
+			return err
+		})
+		if err != nil || count != 4 || at != head {
+			rt.Fatalf("%d pathways at %d of %d: %v", count, at, head, err)
+		}
+	})
+}
+
+// TestUndecodableEventStopsTheModel and health says so; GetPathway of another pathway goes on.
+func TestUndecodableEventStopsTheModel(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	_, _, _ = w.handOver(t, pathwayID)
+	other := uuid.NewString()
+	at := w.record(t, "carelead-"+other, time.Time{}, &careleadv1.LedgerOpened{PathwayId: other, Holder: treats})
+	w.Tamper(at, func(e es.Recorded) es.Recorded { e.Data = []byte{0xff}; return e })
+	part, err := New(w.deps())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := part.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "undecodable") {
+		t.Fatalf("Run ended with %v", err)
+	}
+	if part.Fault() == nil {
+		t.Error("health is not red")
+	}
+	c := connect(t, part)
+	if _, err := c.GetPathway(t.Context(), &pb.GetPathwayRequest{PathwayId: pathwayID}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLists(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	var head es.Position
+	ids := make(map[string]bool)
+	for i := range 5 {
+		id := uuid.NewSHA1(uuid.Nil, fmt.Append(nil, "list", i)).String()
+		ids[id] = true
+		w.handOver(t, id)
+		head = w.record(t, "appointment-"+id, time.Time{}, &appointmentv1.ToBeBookedTaskRaised{TaskId: "t" + id, Cause: "end", Due: "2026-08-01"})
+	}
+	c := serve(t, w.deps())
+	ctx := t.Context()
+	token, seen := "", 0
+	for {
+		got, err := c.ListCaseload(ctx, &pb.ListCaseloadRequest{PartyId: "LEAD-1", PageSize: 2, PageToken: token, MinPosition: uint64(head)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range got.Rows {
+			if !ids[r.PathwayId] || r.NextAction == nil {
+				t.Errorf("%v", r)
+			}
+			delete(ids, r.PathwayId)
+			seen++
+		}
+		if got.Freshness.Position < uint64(head) {
+			t.Errorf("%v", got.Freshness)
+		}
+		if token = got.NextPageToken; token == "" {
+			break
+		}
+	}
+	if seen != 5 || len(ids) != 0 {
+		t.Fatalf("%d rows, %d missing", seen, len(ids))
+	}
+	if got, err := c.ListCaseload(ctx, &pb.ListCaseloadRequest{PartyId: "BREAST"}); err != nil || len(got.Rows) != 0 {
+		t.Errorf("the team handed all over: %v %v", got, err)
+	}
+	booked, err := c.ListToBeBooked(ctx, &pb.ListToBeBookedRequest{PartyId: "lead-1", PageSize: 3})
+	if err != nil || len(booked.Rows) != 3 || booked.NextPageToken == "" {
+		t.Fatalf("%v %v", booked, err)
+	}
+	if _, err = c.ListToBeBooked(ctx, &pb.ListToBeBookedRequest{PartyId: "lead-2", PageToken: booked.NextPageToken}); err == nil {
+		t.Error("a token of another question was taken")
+	}
+	wantCode(t, err, codes.InvalidArgument)
+	all, err := c.ListDeadlines(ctx, &pb.ListDeadlinesRequest{})
+	if err != nil || len(all.Rows) < 10 {
+		t.Fatalf("%v %v", all, err)
+	}
+	for i, r := range all.Rows[1:] {
+		if r.Deadline.Due.AsTime().Before(all.Rows[i].Deadline.Due.AsTime()) {
+			t.Error("not in order of due times")
+		}
+	}
+	contacts, err := c.ListDeadlines(ctx, &pb.ListDeadlinesRequest{Category: "carelead", DueBefore: timestamppb.New(w.clock().Add(1000 * time.Hour))})
+	if err != nil || len(contacts.Rows) != 5 || contacts.Rows[0].Deadline.Kind != "first_contact" {
+		t.Fatalf("%v %v", contacts, err)
+	}
+	late, err := c.ListOverdue(ctx, &pb.ListOverdueRequest{PartyId: "lead-1", Kind: "first_contact"})
+	if err != nil || len(late.Rows) >= 5 {
+		t.Fatalf("%v %v", late, err)
+	}
+	id := uuid.NewString()
+	w.record(t, "pathway-"+id, time.Time{}, &referralv1.PathwayStarted{FactId: "a", Facts: started, PersonId: personID})
+	at := w.record(t, "carelead-"+id, time.Time{}, &careleadv1.HandoverOffered{HandoverId: "h", From: treats, To: lead, AnswerDue: timestamppb.New(w.clock())})
+	offers, err := c.ListHandovers(ctx, &pb.ListHandoversRequest{ToPartyId: "lead-1", OverdueOnly: true, MinPosition: uint64(at)})
+	if err != nil || len(offers.Rows) != 1 || !offers.Rows[0].Overdue {
+		t.Fatalf("%v %v", offers, err)
+	}
+	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	if _, err := c.ListHandovers(short, &pb.ListHandoversRequest{MinPosition: uint64(at) + 1_000_000}); err == nil {
+		t.Error("answered what it cannot know yet")
+	}
+}
+
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	_, _, at := w.handOver(t, pathwayID)
+	c := serve(t, w.deps())
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	stream, err := c.Watch(ctx, &pb.WatchRequest{What: &pb.WatchRequest_PartyId{PartyId: "lead-1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// next is the next message that is what is wanted.
+	next := func(is func(*pb.WatchResponse) bool) *pb.WatchResponse {
+		t.Helper()
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if is(m) {
+				return m
+			}
+		}
+	}
+	next(func(m *pb.WatchResponse) bool {
+		return m.Pathway.GetPathwayId() == pathwayID && m.Position >= uint64(at)
+	})
+	next(func(m *pb.WatchResponse) bool { return m.CaughtUp })
+	back := w.record(t, "carelead-"+pathwayID, time.Time{}, &careleadv1.AccountabilityTransferred{From: lead, To: treats})
+	if m := next(func(m *pb.WatchResponse) bool { return m.Left }); m.Position < uint64(back) {
+		t.Errorf("%v", m)
+	}
+}
+
+// TestStale: a list that does not follow says how far behind it is.
+func TestStale(t *testing.T) {
+	t.Parallel()
+	m := &model{moved: make(chan struct{})}
+	if f := m.freshness(1, monday); !f.Stale {
+		t.Error("never caught up, and not stale")
+	}
+	m.fresh = monday
+	if f := m.freshness(1, monday.Add(staleAfter)); f.Stale || f.BehindSeconds != 60 {
+		t.Errorf("%v", f)
+	}
+	if f := m.freshness(1, monday.Add(staleAfter+time.Second)); !f.Stale {
+		t.Errorf("%v", f)
+	}
+}
+
+// TestAnotherVersionIsBuiltBeside: the old model answers until the new one has come as far as the log.
+func TestAnotherVersionIsBuiltBeside(t *testing.T) {
+	t.Parallel()
+	w, head := someHistory(t, 7, 4)
+	fs := vfs.NewMem()
+	one, err := openModels(w, discard, "d", fs, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, one.newest, head)
+	if err := one.close(); err != nil {
+		t.Fatal(err)
+	}
+	two, err := openModels(w, discard, "d", fs, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if two.serving() == two.newest || two.serving().at() != head {
+		t.Fatal("the old model does not answer")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- two.follow(ctx, w, func() time.Time { return monday }) }()
+	if err := two.newest.wait(ctx, head); err != nil {
+		t.Fatal(err)
+	}
+	for two.serving() != two.newest {
+		if ctx.Err() != nil {
+			t.Fatal("it was never switched")
+		}
+		w.record(t, "lead-x", time.Time{}, &careleadv1.CapacityChanged{Capacity: 1})
+	}
+	cancel()
+	<-done
+	two.close()
+	three, err := openModels(w, discard, "d", fs, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer three.close()
+	if names, _ := fs.List("d"); len(names) != 1 || three.serving() != three.newest {
+		t.Errorf("left behind: %v", names)
+	}
+}
