@@ -10,10 +10,12 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	metav1 "waymark/proto/waymark/meta/v1"
+	"waymark/services/appointment"
 	"waymark/services/carelead"
 	"waymark/services/kit/bus"
 	"waymark/services/kit/es"
 	"waymark/services/person"
+	"waymark/services/plan"
 	"waymark/services/referral"
 )
 
@@ -57,7 +59,7 @@ type verified struct {
 // NewVerifier returns a verifier of a log from its first event.
 func NewVerifier() *Verifier {
 	custody := carelead.NewCustody()
-	return &Verifier{custody: custody, auditors: []auditor{custody, person.NewAudit(), referral.NewAudit()}, streams: map[string]*verified{}}
+	return &Verifier{custody: custody, auditors: []auditor{custody, person.NewAudit(), referral.NewAudit(), plan.NewAudit(), appointment.NewAudit()}, streams: map[string]*verified{}}
 }
 
 // Next takes the next event of the log. It never fails: it counts.

@@ -10,9 +10,11 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	appointmentv1 "waymark/proto/waymark/appointment/v1"
 	careleadv1 "waymark/proto/waymark/carelead/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
 	personv1 "waymark/proto/waymark/person/v1"
+	planv1 "waymark/proto/waymark/plan/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/estest"
@@ -131,6 +133,12 @@ func TestVerifyFindsPlantedDamage(t *testing.T) {
 		{"a referral accepted before it was sent", []write{
 			{"referral-w1", []proto.Message{&referralv1.ReferralDrafted{ReferralId: "x2"}}},
 			{"referral-w1", []proto.Message{&referralv1.ReferralAccepted{ReferralId: "x2"}}}}, "not with its receiver"},
+		{"a slot taken twice", []write{
+			{"session-s1", []proto.Message{&appointmentv1.SlotTaken{SlotId: "1", AppointmentId: "a1"}}},
+			{"session-s1", []proto.Message{&appointmentv1.SlotTaken{SlotId: "1", AppointmentId: "a2"}}}}, "two appointments"},
+		{"a plan published with an open concern", []write{
+			{"plan-w1", []proto.Message{&planv1.PlanOpened{PlanId: "l1"}, &planv1.ConcernRaised{ConcernId: "c1"}}},
+			{"plan-w1", []proto.Message{&planv1.PlanPublished{Version: 1}}}}, "nobody decided"},
 		{"an event in another's stream", one("pathway-w1", &careleadv1.PatientNoticeDue{Holder: lead}), "lies in a stream"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
