@@ -86,3 +86,33 @@ func TestIndicatorService(t *testing.T) {
 		}
 	}
 }
+
+// TestIndicatorsOfTheModel counts what services recorded, through the log and the
+// read model, at a position that the caller has just written.
+func TestIndicatorsOfTheModel(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	_, _, at := w.handOver(t, pathwayID)
+	part, err := New(w.deps())
+	if err != nil {
+		t.Fatal(err)
+	}
+	connect(t, part) // and follow the log
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	client := indicatorClient(t, part.Register)
+	out, err := client.GetIndicators(ctx, &pb.GetIndicatorsRequest{Ids: []string{"M20", "M24", "M25"}, AtLeastPosition: uint64(at)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.Pathways != 1 || out.Position < uint64(at) {
+		t.Errorf("%d pathways at position %d", out.Pathways, out.Position)
+	}
+	want := map[string]string{"M20": "1/1-0", "M24": "0/1-0", "M25": "0/1-0"}
+	got := perIndicator(out.Rows)
+	for id, w := range want {
+		if got[id] != w {
+			t.Errorf("%s: %q, want %q", id, got[id], w)
+		}
+	}
+}
