@@ -195,7 +195,7 @@ func TestCrashes(t *testing.T) {
 							}
 						}
 						later := instance(log, now.Add(holdFor))
-						if _, err := later.clinics().RunTimers(t.Context(), &pb.RunSessionTimersRequest{Command: by(7), SessionId: id("session", 0)}); err != nil {
+						if _, err := later.clinics().RunSessionTimers(t.Context(), &pb.RunSessionTimersRequest{Command: by(7), SessionId: id("session", 0)}); err != nil {
 							t.Fatalf("%s: %v", what, err)
 						}
 					}
@@ -357,7 +357,7 @@ func rush(t *testing.T, sessions, slots, clients, attempts int, plant func(*serv
 
 	later := instance(log, now.Add(holdFor))
 	for i := range sessions {
-		if _, err := later.clinics().RunTimers(t.Context(), &pb.RunSessionTimersRequest{Command: by(i), SessionId: id("session", i)}); err != nil {
+		if _, err := later.clinics().RunSessionTimers(t.Context(), &pb.RunSessionTimersRequest{Command: by(i), SessionId: id("session", i)}); err != nil {
 			return append(wrong, err.Error()), 0
 		}
 	}

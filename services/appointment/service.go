@@ -309,7 +309,7 @@ func (s *sessionServer) CloseSession(ctx context.Context, req *pb.CloseSessionRe
 	return s.do(ctx, req.SessionId, req, CloseSession{req, s.clock()})
 }
 
-func (s *sessionServer) RunTimers(ctx context.Context, req *pb.RunSessionTimersRequest) (*pb.SessionReply, error) {
+func (s *sessionServer) RunSessionTimers(ctx context.Context, req *pb.RunSessionTimersRequest) (*pb.SessionReply, error) {
 	id := streamID(req.SessionId)
 	state, err := s.loadSession(ctx, id)
 	if err != nil {

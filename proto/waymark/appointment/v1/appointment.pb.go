@@ -4478,13 +4478,13 @@ const file_waymark_appointment_v1_appointment_proto_rawDesc = "" +
 	"\fReverseVisit\x12+.waymark.appointment.v1.ReverseVisitRequest\x1a\".waymark.appointment.v1.VisitReply\x12g\n" +
 	"\tRunTimers\x12(.waymark.appointment.v1.RunTimersRequest\x1a0.waymark.appointment.v1.ListAppointmentsResponse\x12o\n" +
 	"\x0eGetAppointment\x12-.waymark.appointment.v1.GetAppointmentRequest\x1a..waymark.appointment.v1.GetAppointmentResponse\x12u\n" +
-	"\x10ListAppointments\x12/.waymark.appointment.v1.ListAppointmentsRequest\x1a0.waymark.appointment.v1.ListAppointmentsResponse2\xd7\x05\n" +
+	"\x10ListAppointments\x12/.waymark.appointment.v1.ListAppointmentsRequest\x1a0.waymark.appointment.v1.ListAppointmentsResponse2\xde\x05\n" +
 	"\x0eSessionService\x12_\n" +
 	"\vOpenSession\x12*.waymark.appointment.v1.OpenSessionRequest\x1a$.waymark.appointment.v1.SessionReply\x12e\n" +
 	"\x0eSuspendSession\x12-.waymark.appointment.v1.SuspendSessionRequest\x1a$.waymark.appointment.v1.SessionReply\x12c\n" +
 	"\rResumeSession\x12,.waymark.appointment.v1.ResumeSessionRequest\x1a$.waymark.appointment.v1.SessionReply\x12a\n" +
-	"\fCloseSession\x12+.waymark.appointment.v1.CloseSessionRequest\x1a$.waymark.appointment.v1.SessionReply\x12b\n" +
-	"\tRunTimers\x12/.waymark.appointment.v1.RunSessionTimersRequest\x1a$.waymark.appointment.v1.SessionReply\x12c\n" +
+	"\fCloseSession\x12+.waymark.appointment.v1.CloseSessionRequest\x1a$.waymark.appointment.v1.SessionReply\x12i\n" +
+	"\x10RunSessionTimers\x12/.waymark.appointment.v1.RunSessionTimersRequest\x1a$.waymark.appointment.v1.SessionReply\x12c\n" +
 	"\n" +
 	"GetSession\x12).waymark.appointment.v1.GetSessionRequest\x1a*.waymark.appointment.v1.GetSessionResponse\x12l\n" +
 	"\rListFreeSlots\x12,.waymark.appointment.v1.ListFreeSlotsRequest\x1a-.waymark.appointment.v1.ListFreeSlotsResponseB4Z2waymark/proto/waymark/appointment/v1;appointmentv1b\x06proto3"
@@ -4664,7 +4664,7 @@ var file_waymark_appointment_v1_appointment_proto_depIdxs = []int32{
 	43,  // 95: waymark.appointment.v1.SessionService.SuspendSession:input_type -> waymark.appointment.v1.SuspendSessionRequest
 	44,  // 96: waymark.appointment.v1.SessionService.ResumeSession:input_type -> waymark.appointment.v1.ResumeSessionRequest
 	45,  // 97: waymark.appointment.v1.SessionService.CloseSession:input_type -> waymark.appointment.v1.CloseSessionRequest
-	46,  // 98: waymark.appointment.v1.SessionService.RunTimers:input_type -> waymark.appointment.v1.RunSessionTimersRequest
+	46,  // 98: waymark.appointment.v1.SessionService.RunSessionTimers:input_type -> waymark.appointment.v1.RunSessionTimersRequest
 	48,  // 99: waymark.appointment.v1.SessionService.GetSession:input_type -> waymark.appointment.v1.GetSessionRequest
 	50,  // 100: waymark.appointment.v1.SessionService.ListFreeSlots:input_type -> waymark.appointment.v1.ListFreeSlotsRequest
 	34,  // 101: waymark.appointment.v1.AppointmentService.RequestAppointment:output_type -> waymark.appointment.v1.AppointmentReply
@@ -4693,7 +4693,7 @@ var file_waymark_appointment_v1_appointment_proto_depIdxs = []int32{
 	47,  // 124: waymark.appointment.v1.SessionService.SuspendSession:output_type -> waymark.appointment.v1.SessionReply
 	47,  // 125: waymark.appointment.v1.SessionService.ResumeSession:output_type -> waymark.appointment.v1.SessionReply
 	47,  // 126: waymark.appointment.v1.SessionService.CloseSession:output_type -> waymark.appointment.v1.SessionReply
-	47,  // 127: waymark.appointment.v1.SessionService.RunTimers:output_type -> waymark.appointment.v1.SessionReply
+	47,  // 127: waymark.appointment.v1.SessionService.RunSessionTimers:output_type -> waymark.appointment.v1.SessionReply
 	49,  // 128: waymark.appointment.v1.SessionService.GetSession:output_type -> waymark.appointment.v1.GetSessionResponse
 	51,  // 129: waymark.appointment.v1.SessionService.ListFreeSlots:output_type -> waymark.appointment.v1.ListFreeSlotsResponse
 	101, // [101:130] is the sub-list for method output_type

@@ -967,13 +967,13 @@ var AppointmentService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	SessionService_OpenSession_FullMethodName    = "/waymark.appointment.v1.SessionService/OpenSession"
-	SessionService_SuspendSession_FullMethodName = "/waymark.appointment.v1.SessionService/SuspendSession"
-	SessionService_ResumeSession_FullMethodName  = "/waymark.appointment.v1.SessionService/ResumeSession"
-	SessionService_CloseSession_FullMethodName   = "/waymark.appointment.v1.SessionService/CloseSession"
-	SessionService_RunTimers_FullMethodName      = "/waymark.appointment.v1.SessionService/RunTimers"
-	SessionService_GetSession_FullMethodName     = "/waymark.appointment.v1.SessionService/GetSession"
-	SessionService_ListFreeSlots_FullMethodName  = "/waymark.appointment.v1.SessionService/ListFreeSlots"
+	SessionService_OpenSession_FullMethodName      = "/waymark.appointment.v1.SessionService/OpenSession"
+	SessionService_SuspendSession_FullMethodName   = "/waymark.appointment.v1.SessionService/SuspendSession"
+	SessionService_ResumeSession_FullMethodName    = "/waymark.appointment.v1.SessionService/ResumeSession"
+	SessionService_CloseSession_FullMethodName     = "/waymark.appointment.v1.SessionService/CloseSession"
+	SessionService_RunSessionTimers_FullMethodName = "/waymark.appointment.v1.SessionService/RunSessionTimers"
+	SessionService_GetSession_FullMethodName       = "/waymark.appointment.v1.SessionService/GetSession"
+	SessionService_ListFreeSlots_FullMethodName    = "/waymark.appointment.v1.SessionService/ListFreeSlots"
 )
 
 // SessionServiceClient is the client API for SessionService service.
@@ -990,8 +990,8 @@ type SessionServiceClient interface {
 	ResumeSession(ctx context.Context, in *ResumeSessionRequest, opts ...grpc.CallOption) (*SessionReply, error)
 	// Refused while a slot is held or taken by an appointment that lies ahead.
 	CloseSession(ctx context.Context, in *CloseSessionRequest, opts ...grpc.CallOption) (*SessionReply, error)
-	// RunTimers settles the holds that lapsed: taken where the booking was made, free where not.
-	RunTimers(ctx context.Context, in *RunSessionTimersRequest, opts ...grpc.CallOption) (*SessionReply, error)
+	// RunSessionTimers settles the holds that lapsed: taken where the booking was made, free where not.
+	RunSessionTimers(ctx context.Context, in *RunSessionTimersRequest, opts ...grpc.CallOption) (*SessionReply, error)
 	// Slots are read from the log at each call.
 	GetSession(ctx context.Context, in *GetSessionRequest, opts ...grpc.CallOption) (*GetSessionResponse, error)
 	// The free slots that lie ahead; no_slots says that there is none.
@@ -1046,10 +1046,10 @@ func (c *sessionServiceClient) CloseSession(ctx context.Context, in *CloseSessio
 	return out, nil
 }
 
-func (c *sessionServiceClient) RunTimers(ctx context.Context, in *RunSessionTimersRequest, opts ...grpc.CallOption) (*SessionReply, error) {
+func (c *sessionServiceClient) RunSessionTimers(ctx context.Context, in *RunSessionTimersRequest, opts ...grpc.CallOption) (*SessionReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SessionReply)
-	err := c.cc.Invoke(ctx, SessionService_RunTimers_FullMethodName, in, out, cOpts...)
+	err := c.cc.Invoke(ctx, SessionService_RunSessionTimers_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1090,8 +1090,8 @@ type SessionServiceServer interface {
 	ResumeSession(context.Context, *ResumeSessionRequest) (*SessionReply, error)
 	// Refused while a slot is held or taken by an appointment that lies ahead.
 	CloseSession(context.Context, *CloseSessionRequest) (*SessionReply, error)
-	// RunTimers settles the holds that lapsed: taken where the booking was made, free where not.
-	RunTimers(context.Context, *RunSessionTimersRequest) (*SessionReply, error)
+	// RunSessionTimers settles the holds that lapsed: taken where the booking was made, free where not.
+	RunSessionTimers(context.Context, *RunSessionTimersRequest) (*SessionReply, error)
 	// Slots are read from the log at each call.
 	GetSession(context.Context, *GetSessionRequest) (*GetSessionResponse, error)
 	// The free slots that lie ahead; no_slots says that there is none.
@@ -1118,8 +1118,8 @@ func (UnimplementedSessionServiceServer) ResumeSession(context.Context, *ResumeS
 func (UnimplementedSessionServiceServer) CloseSession(context.Context, *CloseSessionRequest) (*SessionReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method CloseSession not implemented")
 }
-func (UnimplementedSessionServiceServer) RunTimers(context.Context, *RunSessionTimersRequest) (*SessionReply, error) {
-	return nil, status.Error(codes.Unimplemented, "method RunTimers not implemented")
+func (UnimplementedSessionServiceServer) RunSessionTimers(context.Context, *RunSessionTimersRequest) (*SessionReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RunSessionTimers not implemented")
 }
 func (UnimplementedSessionServiceServer) GetSession(context.Context, *GetSessionRequest) (*GetSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSession not implemented")
@@ -1220,20 +1220,20 @@ func _SessionService_CloseSession_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
-func _SessionService_RunTimers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+func _SessionService_RunSessionTimers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RunSessionTimersRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(SessionServiceServer).RunTimers(ctx, in)
+		return srv.(SessionServiceServer).RunSessionTimers(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: SessionService_RunTimers_FullMethodName,
+		FullMethod: SessionService_RunSessionTimers_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(SessionServiceServer).RunTimers(ctx, req.(*RunSessionTimersRequest))
+		return srv.(SessionServiceServer).RunSessionTimers(ctx, req.(*RunSessionTimersRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1298,8 +1298,8 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _SessionService_CloseSession_Handler,
 		},
 		{
-			MethodName: "RunTimers",
-			Handler:    _SessionService_RunTimers_Handler,
+			MethodName: "RunSessionTimers",
+			Handler:    _SessionService_RunSessionTimers_Handler,
 		},
 		{
 			MethodName: "GetSession",
