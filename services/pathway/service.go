@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/grpc"
 
 	pb "waymark/proto/waymark/pathway/v1"
+	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/run"
 )
@@ -22,6 +24,7 @@ type server struct {
 	wall   func() time.Time // of the machine: how far behind a list is
 	slog   *slog.Logger
 	models *models
+	late   lateReferrals // nil where no referral service is known
 }
 
 // New makes the pathway service: the read side of pathways.
@@ -37,6 +40,11 @@ func New(deps run.Deps) (run.Part, error) {
 	if s.models, err = openModels(deps.Log, s.slog, deps.Dir, vfs.Default, modelVersion); err != nil {
 		return run.Part{}, err
 	}
+	if deps.Dial != nil {
+		if conn := deps.Dial("referral"); conn != nil {
+			s.late = referralv1.NewReferralServiceClient(conn)
+		}
+	}
 	return run.Part{
 		Name: "pathway",
 		Register: func(r grpc.ServiceRegistrar) {
@@ -50,7 +58,14 @@ func New(deps run.Deps) (run.Part, error) {
 }
 
 // run follows the log until ctx ends. An event that cannot be taken in ends it.
-func (s *server) run(ctx context.Context) error { return s.models.follow(ctx, s.log, s.wall) }
+func (s *server) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var sweeps sync.WaitGroup
+	sweeps.Go(func() { s.sweeping(ctx) })
+	defer sweeps.Wait()
+	defer cancel()
+	return s.models.follow(ctx, s.log, s.wall)
+}
 
 // Rebuild puts one pathway together from the log, as GetPathway does at the head.
 func Rebuild(ctx context.Context, log es.Log, pathwayID string) (*pb.Pathway, error) {

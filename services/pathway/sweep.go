@@ -1,0 +1,91 @@
+package pathway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+
+	metav1 "waymark/proto/waymark/meta/v1"
+	pb "waymark/proto/waymark/pathway/v1"
+	referralv1 "waymark/proto/waymark/referral/v1"
+	"waymark/services/kit/fault"
+)
+
+// sweepEvery is how often deadlines are looked at. All of them count in hours or days.
+const sweepEvery = 15 * time.Second
+
+// lateReferrals is what the sweep needs of the referral service.
+type lateReferrals interface {
+	RecordNoResponse(context.Context, *referralv1.RecordNoResponseRequest, ...grpc.CallOption) (*referralv1.ReferralReply, error)
+}
+
+// sweeping tells the referral service of answers that are late by the clock of
+// the pathways, until ctx ends. It stands here because only the read model knows
+// what is due on all pathways: the plan and care lead services keep such an index
+// of their own. Whoever is asked decides: the command does nothing when it is
+// early, and the same deadline always gives the same command.
+func (s *server) sweeping(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+				s.slog.WarnContext(ctx, "late answers were not all recorded; they are tried again", slog.String("event.name", "pathway.sweep_failed"))
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// sweep goes once through what is overdue.
+func (s *server) sweep(ctx context.Context) error {
+	if s.late == nil {
+		return nil
+	}
+	at, err := s.models.serving().snapshot()
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	now := s.clock()
+	var failed error
+	err = at.scan([]byte{'d'}, nil, func(key, _ []byte) (bool, error) {
+		due, id, _ := keyed(key)
+		if due.After(now) || ctx.Err() != nil {
+			return false, nil
+		}
+		v, err := at.view(id)
+		if err != nil || v == nil {
+			return err == nil, err
+		}
+		for _, r := range v.Referrals {
+			if r.RespondBy != nil && !r.Unacknowledged && overdue(r.RespondBy, now) {
+				failed = errors.Join(failed, s.tellLate(ctx, v, r))
+			}
+		}
+		return true, nil
+	})
+	return errors.Join(err, failed)
+}
+
+func (s *server) tellLate(ctx context.Context, v *pb.Pathway, r *pb.Referral) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	id := uuid.NewSHA1(uuid.NameSpaceOID, []byte("late/"+r.ReferralId+"/"+r.RespondBy.AsTime().Format(time.RFC3339Nano)))
+	organisation := v.Holder.GetOrganisation()
+	if organisation == "" {
+		organisation = v.Start.GetResponsibleTeam().GetOrganisation()
+	}
+	_, err := s.late.RecordNoResponse(ctx, &referralv1.RecordNoResponseRequest{PathwayId: v.PathwayId, ReferralId: r.ReferralId,
+		Command: &metav1.Command{CommandId: id.String(), Actor: &metav1.Actor{User: "waymark-pathway", Organisation: organisation}}})
+	if err != nil && fault.IsAnswer(err) {
+		return nil // refused: the referral has moved on
+	}
+	return err
+}
