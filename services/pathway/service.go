@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/grpc"
 
+	appointmentv1 "waymark/proto/waymark/appointment/v1"
 	pb "waymark/proto/waymark/pathway/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
@@ -25,6 +26,7 @@ type server struct {
 	slog   *slog.Logger
 	models *models
 	late   lateReferrals // nil where no referral service is known
+	tasks  overdueTasks  // nil where no appointment service is known
 }
 
 // New makes the pathway service: the read side of pathways.
@@ -43,6 +45,9 @@ func New(deps run.Deps) (run.Part, error) {
 	if deps.Dial != nil {
 		if conn := deps.Dial("referral"); conn != nil {
 			s.late = referralv1.NewReferralServiceClient(conn)
+		}
+		if conn := deps.Dial("appointment"); conn != nil {
+			s.tasks = appointmentv1.NewAppointmentServiceClient(conn)
 		}
 	}
 	return run.Part{

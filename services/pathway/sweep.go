@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 
+	appointmentv1 "waymark/proto/waymark/appointment/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
 	pb "waymark/proto/waymark/pathway/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
@@ -23,8 +24,14 @@ type lateReferrals interface {
 	RecordNoResponse(context.Context, *referralv1.RecordNoResponseRequest, ...grpc.CallOption) (*referralv1.ReferralReply, error)
 }
 
-// sweeping tells the referral service of answers that are late by the clock of
-// the pathways, until ctx ends. It stands here because only the read model knows
+// overdueTasks is what the sweep needs of the appointment service.
+type overdueTasks interface {
+	RunTimers(context.Context, *appointmentv1.RunTimersRequest, ...grpc.CallOption) (*appointmentv1.ListAppointmentsResponse, error)
+}
+
+// sweeping tells the referral service of answers that are late, and the
+// appointment service of what should have been booked, by the clock of the
+// pathways, until ctx ends. It stands here because only the read model knows
 // what is due on all pathways: the plan and care lead services keep such an index
 // of their own. Whoever is asked decides: the command does nothing when it is
 // early, and the same deadline always gives the same command.
@@ -35,7 +42,7 @@ func (s *server) sweeping(ctx context.Context) {
 		select {
 		case <-tick.C:
 			if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
-				s.slog.WarnContext(ctx, "late answers were not all recorded; they are tried again", slog.String("event.name", "pathway.sweep_failed"))
+				s.slog.WarnContext(ctx, "what is overdue was not all recorded; it is tried again", slog.String("event.name", "pathway.sweep_failed"))
 			}
 		case <-ctx.Done():
 			return
@@ -45,9 +52,6 @@ func (s *server) sweeping(ctx context.Context) {
 
 // sweep goes once through what is overdue.
 func (s *server) sweep(ctx context.Context) error {
-	if s.late == nil {
-		return nil
-	}
 	at, err := s.models.serving().snapshot()
 	if err != nil {
 		return err
@@ -65,8 +69,13 @@ func (s *server) sweep(ctx context.Context) error {
 			return err == nil, err
 		}
 		for _, r := range v.Referrals {
-			if r.RespondBy != nil && !r.Unacknowledged && overdue(r.RespondBy, now) {
+			if s.late != nil && r.RespondBy != nil && !r.Unacknowledged && overdue(r.RespondBy, now) {
 				failed = errors.Join(failed, s.tellLate(ctx, v, r))
+			}
+		}
+		for _, t := range v.ToBeBooked {
+			if s.tasks != nil && t.State == "open" && !t.Overdue && !endOf(t.Due).After(now) {
+				failed = errors.Join(failed, s.tellOverdue(ctx, v, t))
 			}
 		}
 		return true, nil
@@ -77,15 +86,30 @@ func (s *server) sweep(ctx context.Context) error {
 func (s *server) tellLate(ctx context.Context, v *pb.Pathway, r *pb.Referral) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	id := uuid.NewSHA1(uuid.NameSpaceOID, []byte("late/"+r.ReferralId+"/"+r.RespondBy.AsTime().Format(time.RFC3339Nano)))
-	organisation := v.Holder.GetOrganisation()
-	if organisation == "" {
-		organisation = v.Start.GetResponsibleTeam().GetOrganisation()
-	}
 	_, err := s.late.RecordNoResponse(ctx, &referralv1.RecordNoResponseRequest{PathwayId: v.PathwayId, ReferralId: r.ReferralId,
-		Command: &metav1.Command{CommandId: id.String(), Actor: &metav1.Actor{User: "waymark-pathway", Organisation: organisation}}})
+		Command: dueCommand(v, "late/"+r.ReferralId+"/"+r.RespondBy.AsTime().Format(time.RFC3339Nano))})
 	if err != nil && fault.IsAnswer(err) {
 		return nil // refused: the referral has moved on
 	}
 	return err
+}
+
+func (s *server) tellOverdue(ctx context.Context, v *pb.Pathway, t *pb.ToBeBooked) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := s.tasks.RunTimers(ctx, &appointmentv1.RunTimersRequest{PathwayId: v.PathwayId, Command: dueCommand(v, "overdue/"+t.TaskId+"/"+t.Due)})
+	if err != nil && fault.IsAnswer(err) {
+		return nil // refused: the task has ended
+	}
+	return err
+}
+
+// dueCommand is the header of the command for one deadline, the same each time.
+func dueCommand(v *pb.Pathway, deadline string) *metav1.Command {
+	organisation := v.Holder.GetOrganisation()
+	if organisation == "" {
+		organisation = v.Start.GetResponsibleTeam().GetOrganisation()
+	}
+	return &metav1.Command{CommandId: uuid.NewSHA1(uuid.NameSpaceOID, []byte(deadline)).String(),
+		Actor: &metav1.Actor{User: "waymark-pathway", Organisation: organisation}}
 }
