@@ -55,6 +55,7 @@ var rooms = map[string]kind{
 	"carelead":               service,
 	"cmd":                    program,
 	"e2e":                    harness,
+	"edge":                   service,
 	"eventstore":             node,
 	"eventstore/conformance": harness,
 	"kit/bus":                kit,

@@ -1,0 +1,2 @@
+// Package edge takes what other systems send: HL7 v2 messages over MLLP.
+package edge
