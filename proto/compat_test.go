@@ -22,6 +22,7 @@ import (
 	_ "waymark/proto/waymark/appointment/v1"
 	_ "waymark/proto/waymark/carelead/v1"
 	_ "waymark/proto/waymark/dev/v1"
+	_ "waymark/proto/waymark/edge/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
 	_ "waymark/proto/waymark/pathway/v1"
 	_ "waymark/proto/waymark/person/v1"

@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"waymark/services/edge"
 	"waymark/services/eventstore"
 	"waymark/services/kit/bus"
 	"waymark/services/kit/es"
@@ -55,7 +56,9 @@ type System struct {
 	HTTP       string // host:port
 	NATS       string // nats://host:port
 	EventStore string // esdb://host:port?tls=false
+	MLLP       string // host:port
 
+	mllp    net.Listener
 	clock   *clock
 	end     context.CancelFunc // begins the end
 	ended   chan struct{}      // closed after err is set
@@ -95,7 +98,7 @@ func Start(ctx context.Context, opts Options) (_ *System, err error) {
 		end()
 		return nil, errors.Join(err, s.close())
 	}
-	parts = append(parts, s.clock.part())
+	parts = append(parts, s.clock.part(), edge.Listener(deps, s.mllp, edge.ListenOptions{}))
 	go func() {
 		defer close(s.ended)
 		s.err = errors.Join(program.Serve(life, deps, parts...), s.close())
@@ -140,6 +143,12 @@ func (s *System) open(ctx context.Context, opts Options, at ports) (_ *run.Progr
 		}
 	}()
 
+	if s.mllp, err = net.Listen("tcp", at.mllp); err != nil {
+		return nil, deps, err
+	}
+	s.closing(func() error { s.mllp.Close(); return nil })
+	s.MLLP = s.mllp.Addr().String()
+
 	broker, err := startBroker(at.nats, data.file(brokerDir), opts.Logger)
 	if err != nil {
 		return nil, deps, err
@@ -148,7 +157,7 @@ func (s *System) open(ctx context.Context, opts Options, at ports) (_ *run.Progr
 	s.NATS = "nats://" + broker.Addr().String()
 
 	cfg := opts.Config
-	cfg.GRPC, cfg.HTTP, cfg.Peers = at.grpc, at.http, nil
+	cfg.GRPC, cfg.HTTP, cfg.Peers, cfg.MLLP = at.grpc, at.http, nil, ""
 	cfg.EventStore, cfg.EventStoreAuth, cfg.NATS, cfg.NATSCreds = s.EventStore, "", s.NATS, ""
 	cfg.TLSCert, cfg.TLSKey, cfg.TLSCA = "", "", ""
 	cfg.Reflection = true
@@ -248,6 +257,27 @@ func RunServices(ctx context.Context, cfg run.Config, names ...string) error {
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
+	if cfg.MLLP != "" {
+		part, err := listenMLLP(ctx, cfg, deps)
+		if err != nil {
+			return errors.Join(err, s.close())
+		}
+		parts = append(parts, part)
+	}
 	log.InfoContext(ctx, "serving", "event.name", "process.started", "grpc", program.GRPC(), "http", program.HTTP(), "process", name, "version", run.Version())
 	return errors.Join(program.Serve(ctx, deps, parts...), s.close())
+}
+
+// listenMLLP makes the MLLP listener of a process of services.
+func listenMLLP(ctx context.Context, cfg run.Config, deps run.Deps) (run.Part, error) {
+	secure, err := cfg.ListenerTLS()
+	if err != nil {
+		return run.Part{}, err
+	}
+	var lc net.ListenConfig
+	lis, err := lc.Listen(ctx, "tcp", cfg.MLLP)
+	if err != nil {
+		return run.Part{}, fmt.Errorf("MLLP: %w", err)
+	}
+	return edge.Listener(deps, lis, edge.ListenOptions{TLS: secure}), nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"waymark/services/appointment"
 	"waymark/services/carelead"
+	"waymark/services/edge"
 	"waymark/services/kit/bus"
 	"waymark/services/kit/es"
 	"waymark/services/kit/run"
@@ -38,6 +39,7 @@ var parts = []part{
 	{"carelead", carelead.New},
 	{"plan", plan.New},
 	{"pathway", pathway.New},
+	{"edge", edge.New},
 }
 
 // Names lists the services that there are.

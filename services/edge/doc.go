@@ -1,2 +1,23 @@
 // Package edge takes what other systems send: HL7 v2 messages over MLLP.
+//
+// Each message is one stream, message-<id>, and the id is a UUIDv5 of the sending
+// application, facility and control id. The raw bytes are its first event, before
+// anything is done; the outcome is its second: applied, parked for a person to
+// look at, or refused. The acknowledgement is made from these two events, so that
+// a message that comes again gets the first answer, and is sent after the
+// outcome is durable. Ids of the commands derive from the message's: a crash
+// anywhere in between is mended by the sender's repeat.
+//
+// Messages about one patient are applied one after the other. A failure that is
+// nobody's answer (a fault of ours) parks the message and holds later messages of
+// that patient back, and of no other.
+//
+//	hl7.go      text to segments and fields, character sets, batches
+//	mllp.go     frames; listen.go: the listener
+//	message.go  the stream: events, fold, decisions
+//	intake.go   one message from its bytes to its acknowledgement
+//	apply.go    what a message makes of the services' commands
+//	ack.go      acknowledgements
+//	index.go    the read model: lists, who is who, who waits for whom
+//	service.go  the gRPC face
 package edge

@@ -262,9 +262,6 @@ func (m message) escaped(code string) string {
 	return string(m.sep.escape) + code + string(m.sep.escape)
 }
 
-// escape makes a value safe to stand in a message with the usual separators.
-var escape = strings.NewReplacer(`\`, `\E\`, "|", `\F\`, "^", `\S\`, "&", `\T\`, "~", `\R\`, "\r", " ", "\n", " ").Replace
-
 // decodeText turns the bytes into text by MSH-18. Where it says nothing, UTF-8 is
 // taken where it is valid, else Windows-1252, which is what old systems send.
 func decodeText(raw []byte) (string, error) {

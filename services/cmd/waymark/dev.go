@@ -16,7 +16,7 @@ import (
 // devOptions are the settings of waymark dev; the rest of run.Config keeps its defaults.
 type devOptions struct {
 	Data       string `flag:"data" default:".waymark" help:"folder of everything that is kept"`
-	PortOffset int    `flag:"port-offset" help:"added to every port: gRPC 7400, HTTP 7480, NATS 4222, event store 2113"`
+	PortOffset int    `flag:"port-offset" help:"added to every port: gRPC 7400, HTTP 7480, NATS 4222, event store 2113, MLLP 2575"`
 	Fresh      bool   `flag:"fresh" help:"delete what --data holds and start anew"`
 	Demo       bool   `flag:"demo" help:"seed some made-up patients in different stages (NHS numbers that belong to nobody)"`
 	Clock      string `flag:"clock" default:"real" help:"real, or fast: a day a minute from now on (waymark clock advance moves either)"`
@@ -91,6 +91,7 @@ func (c *cli) banner(s *allinone.System, o devOptions) string {
 	line("  HTTP         %-38s also /healthz and /metrics", "http://"+s.HTTP+"/readyz")
 	line("  NATS         %-38s CloudEvents on waymark.v1.>", s.NATS)
 	line("  Event store  %-38s EventStoreDB's gRPC protocol", s.EventStore)
+	line("  MLLP         %-38s HL7 v2: ADT, REF", s.MLLP)
 	kept := "kept; start anew with --fresh"
 	if o.Demo {
 		kept = "kept; 6 made-up patients on pathways ...0001 to ...0006"

@@ -139,6 +139,15 @@ func (c Config) clientTLS() (credentials.TransportCredentials, error) {
 
 // serverTLS returns the credentials of the server, nil without TLS.
 func (c Config) serverTLS() (credentials.TransportCredentials, error) {
+	conf, err := c.ListenerTLS()
+	if conf == nil || err != nil {
+		return nil, err
+	}
+	return credentials.NewTLS(conf), nil
+}
+
+// ListenerTLS returns what a listener of this process uses, nil without TLS.
+func (c Config) ListenerTLS() (*tls.Config, error) {
 	if c.TLSCert == "" {
 		return nil, nil
 	}
@@ -155,7 +164,7 @@ func (c Config) serverTLS() (credentials.TransportCredentials, error) {
 		}
 		conf.ClientCAs, conf.ClientAuth = pool, tls.RequireAndVerifyClientCert
 	}
-	return credentials.NewTLS(conf), nil
+	return conf, nil
 }
 
 // certificate reads the certificate anew for each connection, so that a renewed

@@ -29,6 +29,7 @@ const EnvPrefix = "WAYMARK_"
 type Config struct {
 	GRPC           string        `flag:"grpc" default:"127.0.0.1:7400" help:"address to serve gRPC on"`
 	HTTP           string        `flag:"http" default:"127.0.0.1:7480" help:"address to serve /metrics, /healthz and /readyz on; never patient data, so without TLS"`
+	MLLP           string        `flag:"mllp" help:"address to take HL7 v2 messages on, over MLLP, with the TLS of gRPC; empty takes none"`
 	EventStore     string        `flag:"eventstore" default:"esdb://127.0.0.1:2113?tls=false" help:"connection string of the event store, without credentials"`
 	EventStoreAuth string        `flag:"eventstore-auth-file" help:"file with user:password of the event store"`
 	NATS           string        `flag:"nats" default:"nats://127.0.0.1:4222" help:"NATS servers, comma separated, without credentials"`
@@ -150,6 +151,9 @@ func (c Config) check() error {
 	}
 	if c.TLSCert == "" && !c.Insecure && !loopback(c.GRPC) {
 		refuse("--grpc %s is not loopback: give --tls-cert and --tls-key, or --insecure where something else encrypts", c.GRPC)
+	}
+	if c.MLLP != "" && c.TLSCert == "" && !c.Insecure && !loopback(c.MLLP) {
+		refuse("--mllp %s is not loopback: give --tls-cert and --tls-key, or --insecure where something else encrypts", c.MLLP)
 	}
 	for _, p := range c.Peers {
 		_, address, named := strings.Cut(p, "=")

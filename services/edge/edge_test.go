@@ -1,0 +1,426 @@
+package edge
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "waymark/proto/waymark/edge/v1"
+	metav1 "waymark/proto/waymark/meta/v1"
+	"waymark/services/kit/es"
+	"waymark/services/kit/estest"
+	"waymark/services/kit/fault"
+	"waymark/services/kit/run"
+	"waymark/services/person"
+	"waymark/services/referral"
+)
+
+// house serves the edge with the person and referral services, over one log.
+type house struct {
+	edge pb.EdgeServiceClient
+	log  es.Log
+	mllp string
+	fail atomic.Pointer[failure] // what calls of the edge to others do
+}
+
+type failure struct {
+	method string
+	after  bool // the call is made, its answer is lost
+	err    error
+}
+
+// dial makes calls fail as the test says.
+type dial struct {
+	grpc.ClientConnInterface
+	h *house
+}
+
+func (d dial) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	f := d.h.fail.Load()
+	if f == nil || !strings.HasSuffix(method, f.method) {
+		return d.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
+	}
+	if f.after {
+		if err := d.ClientConnInterface.Invoke(ctx, method, args, reply, opts...); err != nil {
+			return err
+		}
+	}
+	return f.err
+}
+
+func open(t testing.TB, log es.Log, opts ListenOptions) *house {
+	t.Helper()
+	h := &house{log: log}
+	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	p, err := run.Listen(t.Context(), run.Config{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Drain: time.Nanosecond, HealthEvery: 20 * time.Millisecond}, "edge-test", quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := p.Deps(log, nil, []byte("0123456789abcdef0123456789abcdef"))
+	deps.Clock = func() time.Time { return time.Date(2026, 6, 15, 9, 0, 0, 0, time.UTC) }
+	plain := deps.Dial
+	deps.Dial = func(service string) grpc.ClientConnInterface {
+		if service == "edge" {
+			return plain(service)
+		}
+		return dial{plain(service), h}
+	}
+	var parts []run.Part
+	for _, make := range []func(run.Deps) (run.Part, error){person.New, referral.New, New} {
+		part, err := make(deps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		part.React = nil
+		parts = append(parts, part)
+	}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.mllp = lis.Addr().String()
+	parts = append(parts, Listener(deps, lis, opts))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Serve(ctx, deps, parts...) }()
+	conn, err := run.Dial(p.GRPC(), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.edge = pb.NewEdgeServiceClient(conn)
+	t.Cleanup(func() {
+		conn.Close()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Serve ended with %v", err)
+		}
+	})
+	return h
+}
+
+// adt is a message about Testcase, born 4 May 1961, with NHS number 9990000018.
+func adt(trigger, control, rest string) string {
+	return fmt.Sprintf("MSH|^~\\&|PAS|RJ1|WAYMARK|X26|20260601120000||ADT^%s^ADT_A05|%s|P|2.4\rEVN|%s|20260601120000\rPID|1||9990000018^^^NHS~H1^^^RJ1||TESTCASE^ANN^^^MRS||19610504|2|||1 HIGH ST^^LEEDS^^LS1 1AA||01130000000%s\r", trigger, control, trigger, rest)
+}
+
+func (h *house) take(t testing.TB, raw string) *pb.TakeMessageReply {
+	t.Helper()
+	r, err := h.edge.TakeMessage(t.Context(), &pb.TakeMessageRequest{Raw: []byte(raw)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (h *house) want(t testing.TB, raw, ack, reason string) *pb.TakeMessageReply {
+	t.Helper()
+	r := h.take(t, raw)
+	if r.Message.Acknowledgement != ack || r.Message.Reason.GetCode() != reason {
+		t.Errorf("%s: %s %q (%s), want %s %q", r.Message.Type, r.Message.Acknowledgement, r.Message.Reason.GetCode(), r.Message.Reason.GetText(), ack, reason)
+	}
+	if !strings.Contains(string(r.Acknowledgement), "\rMSA|"+ack+"|") {
+		t.Errorf("%s is not acknowledged with %s: %q", r.Message.Type, ack, r.Acknowledgement)
+	}
+	return r
+}
+
+// count counts the events of a type in the log.
+func (h *house) count(t testing.TB, name string) (n int) {
+	t.Helper()
+	if err := h.log.ReadAll(t.Context(), 0, func(e es.Recorded) error {
+		if strings.HasSuffix(e.Type, "."+name) {
+			n++
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func ref(trigger, control, rf1 string) string {
+	return strings.Replace(adt(trigger, control, ""), "ADT^"+trigger+"^ADT_A05", "REF^"+trigger+"^REF_"+trigger, 1) + rf1 + "\rPRD|RP\r"
+}
+
+// What each kind of message becomes.
+func TestKinds(t *testing.T) {
+	t.Parallel()
+	h := open(t, estest.NewLog(), ListenOptions{})
+	first := h.want(t, adt("A28", "1", ""), "AA", "")
+	who := first.Message.PersonId
+	if who == "" || first.Message.Effects[0].Command != "person.RegisterPerson" {
+		t.Errorf("A28: %v", first.Message)
+	}
+	if r := h.want(t, adt("A31", "2", ""), "AA", ""); r.Message.PersonId != who {
+		t.Error("A31 is about somebody else")
+	}
+	h.want(t, adt("A31", "3", strings.Repeat("|", 16)+"20260530|Y"), "AA", "")
+	if h.count(t, "DeathReportedInformally") != 1 {
+		t.Error("PID-30 noted no death")
+	}
+	h.want(t, strings.Replace(adt("A31", "4", ""), "TESTCASE", "OTHER", 1), "AA", "") // two of three agree
+	h.want(t, adt("A31", "4b", ""), "AA", "")
+	h.want(t, strings.NewReplacer("TESTCASE", "ELSE", "19610504", "19900101").Replace(adt("A31", "5", "")), "AA", "person.identity.mismatch")
+	h.want(t, strings.Replace(adt("A31", "6", ""), "9990000018", "9990000019", 1), "AE", "person.nhs_number.invalid")
+	h.want(t, strings.Replace(adt("A31", "7", ""), "19610504", "19611350", 1), "AE", "edge.field.invalid")
+	h.want(t, strings.Replace(adt("A31", "8", ""), "|RJ1|", "|St Elsewhere|", 1), "AA", "edge.facility.unknown")
+	h.want(t, strings.Replace(adt("A31", "9", ""), "|P|2.4", "|P|3.0", 1), "AR", "edge.version.unknown")
+	h.want(t, adt("A99", "10", ""), "AR", "edge.type.unknown")
+	h.want(t, adt("A01", "11", ""), "AR", "edge.type.not_taken")
+	h.want(t, strings.Replace(adt("A31", "12", ""), "|12|", "||", 1), "AE", "edge.field.required")
+	h.want(t, "no HL7 at all", "AR", "edge.hl7.unreadable")
+
+	// Another record of the same patient, and its merge.
+	other := strings.NewReplacer("9990000018^^^NHS~H1^^^RJ1", "H2^^^RJ1").Replace(adt("A28", "20", ""))
+	if r := h.want(t, other, "AA", ""); r.Message.PersonId == who {
+		t.Error("a person without a number was taken for another")
+	}
+	if r := h.want(t, strings.Replace(strings.Replace(other, "A28", "A31", 2), "|20|", "|21|", 1), "AA", ""); r.Message.Effects[0].Command != "person.UpdateDemographics" {
+		t.Error("a local identifier was not recognised")
+	}
+	h.want(t, adt("A40", "22", "")+"MRG|H2^^^RJ1\r", "AA", "")
+	if h.count(t, "MergeHeldForReview") != 1 {
+		t.Error("A40 held no merge for review")
+	}
+	h.want(t, adt("A40", "23", "")+"MRG|H7^^^RJ1\r", "AA", "edge.person.unknown")
+	h.want(t, strings.Replace(adt("A47", "24", ""), "~H1^", "~H9^", 1)+"MRG|H1^^^RJ1\r", "AA", "")
+	if h.count(t, "LocalIdentifierReplaced") != 1 {
+		t.Error("A47 replaced no identifier")
+	}
+
+	// Referrals.
+	h.want(t, ref("I12", "30", "RF1|P|3|01|||REF1^RJ1|20260601"), "AA", "")
+	h.want(t, ref("I12", "31", "RF1|P|R|MED|||REF2^RJ1|20260601"), "AA", "edge.referral.not_suspected_cancer")
+	h.want(t, ref("I12", "32", "RF1|P|3|01|||REF3^RJ1|"), "AE", "edge.field.invalid")
+	h.want(t, ref("I12", "33", "RF1|P|2WW||||REF4^RJ1|20270601"), "AE", "cwt.date.in_future")
+	h.want(t, ref("I14", "34", "RF1|C|3|01|||REF1^RJ1|20260601|||CHANGED"), "AA", "edge.referral.cancel_reason")
+	h.want(t, ref("I14", "35", "RF1|C|3|01|||REF1^RJ1|20260601|||EIE"), "AA", "")
+	h.want(t, ref("I14", "36", "RF1|C|3|01|||REF9^RJ1|20260601|||EIE"), "AA", "edge.referral.unknown")
+	if started, closed := h.count(t, "PathwayStarted"), h.count(t, "PathwayClosed"); started != 1 || closed != 1 {
+		t.Errorf("%d pathways were started and %d closed, want one each", started, closed)
+	}
+	stored := h.count(t, "MessageReceived")
+	outcomes := h.count(t, "MessageApplied") + h.count(t, "MessageParked") + h.count(t, "MessageRefused")
+	if stored != outcomes || stored != 26 {
+		t.Errorf("%d messages kept, %d outcomes, want 26", stored, outcomes)
+	}
+	estest.Audit(t, h.log)
+}
+
+// A repeat gets the first answer, byte for byte; another message under the same
+// control id is refused and kept.
+func TestDuplicates(t *testing.T) {
+	t.Parallel()
+	h := open(t, estest.NewLog(), ListenOptions{})
+	first := h.want(t, adt("A28", "1", ""), "AA", "")
+	again := h.want(t, strings.ReplaceAll(strings.Replace(adt("A28", "1", ""), "|20260601120000||ADT", "|20260601130000||ADT", 1), "\r", "\r\n"), "AA", "")
+	if !again.Duplicate || string(again.Acknowledgement) != string(first.Acknowledgement) || again.Message.MessageId != first.Message.MessageId {
+		t.Errorf("the repeat was answered %q, the first %q", again.Acknowledgement, first.Acknowledgement)
+	}
+	h.want(t, strings.Replace(adt("A28", "1", ""), "ANN", "JO", 1), "AE", "edge.control_id.reused")
+	if n := h.count(t, "MessageReceived"); n != 2 {
+		t.Errorf("%d messages kept, want 2", n)
+	}
+	var wait sync.WaitGroup
+	for range 8 {
+		wait.Go(func() { h.want(t, adt("A31", "2", ""), "AA", "") })
+	}
+	wait.Wait()
+	if n := h.count(t, "MessageReceived"); n != 3 {
+		t.Errorf("%d messages kept, want 3", n)
+	}
+}
+
+// A service that fails with or without having done its work leaves the message
+// without an answer; its repeat ends as if nothing had been.
+func TestRepeatAfterFailure(t *testing.T) {
+	t.Parallel()
+	for _, method := range []string{"/FindPerson", "/RegisterPerson", "/StartPathway"} {
+		for _, after := range []bool{false, true} {
+			if method == "/FindPerson" && after {
+				continue // it does nothing
+			}
+			h := open(t, estest.NewLog(), ListenOptions{})
+			h.fail.Store(&failure{method, after, status.Error(codes.DeadlineExceeded, "gone")})
+			raw := ref("I12", "1", "RF1|P|3|01|||REF1^RJ1|20260601")
+			if _, err := h.edge.TakeMessage(t.Context(), &pb.TakeMessageRequest{Raw: []byte(raw)}); status.Code(err) != codes.DeadlineExceeded {
+				t.Errorf("%s: answered %v", method, err)
+			}
+			if h.count(t, "MessageReceived") != 1 {
+				t.Errorf("%s: the message was not kept first", method)
+			}
+			h.fail.Store(nil)
+			h.want(t, raw, "AA", "")
+			if p, s := h.count(t, "PersonRegistered"), h.count(t, "PathwayStarted"); p != 1 || s != 1 {
+				t.Errorf("%s, done %v: %d persons and %d pathways, want one each", method, after, p, s)
+			}
+		}
+	}
+}
+
+// A poison message holds later ones of its patient and of nobody else; redriving
+// them in order mends it.
+func TestPoison(t *testing.T) {
+	t.Parallel()
+	h := open(t, estest.NewLog(), ListenOptions{})
+	h.want(t, adt("A28", "1", ""), "AA", "")
+	h.fail.Store(&failure{"/UpdateDemographics", false, status.Error(codes.Internal, "broken")})
+	poison := h.want(t, adt("A31", "2", ""), "AA", "edge.apply.failed")
+	h.fail.Store(nil)
+	behind := h.want(t, adt("A31", "3", ""), "AA", "edge.waits_behind")
+	h.want(t, strings.NewReplacer("9990000018", "9990000026", "H1^", "H5^").Replace(adt("A28", "4", "")), "AA", "")
+
+	again := func(id, name string, corrections ...*pb.Correction) (*pb.RedriveMessageReply, error) {
+		return h.edge.RedriveMessage(t.Context(), &pb.RedriveMessageRequest{
+			Command:   &metav1.Command{CommandId: uuid.NewSHA1(uuid.Nil, []byte(name)).String(), Actor: &metav1.Actor{User: "U1", Organisation: "RJ1"}},
+			MessageId: id, Corrections: corrections,
+		})
+	}
+	if _, err := again(behind.Message.MessageId, "too early"); fault.CodeOf(err) != "edge.redrive.order" {
+		t.Errorf("out of order: %v", err)
+	}
+	for i, m := range []*pb.Message{poison.Message, behind.Message} {
+		r, err := again(m.MessageId, fmt.Sprint("redrive", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Message.Acknowledgement != "AA" || r.Message.State != pb.MessageState_MESSAGE_STATE_APPLIED || r.Message.RedriveOf != m.MessageId {
+			t.Errorf("redriven: %v", r.Message)
+		}
+		if repeat, err := again(m.MessageId, fmt.Sprint("redrive", i)); err != nil || repeat.Message.MessageId != r.Message.MessageId {
+			t.Errorf("the same command again: %v", err)
+		}
+		if _, err := again(m.MessageId, fmt.Sprint("another", i)); fault.CodeOf(err) != "edge.redrive.done" {
+			t.Errorf("a second redrive: %v", err)
+		}
+	}
+	h.want(t, adt("A31", "5", ""), "AA", "")
+
+	// A correction mends a refused one.
+	bad := h.want(t, strings.Replace(adt("A31", "6", ""), "9990000018", "9990000019", 1), "AE", "person.nhs_number.invalid")
+	r, err := again(bad.Message.MessageId, "corrected", &pb.Correction{Path: "PID-3.1", Value: "9990000018"}, &pb.Correction{Path: "PID-5.1", Value: "O'TEST & CO"})
+	if err != nil || r.Message.Acknowledgement != "AA" || r.Message.State != pb.MessageState_MESSAGE_STATE_APPLIED {
+		t.Fatalf("corrected: %v, %v", r, err)
+	}
+	shown, err := h.edge.GetMessage(t.Context(), &pb.GetMessageRequest{MessageId: r.Message.MessageId})
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{}
+	for _, f := range shown.Fields {
+		values[f.Path] = f.Value
+	}
+	if values["PID-3.1"] != "9990000018" || values["PID-3[2].1"] != "H1" || values["PID-5.1"] != "O'TEST & CO" || values["MSH-10"] != "6" {
+		t.Errorf("shown: %v", values)
+	}
+	list, err := h.edge.ListMessages(t.Context(), &pb.ListMessagesRequest{PageSize: 2, State: pb.MessageState_MESSAGE_STATE_REDRIVEN})
+	if err != nil || len(list.Messages) != 2 || list.NextPageToken == "" {
+		t.Fatalf("list: %v, %v", list, err)
+	}
+	rest, err := h.edge.ListMessages(t.Context(), &pb.ListMessagesRequest{PageSize: 2, State: pb.MessageState_MESSAGE_STATE_REDRIVEN, PageToken: list.NextPageToken})
+	if err != nil || len(rest.Messages) != 1 || rest.NextPageToken != "" {
+		t.Errorf("the rest: %v, %v", rest, err)
+	}
+}
+
+// Messages of one patient from many connections are applied one at a time.
+func TestOrder(t *testing.T) {
+	t.Parallel()
+	h := open(t, estest.NewLog(), ListenOptions{})
+	var wait sync.WaitGroup
+	for i := range 20 {
+		wait.Go(func() {
+			id := strings.ReplaceAll(adt("A28", fmt.Sprint(i), ""), "9990000018^^^NHS~H1^", fmt.Sprintf("L%d^", i%2))
+			h.want(t, id, "AA", "")
+		})
+	}
+	wait.Wait()
+	if n := h.count(t, "PersonRegistered"); n != 2 {
+		t.Errorf("%d persons were registered for 2 local identifiers", n)
+	}
+}
+
+// The log alone says who is who and who waits, after a restart.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	log := estest.NewLog()
+	local := strings.ReplaceAll(adt("A28", "1", ""), "9990000018^^^NHS~", "")
+	first := open(t, log, ListenOptions{}).want(t, local, "AA", "")
+	second := open(t, log, ListenOptions{})
+	if r := second.want(t, local, "AA", ""); !r.Duplicate || string(r.Acknowledgement) != string(first.Acknowledgement) {
+		t.Error("another answer after a restart")
+	}
+	if r := second.want(t, strings.Replace(local, "|1|P|", "|2|P|", 1), "AA", ""); r.Message.PersonId != first.Message.PersonId {
+		t.Error("another person after a restart")
+	}
+}
+
+func (h *house) connect(t testing.TB) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	conn, err := net.Dial("tcp", h.mllp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn, bufio.NewReader(conn)
+}
+
+// Over a socket: several messages, a batch, an oversized one, a half-open
+// connection, and more connections than are taken.
+func TestSocket(t *testing.T) {
+	t.Parallel()
+	h := open(t, estest.NewLog(), ListenOptions{Connections: 4, First: 200 * time.Millisecond, Frame: 5 * time.Second})
+	conn, r := h.connect(t)
+	answer := func(ack string) {
+		t.Helper()
+		got, err := ReadFrame(r)
+		if err != nil || !strings.Contains(string(got), "\rMSA|"+ack+"|") {
+			t.Fatalf("%q, %v; want %s", got, err, ack)
+		}
+	}
+	conn.Write(Frame([]byte(adt("A28", "1", ""))))
+	answer("AA")
+	conn.Write(append(Frame([]byte(adt("A31", "2", ""))), Frame([]byte(adt("A99", "3", "")))...))
+	answer("AA")
+	answer("AR")
+	conn.Write(Frame([]byte("FHS|^~\\&\rBHS|^~\\&\r" + adt("A31", "4", "") + adt("A31", "5", "") + "BTS|2\rFTS|1\r")))
+	answer("AA")
+	answer("AA")
+	go conn.Write(Frame([]byte(strings.Repeat("x", 2*MaxMessage))))
+	answer("AR")
+	if _, err := r.ReadByte(); err == nil {
+		t.Error("the connection of an oversized message is still open")
+	}
+
+	idle, ri := h.connect(t)
+	if _, err := ri.ReadByte(); err == nil {
+		t.Error("a half-open connection said something")
+	}
+	idle.Close()
+
+	open := 0
+	for range 50 {
+		c, rc := h.connect(t)
+		c.Write([]byte{frameStart})
+		c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		if _, err := rc.ReadByte(); err != nil && strings.Contains(err.Error(), "timeout") {
+			open++
+		}
+	}
+	if open == 0 || open > 4 {
+		t.Errorf("%d of 50 connections are open, want 1 to 4", open)
+	}
+}
