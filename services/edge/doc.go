@@ -12,8 +12,8 @@
 // nobody's answer (a fault of ours) parks the message and holds later messages of
 // that patient back, and of no other.
 //
-//	hl7.go      text to segments and fields, character sets, batches
-//	mllp.go     frames; listen.go: the listener
+//	hl7.go      text to segments and fields, character sets
+//	listen.go   the MLLP listener (frames and batches are kit/mllp)
 //	message.go  the stream: events, fold, decisions
 //	intake.go   one message from its bytes to its acknowledgement
 //	apply.go    what a message makes of the services' commands

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"unicode/utf16"
 	"unicode/utf8"
+
+	"waymark/services/kit/mllp"
 )
 
 // message is one HL7 v2 message, split into segments and fields. It is lenient
@@ -265,8 +266,8 @@ func (m message) escaped(code string) string {
 // decodeText turns the bytes into text by MSH-18. Where it says nothing, UTF-8 is
 // taken where it is valid, else Windows-1252, which is what old systems send.
 func decodeText(raw []byte) (string, error) {
-	if len(raw) >= 2 && (raw[0] == 0xfe && raw[1] == 0xff || raw[0] == 0xff && raw[1] == 0xfe) {
-		return utf16Text(raw), nil
+	if text, ok := mllp.UTF16(raw); ok {
+		return text, nil
 	}
 	raw = bytes.TrimPrefix(raw, []byte("\xef\xbb\xbf"))
 	switch charset(raw) {
@@ -327,56 +328,4 @@ func latin1(raw []byte) string {
 		}
 	}
 	return b.String()
-}
-
-func utf16Text(raw []byte) string {
-	little := raw[0] == 0xff
-	units := make([]uint16, 0, len(raw)/2)
-	for i := 2; i+1 < len(raw); i += 2 {
-		if little {
-			units = append(units, uint16(raw[i])|uint16(raw[i+1])<<8)
-		} else {
-			units = append(units, uint16(raw[i])<<8|uint16(raw[i+1]))
-		}
-	}
-	return string(utf16.Decode(units))
-}
-
-// SplitBatch cuts a file or a frame into messages: at each line that begins with
-// MSH. The envelopes of a batch (FHS, BHS, BTS, FTS) belong to no message. Text
-// before the first MSH that is no envelope is a message of its own, which will
-// be refused rather than lost.
-func SplitBatch(raw []byte) (messages [][]byte) {
-	var one []byte
-	end := func() {
-		if len(bytes.TrimSpace(one)) > 0 {
-			messages = append(messages, one)
-		}
-		one = nil
-	}
-	if len(raw) >= 2 && (raw[0] == 0xfe && raw[1] == 0xff || raw[0] == 0xff && raw[1] == 0xfe) {
-		raw = []byte(utf16Text(raw))
-	}
-	raw = bytes.TrimPrefix(raw, []byte("\xef\xbb\xbf"))
-	for len(raw) > 0 {
-		n := bytes.IndexAny(raw, "\r\n")
-		line := raw
-		if n >= 0 {
-			line, raw = raw[:n+1], raw[n+1:]
-		} else {
-			raw = nil
-		}
-		head := bytes.TrimLeft(line, " \t\v\x1c")
-		switch {
-		case bytes.HasPrefix(head, []byte("FHS")), bytes.HasPrefix(head, []byte("BHS")), bytes.HasPrefix(head, []byte("BTS")), bytes.HasPrefix(head, []byte("FTS")):
-			end()
-			continue
-		case bytes.HasPrefix(head, []byte("MSH")):
-			end()
-			line = head
-		}
-		one = append(one, line...)
-	}
-	end()
-	return messages
 }

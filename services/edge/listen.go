@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "waymark/proto/waymark/edge/v1"
+	"waymark/services/kit/mllp"
 	"waymark/services/kit/run"
 )
 
@@ -136,16 +137,16 @@ func (l *listener) serve(ctx context.Context, plain net.Conn) error {
 			return unread(err)
 		}
 		conn.SetDeadline(run.Clock().Add(l.opts.Frame))
-		raw, err := readFrame(r, MaxMessage)
-		if errors.Is(err, errTooLarge) || errors.Is(err, errFrame) {
-			conn.Write(Frame(l.reject(err)))
+		raw, err := mllp.Read(r, mllp.MaxMessage)
+		if errors.Is(err, mllp.ErrTooLarge) || errors.Is(err, mllp.ErrFrame) {
+			conn.Write(mllp.Frame(l.reject(err)))
 			return err
 		}
 		if err != nil {
 			return unread(err)
 		}
 		if len(raw) == 0 {
-			return errFrame
+			return mllp.ErrFrame
 		}
 		for _, one := range batch(raw) {
 			answer, err := l.take(ctx, one)
@@ -153,7 +154,7 @@ func (l *listener) serve(ctx context.Context, plain net.Conn) error {
 				return err
 			}
 			conn.SetWriteDeadline(run.Clock().Add(l.opts.Frame))
-			if _, err := conn.Write(Frame(answer)); err != nil {
+			if _, err := conn.Write(mllp.Frame(answer)); err != nil {
 				return errSlow
 			}
 		}
@@ -165,7 +166,7 @@ func (l *listener) serve(ctx context.Context, plain net.Conn) error {
 // batch is the messages of a frame; a frame that has none is one message, which
 // will be refused.
 func batch(raw []byte) [][]byte {
-	if messages := SplitBatch(raw); len(messages) > 0 {
+	if messages := mllp.Split(raw); len(messages) > 0 {
 		return messages
 	}
 	return [][]byte{raw}

@@ -17,6 +17,7 @@ import (
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
+	"waymark/services/kit/mllp"
 	"waymark/services/kit/run"
 )
 
@@ -246,7 +247,7 @@ func corrected(raw []byte, corrections []*pb.Correction) ([]byte, error) {
 		}
 	}
 	out := m.bytes()
-	if len(out) > MaxMessage {
+	if len(out) > mllp.MaxMessage {
 		return nil, fault.Invalid("edge.redrive.size", "corrections.value", "the corrected message is larger than 512 KiB")
 	}
 	return out, nil

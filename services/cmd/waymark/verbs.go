@@ -115,6 +115,10 @@ var verbs = []verb{
 	{"referral", "reject", "referral.RejectReferral", "pathway_id referral_id", "because!=rejection_reason note=note", "", "Reject, and say why", "PATHWAY REFERRAL --because 01 --organisation RRV", ""},
 	{"referral", "show", "referral.GetReferral", "pathway_id referral_id", "", "", "Show one referral", "PATHWAY REFERRAL", ""},
 	{"referral", "list", "referral.ListReferrals", pathway, "", "", "List the referrals of a pathway", "PATHWAY", ""},
+
+	{"message", "list", "edge.ListMessages", "", "state=state reason=reason_code size=page_size", "", "List messages and count them by state and reason", "--state MESSAGE_STATE_PARKED", ""},
+	{"message", "show", "edge.GetMessage", "message_id", "", "", "Show a message field by field, and what became of it", "MESSAGE", ""},
+	{"message", "redrive", "edge.RedriveMessage", "message_id", "", "", "Apply a parked or refused message again", "MESSAGE", ""},
 }
 
 // nouns are the nouns of verbs, with what they are.
@@ -126,6 +130,7 @@ var nouns = [][2]string{
 	{"neighbourhood", "Neighbourhoods, their practices and fallback pools"},
 	{"referral", "Referrals of a pathway"},
 	{"plan", "The Personalised Cancer Plan, assessments, summary"},
+	{"message", "Messages of other systems: what became of them, and mending them"},
 	{"appointment", "Appointments, sessions and what is to be booked"},
 }
 

@@ -1,4 +1,4 @@
-package edge
+package feed
 
 import (
 	"bufio"
@@ -20,9 +20,11 @@ import (
 
 	pb "waymark/proto/waymark/edge/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
+	"waymark/services/edge"
 	"waymark/services/kit/es"
 	"waymark/services/kit/estest"
 	"waymark/services/kit/fault"
+	"waymark/services/kit/mllp"
 	"waymark/services/kit/run"
 	"waymark/services/person"
 	"waymark/services/referral"
@@ -61,7 +63,7 @@ func (d dial) Invoke(ctx context.Context, method string, args, reply any, opts .
 	return f.err
 }
 
-func open(t testing.TB, log es.Log, opts ListenOptions) *house {
+func open(t testing.TB, log es.Log, opts edge.ListenOptions) *house {
 	t.Helper()
 	h := &house{log: log}
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -79,7 +81,7 @@ func open(t testing.TB, log es.Log, opts ListenOptions) *house {
 		return dial{plain(service), h}
 	}
 	var parts []run.Part
-	for _, make := range []func(run.Deps) (run.Part, error){person.New, referral.New, New} {
+	for _, make := range []func(run.Deps) (run.Part, error){person.New, referral.New, edge.New} {
 		part, err := make(deps)
 		if err != nil {
 			t.Fatal(err)
@@ -92,7 +94,7 @@ func open(t testing.TB, log es.Log, opts ListenOptions) *house {
 		t.Fatal(err)
 	}
 	h.mllp = lis.Addr().String()
-	parts = append(parts, Listener(deps, lis, opts))
+	parts = append(parts, edge.Listener(deps, lis, opts))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Serve(ctx, deps, parts...) }()
@@ -158,7 +160,7 @@ func ref(trigger, control, rf1 string) string {
 // What each kind of message becomes.
 func TestKinds(t *testing.T) {
 	t.Parallel()
-	h := open(t, estest.NewLog(), ListenOptions{})
+	h := open(t, estest.NewLog(), edge.ListenOptions{})
 	first := h.want(t, adt("A28", "1", ""), "AA", "")
 	who := first.Message.PersonId
 	if who == "" || first.Message.Effects[0].Command != "person.RegisterPerson" {
@@ -224,7 +226,7 @@ func TestKinds(t *testing.T) {
 // control id is refused and kept.
 func TestDuplicates(t *testing.T) {
 	t.Parallel()
-	h := open(t, estest.NewLog(), ListenOptions{})
+	h := open(t, estest.NewLog(), edge.ListenOptions{})
 	first := h.want(t, adt("A28", "1", ""), "AA", "")
 	again := h.want(t, strings.ReplaceAll(strings.Replace(adt("A28", "1", ""), "|20260601120000||ADT", "|20260601130000||ADT", 1), "\r", "\r\n"), "AA", "")
 	if !again.Duplicate || string(again.Acknowledgement) != string(first.Acknowledgement) || again.Message.MessageId != first.Message.MessageId {
@@ -253,7 +255,7 @@ func TestRepeatAfterFailure(t *testing.T) {
 			if method == "/FindPerson" && after {
 				continue // it does nothing
 			}
-			h := open(t, estest.NewLog(), ListenOptions{})
+			h := open(t, estest.NewLog(), edge.ListenOptions{})
 			h.fail.Store(&failure{method, after, status.Error(codes.DeadlineExceeded, "gone")})
 			raw := ref("I12", "1", "RF1|P|3|01|||REF1^RJ1|20260601")
 			if _, err := h.edge.TakeMessage(t.Context(), &pb.TakeMessageRequest{Raw: []byte(raw)}); status.Code(err) != codes.DeadlineExceeded {
@@ -275,7 +277,7 @@ func TestRepeatAfterFailure(t *testing.T) {
 // them in order mends it.
 func TestPoison(t *testing.T) {
 	t.Parallel()
-	h := open(t, estest.NewLog(), ListenOptions{})
+	h := open(t, estest.NewLog(), edge.ListenOptions{})
 	h.want(t, adt("A28", "1", ""), "AA", "")
 	h.fail.Store(&failure{"/UpdateDemographics", false, status.Error(codes.Internal, "broken")})
 	poison := h.want(t, adt("A31", "2", ""), "AA", "edge.apply.failed")
@@ -339,7 +341,7 @@ func TestPoison(t *testing.T) {
 // Messages of one patient from many connections are applied one at a time.
 func TestOrder(t *testing.T) {
 	t.Parallel()
-	h := open(t, estest.NewLog(), ListenOptions{})
+	h := open(t, estest.NewLog(), edge.ListenOptions{})
 	var wait sync.WaitGroup
 	for i := range 20 {
 		wait.Go(func() {
@@ -358,8 +360,8 @@ func TestRestart(t *testing.T) {
 	t.Parallel()
 	log := estest.NewLog()
 	local := strings.ReplaceAll(adt("A28", "1", ""), "9990000018^^^NHS~", "")
-	first := open(t, log, ListenOptions{}).want(t, local, "AA", "")
-	second := open(t, log, ListenOptions{})
+	first := open(t, log, edge.ListenOptions{}).want(t, local, "AA", "")
+	second := open(t, log, edge.ListenOptions{})
 	if r := second.want(t, local, "AA", ""); !r.Duplicate || string(r.Acknowledgement) != string(first.Acknowledgement) {
 		t.Error("another answer after a restart")
 	}
@@ -382,24 +384,24 @@ func (h *house) connect(t testing.TB) (net.Conn, *bufio.Reader) {
 // connection, and more connections than are taken.
 func TestSocket(t *testing.T) {
 	t.Parallel()
-	h := open(t, estest.NewLog(), ListenOptions{Connections: 4, First: 200 * time.Millisecond, Frame: 5 * time.Second})
+	h := open(t, estest.NewLog(), edge.ListenOptions{Connections: 4, First: 200 * time.Millisecond, Frame: 5 * time.Second})
 	conn, r := h.connect(t)
 	answer := func(ack string) {
 		t.Helper()
-		got, err := ReadFrame(r)
+		got, err := mllp.Read(r, mllp.MaxMessage)
 		if err != nil || !strings.Contains(string(got), "\rMSA|"+ack+"|") {
 			t.Fatalf("%q, %v; want %s", got, err, ack)
 		}
 	}
-	conn.Write(Frame([]byte(adt("A28", "1", ""))))
+	conn.Write(mllp.Frame([]byte(adt("A28", "1", ""))))
 	answer("AA")
-	conn.Write(append(Frame([]byte(adt("A31", "2", ""))), Frame([]byte(adt("A99", "3", "")))...))
+	conn.Write(append(mllp.Frame([]byte(adt("A31", "2", ""))), mllp.Frame([]byte(adt("A99", "3", "")))...))
 	answer("AA")
 	answer("AR")
-	conn.Write(Frame([]byte("FHS|^~\\&\rBHS|^~\\&\r" + adt("A31", "4", "") + adt("A31", "5", "") + "BTS|2\rFTS|1\r")))
+	conn.Write(mllp.Frame([]byte("FHS|^~\\&\rBHS|^~\\&\r" + adt("A31", "4", "") + adt("A31", "5", "") + "BTS|2\rFTS|1\r")))
 	answer("AA")
 	answer("AA")
-	go conn.Write(Frame([]byte(strings.Repeat("x", 2*MaxMessage))))
+	go conn.Write(mllp.Frame([]byte(strings.Repeat("x", 2*mllp.MaxMessage))))
 	answer("AR")
 	if _, err := r.ReadByte(); err == nil {
 		t.Error("the connection of an oversized message is still open")
@@ -414,7 +416,7 @@ func TestSocket(t *testing.T) {
 	open := 0
 	for range 50 {
 		c, rc := h.connect(t)
-		c.Write([]byte{frameStart})
+		c.Write([]byte{0x0b})
 		c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 		if _, err := rc.ReadByte(); err != nil && strings.Contains(err.Error(), "timeout") {
 			open++

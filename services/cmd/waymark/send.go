@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"waymark/services/kit/mllp"
+	"waymark/services/kit/run"
+)
+
+const portMLLP = 2575
+
+// sendOptions say where to send HL7 v2 messages.
+type sendOptions struct {
+	MLLP string `flag:"mllp" help:"address to send HL7 v2 messages to (default 127.0.0.1:2575)"`
+	TLS  bool   `flag:"mllp-tls" help:"use TLS; the server's certificate must be one that this machine trusts"`
+}
+
+func (c *cli) sendCommand() *cobra.Command {
+	var t *target
+	var o sendOptions
+	cmd := &cobra.Command{
+		Use: "hl7 FILE...", Short: "Send HL7 v2 messages over MLLP and print the acknowledgements",
+		Long: `Send the messages of files (- is stdin) one after the other over MLLP, and print each
+acknowledgement as it comes. A file may hold several messages, or a batch.
+
+The exit code is 0 when all were accepted (AA), 4 when one was refused (AE, AR).
+
+Example:
+  waymark send hl7 services/edge/testdata/adt-a28.hl7`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			return c.send(cmd.Context(), or(o.MLLP, t.at(portMLLP)), o.TLS, t.Timeout, files)
+		},
+	}
+	t = c.bindTarget(cmd)
+	run.Bind(cmd.Flags(), &o)
+	return noun("send", "Send messages as another system would", cmd)
+}
+
+func (c *cli) send(ctx context.Context, address string, secure bool, timeout time.Duration, files []string) error {
+	var messages [][]byte
+	for _, name := range files {
+		var raw []byte
+		var err error
+		if name == "-" {
+			raw, err = io.ReadAll(c.in)
+		} else {
+			raw, err = os.ReadFile(name)
+		}
+		if err != nil {
+			return usage(nil, err)
+		}
+		found := mllp.Split(raw)
+		if len(found) == 0 {
+			return usage(nil, fmt.Errorf("%s holds no message", name))
+		}
+		messages = append(messages, found...)
+	}
+	dialer := &net.Dialer{Timeout: timeout}
+	var conn net.Conn
+	var err error
+	if secure {
+		conn, err = (&tls.Dialer{NetDialer: dialer}).DialContext(ctx, "tcp", address)
+	} else {
+		conn, err = dialer.DialContext(ctx, "tcp", address)
+	}
+	if err != nil {
+		return unavailable("waymark doctor", "MLLP at %s does not answer: %w", address, err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	answers := bufio.NewReader(conn)
+	counts := map[string]int{}
+	for i, m := range messages {
+		conn.SetDeadline(time.Now().Add(timeout))
+		if _, err := conn.Write(mllp.Frame(m)); err != nil {
+			return unavailable("", "message %d of %d was not sent: %w", i+1, len(messages), err)
+		}
+		answer, err := mllp.Read(answers, mllp.MaxMessage)
+		if err != nil {
+			return unavailable("", "message %d of %d got no answer, send it again: %w", i+1, len(messages), err)
+		}
+		text := strings.ReplaceAll(strings.TrimRight(string(answer), "\r"), "\r", "\n")
+		fmt.Fprintln(c.out, text)
+		for _, code := range []string{"AA", "AE", "AR"} {
+			if strings.Contains(text, "\nMSA|"+code) {
+				counts[code]++
+			}
+		}
+	}
+	c.say("%d sent: %d accepted (AA), %d refused (AE), %d of a kind not taken (AR)", len(messages), counts["AA"], counts["AE"], counts["AR"])
+	if counts["AA"] < len(messages) {
+		return &coded{errors.New("not all messages were accepted"), exitConflict, "waymark message list --state MESSAGE_STATE_REFUSED"}
+	}
+	return nil
+}
