@@ -116,7 +116,7 @@ var verbs = []verb{
 	{"referral", "show", "referral.GetReferral", "pathway_id referral_id", "", "", "Show one referral", "PATHWAY REFERRAL", ""},
 	{"referral", "list", "referral.ListReferrals", pathway, "", "", "List the referrals of a pathway", "PATHWAY", ""},
 
-	{"message", "list", "edge.ListMessages", "", "state=state reason=reason_code size=page_size", "", "List messages and count them by state and reason", "--state MESSAGE_STATE_PARKED", ""},
+	{"message", "list", "edge.ListMessages", "", "state=state because=reason_code size=page_size", "", "List messages and count them by state and reason", "--state MESSAGE_STATE_PARKED", ""},
 	{"message", "show", "edge.GetMessage", "message_id", "", "", "Show a message field by field, and what became of it", "MESSAGE", ""},
 	{"message", "redrive", "edge.RedriveMessage", "message_id", "", "", "Apply a parked or refused message again", "MESSAGE", ""},
 }
