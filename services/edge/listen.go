@@ -114,10 +114,10 @@ func (l *listener) enter(ctx context.Context, conn net.Conn) bool {
 }
 
 func (l *listener) leave(conn net.Conn) {
-	conn.Close()
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	delete(l.conns, conn)
+	l.mu.Unlock()
+	conn.Close() // last: a sender that sees it may connect again at once
 }
 
 // errSlow says that a sender kept a connection without using it.
