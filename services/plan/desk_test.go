@@ -89,10 +89,6 @@ func (d *desk) act(concerns ...string) string {
 	return last(d.plan().Actions).ActionId
 }
 
-func (d *desk) settle(concern string) {
-	d.do(DecideConcern{d.env(), &pb.DecideConcernRequest{ConcernId: concern, Decision: pb.ConcernDecision_CONCERN_DECISION_WATCH}})
-}
-
 func (d *desk) publish() {
 	d.do(RecordPatientAgreement{d.env(), &pb.RecordPatientAgreementRequest{Agreed: true, On: "2026-06-14", AgreedBy: "patient"}})
 	d.do(PublishPlan{d.env(), &pb.PublishPlanRequest{ReviewDue: "2026-12-15"}})

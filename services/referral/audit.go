@@ -217,7 +217,7 @@ func (a *Audit) referral(e es.Entry) error {
 		return nil
 	case *pb.ReferralReceived, *pb.ReferralAccepted, *pb.ReferralBegun, *pb.ReferralHeld, *pb.ReferralResumed, *pb.ReferralUnacknowledged:
 		if r == nil || !r.sent || r.over {
-			return fmt.Errorf("%s of a referral that is not with its receiver", v.(proto.Message).ProtoReflect().Descriptor().Name())
+			return fmt.Errorf("%s of a referral that is not with its receiver", v.ProtoReflect().Descriptor().Name())
 		}
 	case *pb.ReferralRedirected, *pb.ReferralCompleted:
 		if r == nil || !r.sent || r.over {
