@@ -192,7 +192,7 @@ func waitingNow(s *subject) {
 		if c.Status != referralv1.ClockStatus_CLOCK_STATUS_RUNNING || c.BreachAfter == "" {
 			continue
 		}
-		// What is left counts the adjustments made so far.
+		// Adjustments made so far are not counted yet: breach_after leaves them out.
 		days := int(c.Limit) - s.today.DaysUntil(day(c.BreachAfter))
 		splits := []string{band(c.Clock, max(0, days))}
 		for _, over := range []int{62, 104} {
