@@ -2,16 +2,12 @@ package carelead
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	pb "waymark/proto/waymark/carelead/v1"
 	"waymark/services/kit/es"
-	"waymark/services/kit/fault"
 )
 
 // board is the read model of this room: all leads and neighbourhoods, and for
@@ -19,9 +15,8 @@ import (
 // start and decides nothing: whoever finds a ledger here reads its stream before
 // acting.
 type board struct {
-	log es.Log
+	*es.Follower // its lock guards all below
 
-	mu             sync.Mutex // guards all below
 	leads          map[string]Lead
 	neighbourhoods map[string]Neighbourhood
 	ledgers        map[string]whose
@@ -29,9 +24,6 @@ type board struct {
 	ofLead         map[string]map[string]bool      // lead id -> pathway ids, see whose.leads
 	placed         map[string]map[string]bool      // pathway id -> leads of whom it has a place
 	due            map[string]map[string]time.Time // pathway id -> what runs out -> when; see timers
-	position       es.Position                     // of the last event taken in
-	live           bool                            // has once reached the end of the log
-	moved          chan struct{}                   // closed and renewed when position or live changes
 }
 
 // whose is what the board keeps of a ledger: ids of parties that are persons.
@@ -41,38 +33,16 @@ type whose struct{ person, holder, actingFor, offered string }
 func (w whose) leads() []string { return []string{w.holder, w.actingFor, w.offered} }
 
 func newBoard(log es.Log) *board {
-	return &board{
-		log: log, leads: make(map[string]Lead), neighbourhoods: make(map[string]Neighbourhood), ledgers: make(map[string]whose),
+	b := &board{
+		leads: make(map[string]Lead), neighbourhoods: make(map[string]Neighbourhood), ledgers: make(map[string]whose),
 		ofPerson: make(map[string]map[string]bool), ofLead: make(map[string]map[string]bool),
-		placed: make(map[string]map[string]bool), due: make(map[string]map[string]time.Time), moved: make(chan struct{}),
+		placed: make(map[string]map[string]bool), due: make(map[string]map[string]time.Time),
 	}
+	b.Follower = es.Follow(log, "carelead", b.apply, categories...)
+	return b
 }
 
 var categories = []string{LedgerDecider.Category, LeadDecider.Category, NeighbourhoodDecider.Category}
-
-// run takes in events until ctx ends or the log fails; it goes on where an
-// earlier run stopped.
-func (b *board) run(ctx context.Context) error {
-	b.mu.Lock()
-	after := b.position
-	b.mu.Unlock()
-	return b.log.Subscribe(ctx, after, es.Filter{Categories: categories}, b.take)
-}
-
-func (b *board) take(m es.Message) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if e := m.Event; e != nil {
-		if err := b.apply(*e); err != nil {
-			return err
-		}
-		b.position = e.Position
-	}
-	b.live = b.live || m.CaughtUp
-	close(b.moved)
-	b.moved = make(chan struct{})
-	return nil
-}
 
 func (b *board) apply(e es.Recorded) error {
 	category, id, _ := strings.Cut(e.Stream, "-")
@@ -139,32 +109,10 @@ func put(index map[string]map[string]bool, key, id string) {
 	index[key][id] = true
 }
 
-// wait returns when the board holds everything up to position at, which must be
-// that of an event of this room or lie before one, and has once reached the end
-// of the log.
-func (b *board) wait(ctx context.Context, at es.Position) error {
-	for {
-		b.mu.Lock()
-		ready, moved := b.live && b.position >= at, b.moved
-		b.mu.Unlock()
-		if ready {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.Canceled) {
-				return ctx.Err()
-			}
-			return fault.Unavailable("carelead.behind", "the list has not come to this position: use one from a receipt of this service, or ask again", time.Second)
-		}
-	}
-}
-
 // pathwaysOf lists the pathways under a key of an index, in order.
 func (b *board) pathwaysOf(index map[string]map[string]bool, key string) []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.Lock()
+	defer b.Unlock()
 	found := make([]string, 0, len(index[key]))
 	for id := range index[key] {
 		found = append(found, id)
@@ -175,8 +123,8 @@ func (b *board) pathwaysOf(index map[string]map[string]bool, key string) []strin
 
 // placesOf lists the leads of whom a pathway has a place or should have one.
 func (b *board) placesOf(pathway string) (leads []string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.Lock()
+	defer b.Unlock()
 	for id := range b.placed[pathway] {
 		leads = append(leads, id)
 	}
@@ -198,8 +146,8 @@ type named[T any] struct {
 // list returns what matches, in the order of ids, after an id, and the position
 // that the answer holds everything up to.
 func list[T any](b *board, all map[string]T, after string, match func(T) bool) ([]named[T], es.Position) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.Lock()
+	defer b.Unlock()
 	var found []named[T]
 	for id, v := range all {
 		if id > after && match(v) {
@@ -207,7 +155,7 @@ func list[T any](b *board, all map[string]T, after string, match func(T) bool) (
 		}
 	}
 	slices.SortFunc(found, func(x, y named[T]) int { return cmp.Compare(x.id, y.id) })
-	return found, b.position
+	return found, b.At()
 }
 
 // serving is the neighbourhood that serves a practice: the preferred one if it

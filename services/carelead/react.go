@@ -168,7 +168,7 @@ func (s *service) onPerson(ctx context.Context, e bus.Event) error {
 	}
 	// The ledgers that were opened before this event are in the board: react has
 	// heard of them. One opened later asks for the person itself.
-	if err := s.board.wait(ctx, es.Position(s.heard.Load())); err != nil {
+	if err := s.board.Wait(ctx, es.Position(s.heard.Load())); err != nil {
 		return err
 	}
 	switch m := e.Message.(type) {
@@ -346,7 +346,7 @@ func (s *service) mergeReversed(ctx context.Context, e bus.Event, m *personv1.Me
 }
 
 func (s *service) onOwn(ctx context.Context, e bus.Event) error {
-	if err := s.board.wait(ctx, e.Position); err != nil {
+	if err := s.board.Wait(ctx, e.Position); err != nil {
 		return err
 	}
 	switch m := e.Message.(type) {

@@ -102,7 +102,7 @@ func (s *leadServer) GetLead(ctx context.Context, req *pb.GetLeadRequest) (*pb.L
 
 // ListLeads answers from the board, which it waits for to reach min_position.
 func (s *leadServer) ListLeads(ctx context.Context, req *pb.ListLeadsRequest) (*pb.ListLeadsReply, error) {
-	if err := s.board.wait(ctx, es.Position(req.MinPosition)); err != nil {
+	if err := s.board.Wait(ctx, es.Position(req.MinPosition)); err != nil {
 		return nil, err
 	}
 	want := streamID(req.NeighbourhoodId)

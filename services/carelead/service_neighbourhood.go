@@ -83,7 +83,7 @@ func (s *neighbourhoodServer) GetNeighbourhood(ctx context.Context, req *pb.GetN
 // FindNeighbourhood answers from the board, which it waits for to reach
 // min_position, and then reads the stream.
 func (s *neighbourhoodServer) FindNeighbourhood(ctx context.Context, req *pb.FindNeighbourhoodRequest) (*pb.NeighbourhoodReply, error) {
-	if err := s.board.wait(ctx, es.Position(req.MinPosition)); err != nil {
+	if err := s.board.Wait(ctx, es.Position(req.MinPosition)); err != nil {
 		return nil, err
 	}
 	id := s.board.serving(req.Practice, "")
@@ -95,7 +95,7 @@ func (s *neighbourhoodServer) FindNeighbourhood(ctx context.Context, req *pb.Fin
 
 // ListNeighbourhoods answers from the board, as FindNeighbourhood does.
 func (s *neighbourhoodServer) ListNeighbourhoods(ctx context.Context, req *pb.ListNeighbourhoodsRequest) (*pb.ListNeighbourhoodsReply, error) {
-	if err := s.board.wait(ctx, es.Position(req.MinPosition)); err != nil {
+	if err := s.board.Wait(ctx, es.Position(req.MinPosition)); err != nil {
 		return nil, err
 	}
 	found, position := list(s.board, s.board.neighbourhoods, req.PageToken, func(Neighbourhood) bool { return true })

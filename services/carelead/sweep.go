@@ -32,7 +32,7 @@ const (
 func (s *service) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- s.board.run(ctx) }()
+	go func() { ended <- s.board.Run(ctx) }()
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
@@ -99,8 +99,8 @@ func (b *board) timers(pathway string, event proto.Message) {
 // dueBy lists the pathways with a timer that has run out. A cover that has started
 // to be due but was never accepted stays listed until it ends.
 func (b *board) dueBy(now time.Time) (pathways []string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.Lock()
+	defer b.Unlock()
 	for id, due := range b.due {
 		for _, at := range due {
 			if !now.Before(at) {

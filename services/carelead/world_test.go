@@ -120,7 +120,7 @@ func (w *world) restart() {
 	s.ledgers, s.leads, s.neighbourhoods = es.NewStreams(w.log, LedgerDecider, opts), es.NewStreams(w.log, LeadDecider, opts), es.NewStreams(w.log, NeighbourhoodDecider, opts)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	go func() { defer close(ended); _ = s.board.run(ctx) }()
+	go func() { defer close(ended); _ = s.board.Run(ctx) }()
 	w.service, w.stop = s, func() { cancel(); <-ended }
 }
 

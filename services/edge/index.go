@@ -2,37 +2,29 @@ package edge
 
 import (
 	"cmp"
-	"context"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "waymark/proto/waymark/edge/v1"
 	"waymark/services/kit/es"
-	"waymark/services/kit/fault"
 )
 
 // index is the read model of all messages, folded from the log anew at each
 // start: lists and counts, which person an identifier stood for last, and which
 // messages hold back later ones of their patient.
 type index struct {
-	log es.Log
+	*es.Follower // its lock guards all below, and the entries
 
-	mu       sync.Mutex // guards all below
 	messages map[string]*entry
 	order    []*entry                   // by position of receipt
 	people   map[string]string          // patient key to person id
 	held     map[string]map[string]bool // patient key to messages that hold it
-	position es.Position
-	current  bool
-	moved    chan struct{} // closed and renewed at each step
 }
 
-// entry is one message. Guarded by index.mu.
+// entry is one message. Guarded by the index.
 type entry struct {
 	view *pb.Message
 	keys []string
@@ -40,56 +32,12 @@ type entry struct {
 }
 
 func newIndex(log es.Log) *index {
-	x := &index{log: log, moved: make(chan struct{})}
-	x.clear()
+	x := &index{messages: map[string]*entry{}, people: map[string]string{}, held: map[string]map[string]bool{}}
+	x.Follower = es.Follow(log, "edge.index", x.fold, category)
 	return x
 }
 
-func (x *index) clear() {
-	x.messages, x.order, x.people, x.held = map[string]*entry{}, nil, map[string]string{}, map[string]map[string]bool{}
-	x.position, x.current = 0, false
-}
-
-// run follows the log until ctx ends.
-func (x *index) run(ctx context.Context) error {
-	x.mu.Lock()
-	x.clear()
-	x.mu.Unlock()
-	return x.log.Subscribe(ctx, 0, es.Filter{Categories: []string{category}}, func(m es.Message) error {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		if m.Event != nil {
-			if err := x.fold(*m.Event); err != nil {
-				return err
-			}
-			x.position = m.Event.Position
-		}
-		x.current = x.current || m.CaughtUp
-		close(x.moved)
-		x.moved = make(chan struct{})
-		return nil
-	})
-}
-
-// wait returns when the index has reached the end of the log once and holds the
-// write at position.
-func (x *index) wait(ctx context.Context, position es.Position) error {
-	for {
-		x.mu.Lock()
-		ready, moved := x.current && x.position >= position, x.moved
-		x.mu.Unlock()
-		if ready {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return fault.Unavailable("edge.index.behind", "the list of messages has not reached that position yet: ask again", time.Second)
-		}
-	}
-}
-
-// fold applies one event. The caller holds mu.
+// fold applies one event. The caller holds the lock.
 func (x *index) fold(at es.Recorded) error {
 	event, err := es.Decode(at)
 	if err != nil {
@@ -146,8 +94,8 @@ func (x *index) fold(at es.Recorded) error {
 
 // person returns who the first known of the keys stood for.
 func (x *index) person(keys []string) string {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.Lock()
+	defer x.Unlock()
 	for _, k := range keys {
 		if p := x.people[k]; p != "" {
 			return p
@@ -159,8 +107,8 @@ func (x *index) person(keys []string) string {
 // holding reports whether a message that came before id, or any when id is "",
 // holds one of the keys.
 func (x *index) holding(keys []string, id string) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.Lock()
+	defer x.Unlock()
 	var before es.Position
 	if e := x.messages[id]; e != nil {
 		before = e.at
@@ -177,8 +125,8 @@ func (x *index) holding(keys []string, id string) bool {
 
 // get returns a message, nil when there is none.
 func (x *index) get(id string) *pb.Message {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.Lock()
+	defer x.Unlock()
 	if e := x.messages[id]; e != nil {
 		return clone(e.view)
 	}
@@ -188,8 +136,8 @@ func (x *index) get(id string) *pb.Message {
 // list returns at most size messages after a position, oldest first, and how
 // many there are of each state and reason.
 func (x *index) list(want pb.MessageState, reason string, after es.Position, size int) *pb.ListMessagesReply {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.Lock()
+	defer x.Unlock()
 	type group struct {
 		state pb.MessageState
 		code  string

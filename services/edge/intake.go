@@ -72,7 +72,7 @@ type taken struct {
 // is no outcome: the sender gets no answer and sends the message again, which
 // goes on where this one stopped.
 func (s *service) take(ctx context.Context, a arrival) (taken, error) {
-	if err := s.index.wait(ctx, 0); err != nil {
+	if err := s.index.Wait(ctx, 0); err != nil {
 		return taken{}, err
 	}
 	a.message, a.unread = parseMessage(a.raw)
@@ -128,7 +128,7 @@ func (s *service) take(ctx context.Context, a arrival) (taken, error) {
 		return taken{}, err
 	}
 	// The next message of this patient must see it.
-	if err := s.index.wait(ctx, st.Position); err != nil {
+	if err := s.index.Wait(ctx, st.Position); err != nil {
 		return taken{}, err
 	}
 	return taken{st, false, acknowledge(a.message, a.id, st.Value.Outcome)}, nil

@@ -48,7 +48,7 @@ func New(deps run.Deps) (run.Part, error) {
 	return run.Part{
 		Name:     "edge",
 		Register: func(r grpc.ServiceRegistrar) { pb.RegisterEdgeServiceServer(r, s) },
-		Run:      s.index.run,
+		Run:      s.index.Run,
 	}, nil
 }
 
@@ -85,7 +85,7 @@ func (s *service) ListMessages(ctx context.Context, req *pb.ListMessagesRequest)
 		}
 		after = es.Position(n)
 	}
-	if err := s.index.wait(ctx, 0); err != nil {
+	if err := s.index.Wait(ctx, 0); err != nil {
 		return nil, err
 	}
 	size := int(req.PageSize)
@@ -131,7 +131,7 @@ func (s *service) read(ctx context.Context, id string) (es.State[state], []byte,
 	if err != nil {
 		return st, nil, err
 	}
-	return st, raw, s.index.wait(ctx, st.Position)
+	return st, raw, s.index.Wait(ctx, st.Position)
 }
 
 // maxFields bounds the reply of GetMessage.
@@ -178,7 +178,7 @@ func (m message) list() (fields []*pb.Field) {
 
 // RedriveMessage applies a message again.
 func (s *service) RedriveMessage(ctx context.Context, req *pb.RedriveMessageRequest) (*pb.RedriveMessageReply, error) {
-	if err := s.index.wait(ctx, 0); err != nil {
+	if err := s.index.Wait(ctx, 0); err != nil {
 		return nil, err
 	}
 	st, raw, err := s.read(ctx, req.MessageId)
@@ -225,7 +225,7 @@ func (s *service) RedriveMessage(ctx context.Context, req *pb.RedriveMessageRequ
 	if err != nil {
 		return nil, err
 	}
-	if err := s.index.wait(ctx, max(st.Position, done.state.Position)); err != nil {
+	if err := s.index.Wait(ctx, max(st.Position, done.state.Position)); err != nil {
 		return nil, err
 	}
 	return &pb.RedriveMessageReply{Message: s.index.get(a.id), Acknowledgement: done.ack, Receipt: done.state.Receipt()}, nil

@@ -2,33 +2,25 @@ package person
 
 import (
 	"cmp"
-	"context"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	personv1 "waymark/proto/waymark/person/v1"
 	"waymark/services/kit/es"
-	"waymark/services/kit/fault"
 )
 
 // queue is the read model of what waits for a person to look at it: held merges,
 // numbers that died, numbers to be traced. It holds the open items only, and is
 // folded from the person streams anew at each start.
 type queue struct {
-	log es.Log
+	*es.Follower // its lock guards items
 
-	mu       sync.Mutex // guards all below
-	items    map[itemKey]item
-	position es.Position   // of the last event folded
-	current  bool          // has reached the end of the log once
-	moved    chan struct{} // closed and renewed at each step
+	items map[itemKey]item
 }
 
 // itemKey is what makes an item one: a person has one of each kind, but may have
@@ -45,59 +37,29 @@ type item struct {
 }
 
 func newQueue(log es.Log) *queue {
-	return &queue{log: log, items: map[itemKey]item{}, moved: make(chan struct{})}
+	q := &queue{items: map[itemKey]item{}}
+	q.Follower = es.Follow(log, "person.queue", q.apply, "person")
+	return q
 }
 
-// run follows the log until ctx ends.
-func (q *queue) run(ctx context.Context) error {
-	q.mu.Lock()
-	q.items, q.position, q.current = map[itemKey]item{}, 0, false
-	q.mu.Unlock()
-	return q.log.Subscribe(ctx, 0, es.Filter{Categories: []string{"person"}}, func(m es.Message) error {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		if m.Event != nil {
-			event, err := es.Decode(*m.Event)
-			if err != nil {
-				return err
-			}
-			q.fold(*m.Event, event)
-			q.position = m.Event.Position
-		}
-		q.current = q.current || m.CaughtUp
-		close(q.moved)
-		q.moved = make(chan struct{})
-		return nil
-	})
-}
-
-// wait returns when the queue has reached the end of the log once and holds the
-// write at position.
-func (q *queue) wait(ctx context.Context, position es.Position) error {
-	for {
-		q.mu.Lock()
-		ready, moved := q.current && q.position >= position, q.moved
-		q.mu.Unlock()
-		if ready {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return fault.Unavailable("person.queue.behind", "the review queue has not reached that position yet: ask again", time.Second)
-		}
+func (q *queue) apply(at es.Recorded) error {
+	event, err := es.Decode(at)
+	if err != nil {
+		return err
 	}
+	q.fold(at, event)
+	return nil
 }
 
 // list returns at most size reviews after a position, oldest first.
 func (q *queue) list(kind personv1.ReviewKind, after es.Position, size int) *personv1.ListReviewsReply {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	q.Lock()
+	defer q.Unlock()
 	found := slices.DeleteFunc(slices.Collect(maps.Values(q.items)), func(i item) bool {
 		return i.merged || i.at <= after || kind != personv1.ReviewKind_REVIEW_KIND_UNSPECIFIED && i.review.Kind != kind
 	})
 	slices.SortFunc(found, func(a, b item) int { return cmp.Compare(a.at, b.at) })
-	out := &personv1.ListReviewsReply{Position: uint64(q.position)}
+	out := &personv1.ListReviewsReply{Position: uint64(q.At())}
 	for _, i := range found[:min(size, len(found))] {
 		out.Reviews = append(out.Reviews, i.review)
 	}
@@ -107,7 +69,7 @@ func (q *queue) list(kind personv1.ReviewKind, after es.Position, size int) *per
 	return out
 }
 
-// fold applies one event. The caller holds mu.
+// fold applies one event. The caller holds the lock.
 func (q *queue) fold(at es.Recorded, event proto.Message) {
 	_, person, _ := strings.Cut(at.Stream, "-")
 	switch e := event.(type) {

@@ -44,7 +44,7 @@ func New(deps run.Deps) (run.Part, error) {
 		Register:   func(r grpc.ServiceRegistrar) { personv1.RegisterPersonServiceServer(r, s) },
 		React:      s.react,
 		Categories: []string{"person"},
-		Run:        s.queue.run,
+		Run:        s.queue.Run,
 	}, nil
 }
 
@@ -327,7 +327,7 @@ func (s *service) ListReviews(ctx context.Context, req *personv1.ListReviewsRequ
 		}
 		after = es.Position(n)
 	}
-	if err := s.queue.wait(ctx, es.Position(req.MinPosition)); err != nil {
+	if err := s.queue.Wait(ctx, es.Position(req.MinPosition)); err != nil {
 		return nil, err
 	}
 	size := int(req.PageSize)

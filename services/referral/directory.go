@@ -2,12 +2,8 @@ package referral
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
@@ -94,76 +90,37 @@ var errNoService = &fault.Error{GRPC: codes.NotFound, Code: "service.not_found",
 
 // directory is the read model of all services, for searching. It is small (some
 // thousand entries in a country) and lives in memory, built from the log at each
-// start by run.
+// start.
 type directory struct {
-	log es.Log
+	*es.Follower // its lock guards services
 
-	mu       sync.Mutex // guards all below
 	services map[string]Entry
-	position es.Position   // of the last event taken in
-	live     bool          // has once reached the end of the log
-	moved    chan struct{} // closed and renewed when position or live changes
 }
 
 func newDirectory(log es.Log) *directory {
-	return &directory{log: log, services: make(map[string]Entry), moved: make(chan struct{})}
+	d := &directory{services: make(map[string]Entry)}
+	d.Follower = es.Follow(log, "directory", d.apply, "service")
+	return d
 }
 
-// run takes in the events of the directory until ctx ends or the log fails; it
-// goes on where an earlier run stopped.
-func (d *directory) run(ctx context.Context) error {
-	d.mu.Lock()
-	after := d.position
-	d.mu.Unlock()
-	return d.log.Subscribe(ctx, after, es.Filter{Categories: []string{"service"}}, d.take)
-}
-
-func (d *directory) take(m es.Message) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if e := m.Event; e != nil {
-		event, err := es.Decode(*e)
-		if err != nil {
-			return err
-		}
-		if d.services[e.Stream], err = es.TryEvolve(EvolveEntry, d.services[e.Stream], event); err != nil {
-			return err
-		}
-		d.position = e.Position
+func (d *directory) apply(e es.Recorded) error {
+	event, err := es.Decode(e)
+	if err != nil {
+		return err
 	}
-	d.live = d.live || m.CaughtUp
-	close(d.moved)
-	d.moved = make(chan struct{})
+	next, err := es.TryEvolve(EvolveEntry, d.services[e.Stream], event)
+	if err != nil {
+		return err
+	}
+	d.services[e.Stream] = next
 	return nil
-}
-
-// wait returns when the directory holds everything up to position at, which must
-// be that of an event of the directory or lie before one, and has once reached
-// the end of the log.
-func (d *directory) wait(ctx context.Context, at es.Position) error {
-	for {
-		d.mu.Lock()
-		ready, moved := d.live && d.position >= at, d.moved
-		d.mu.Unlock()
-		if ready {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.Canceled) {
-				return ctx.Err()
-			}
-			return fault.Unavailable("directory.behind", "the directory has not come to this position: use one from a receipt of the directory, or ask again", time.Second)
-		}
-	}
 }
 
 // search returns the services in use that match, by name, and the position that
 // the answer holds everything up to.
 func (d *directory) search(match func(*pb.Service) bool) ([]*pb.Service, es.Position) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.Lock()
+	defer d.Unlock()
 	var found []*pb.Service
 	for _, s := range d.services {
 		if s.Service != nil && !s.Service.Retired && match(s.Service) {
@@ -171,7 +128,7 @@ func (d *directory) search(match func(*pb.Service) bool) ([]*pb.Service, es.Posi
 		}
 	}
 	slices.SortFunc(found, func(a, b *pb.Service) int { return cmp.Compare(sortKey(a), sortKey(b)) })
-	return found, d.position
+	return found, d.At()
 }
 
 // sortKey orders services by name, and those of one name by id.

@@ -127,8 +127,8 @@ func TestDirectoryRestarts(t *testing.T) {
 		at := add(n)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
-		go func() { ended <- d.run(ctx) }()
-		if err := d.wait(t.Context(), at); err != nil {
+		go func() { ended <- d.Run(ctx) }()
+		if err := d.Wait(t.Context(), at); err != nil {
 			t.Fatal(err)
 		}
 		cancel()
@@ -141,7 +141,7 @@ func TestDirectoryRestarts(t *testing.T) {
 	}
 	ctx, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
 	defer cancel()
-	if err := d.wait(ctx, add(9)); fault.CodeOf(err) != "directory.behind" {
+	if err := d.Wait(ctx, add(9)); fault.CodeOf(err) != "directory.behind" {
 		t.Errorf("waiting for what does not come: %v", err)
 	}
 }

@@ -93,7 +93,7 @@ func (s *service) offer(ctx context.Context, req *pb.OfferServicesRequest) (*pb.
 		if known.stop {
 			return nil, fault.Refused("referral.offer.messages_stopped", "nothing is sent to this patient any more")
 		}
-		if err := s.directory.wait(ctx, 0); err != nil {
+		if err := s.directory.Wait(ctx, 0); err != nil {
 			return nil, err
 		}
 		c.Services, c.Basis = s.directory.toOffer(req.TumourGroup, known.language, known.area)

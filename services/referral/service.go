@@ -44,7 +44,7 @@ func New(deps run.Deps) (run.Part, error) {
 		},
 		React:      s.react,
 		Categories: []string{"pathway"},
-		Run:        s.directory.run,
+		Run:        s.directory.Run,
 	}, nil
 }
 

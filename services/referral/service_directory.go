@@ -62,7 +62,7 @@ func (s *directoryServer) SearchServices(ctx context.Context, req *pb.SearchServ
 	if err != nil {
 		return nil, err
 	}
-	if err := s.directory.wait(ctx, es.Position(req.MinPosition)); err != nil {
+	if err := s.directory.Wait(ctx, es.Position(req.MinPosition)); err != nil {
 		return nil, err
 	}
 	size := min(int(req.PageSize), largestPage)
