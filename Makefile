@@ -61,7 +61,7 @@ $(TOOLBIN)/staticcheck: tools/go.mod
 
 tools/node_modules/.bin/buf: tools/package-lock.json
 	@command -v npm >/dev/null || { echo "needs npm (Node.js 20 or newer) for buf; make run and make test do not"; exit 1; }
-	@npm --prefix tools install --no-save --no-audit --no-fund --silent
+	@npm --prefix tools ci --no-audit --no-fund --silent
 	@touch $@
 
 .PHONY: help run build test check gen conformance soak fuzz clean
