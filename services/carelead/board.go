@@ -38,7 +38,7 @@ func newBoard(log es.Log) *board {
 		ofPerson: make(map[string]map[string]bool), ofLead: make(map[string]map[string]bool),
 		placed: make(map[string]map[string]bool), due: make(map[string]map[string]time.Time),
 	}
-	b.Follower = es.Follow(log, "carelead", b.apply, categories...)
+	b.Follower = es.Follow(log, "carelead.behind", b.apply, categories...)
 	return b
 }
 

@@ -33,7 +33,7 @@ type entry struct {
 
 func newIndex(log es.Log) *index {
 	x := &index{messages: map[string]*entry{}, people: map[string]string{}, held: map[string]map[string]bool{}}
-	x.Follower = es.Follow(log, "edge.index", x.fold, category)
+	x.Follower = es.Follow(log, "edge.index.behind", x.fold, category)
 	return x
 }
 

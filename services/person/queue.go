@@ -38,7 +38,7 @@ type item struct {
 
 func newQueue(log es.Log) *queue {
 	q := &queue{items: map[itemKey]item{}}
-	q.Follower = es.Follow(log, "person.queue", q.apply, "person")
+	q.Follower = es.Follow(log, "person.queue.behind", q.apply, "person")
 	return q
 }
 

@@ -99,7 +99,7 @@ type directory struct {
 
 func newDirectory(log es.Log) *directory {
 	d := &directory{services: make(map[string]Entry)}
-	d.Follower = es.Follow(log, "directory", d.apply, "service")
+	d.Follower = es.Follow(log, "directory.behind", d.apply, "service")
 	return d
 }
 

@@ -17,7 +17,7 @@ type Follower struct {
 
 	log      Log
 	filter   Filter
-	name     string
+	code     string
 	apply    func(Recorded) error
 	position Position      // of the last event applied
 	live     bool          // has once reached the end of the log
@@ -26,9 +26,9 @@ type Follower struct {
 
 // Follow returns a Follower of the categories' events. It hands them to apply,
 // with the lock held; an error of apply ends Run, so apply must fail before it
-// changes anything. The name is that of the model in the error code "<name>.behind".
-func Follow(log Log, name string, apply func(Recorded) error, categories ...string) *Follower {
-	return &Follower{log: log, filter: Filter{Categories: categories}, name: name, apply: apply, moved: make(chan struct{})}
+// changes anything. The code is that of the refusal when the model is behind, such as "carelead.behind".
+func Follow(log Log, code string, apply func(Recorded) error, categories ...string) *Follower {
+	return &Follower{log: log, filter: Filter{Categories: categories}, code: code, apply: apply, moved: make(chan struct{})}
 }
 
 // Run applies events until ctx ends, the log fails or apply does; it goes on
@@ -58,7 +58,7 @@ func (f *Follower) At() Position { return f.position }
 
 // Wait returns when the model has once reached the end of the log and holds
 // everything up to position at, which must be that of an event it follows or lie
-// before one. When the deadline comes first it is UNAVAILABLE "<name>.behind".
+// before one. When the deadline comes first it is UNAVAILABLE with the code.
 func (f *Follower) Wait(ctx context.Context, at Position) error {
 	for {
 		f.Lock()
@@ -73,7 +73,7 @@ func (f *Follower) Wait(ctx context.Context, at Position) error {
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return ctx.Err()
 			}
-			return fault.Unavailable(f.name+".behind", "the list has not come to this position: use one from a receipt of this service, or ask again", time.Second)
+			return fault.Unavailable(f.code, "the list has not come to this position: use one from a receipt of this service, or ask again", time.Second)
 		}
 	}
 }
