@@ -3,6 +3,7 @@ package waitingtimes
 import (
 	"encoding/csv"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -10,32 +11,49 @@ import (
 	"waymark/services/kit/nhs"
 )
 
-// table reads testdata/<name>.csv: the vectors of the domain reference. Each
+// tb is the part of testing.T that the vectors use; see count.
+type tb interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Error(args ...any)
+	Fatal(args ...any)
+}
+
+// table reads testdata/<name>.csv: the vectors of the domain reference and, in
+// the files named edges, our own. Each
 // row is a subtest of its id, so the counts show in the test output.
-func table(t *testing.T, name string, run func(t *testing.T, row map[string]string)) {
+func table(t *testing.T, name string, run func(t tb, row map[string]string)) {
+	t.Helper()
+	for _, row := range rows(t, name) {
+		t.Run(row["id"], func(t *testing.T) { run(t, row) })
+	}
+}
+
+func rows(t *testing.T, name string) (all []map[string]string) {
 	t.Helper()
 	f, err := os.Open("testdata/" + name + ".csv")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	rows, err := csv.NewReader(f).ReadAll()
+	read, err := csv.NewReader(f).ReadAll()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rows) < 2 {
+	if len(read) < 2 {
 		t.Fatal("no rows")
 	}
-	for _, r := range rows[1:] {
+	for _, r := range read[1:] {
 		row := map[string]string{}
-		for i, col := range rows[0] {
+		for i, col := range read[0] {
 			row[col] = r[i]
 		}
-		t.Run(r[0], func(t *testing.T) { run(t, row) })
+		all = append(all, row)
 	}
+	return all
 }
 
-func on(t *testing.T, s string) nhs.Date {
+func on(t tb, s string) nhs.Date {
 	t.Helper()
 	if s == "" {
 		return nhs.Date{}
@@ -47,7 +65,7 @@ func on(t *testing.T, s string) nhs.Date {
 	return d
 }
 
-func num(t *testing.T, s string) int {
+func num(t tb, s string) int {
 	t.Helper()
 	n, err := strconv.Atoi(s)
 	if err != nil {
@@ -56,14 +74,14 @@ func num(t *testing.T, s string) int {
 	return n
 }
 
-func same[T comparable](t *testing.T, what string, got, want T) {
+func same[T comparable](t tb, what string, got, want T) {
 	t.Helper()
 	if got != want {
 		t.Errorf("%s is %v, want %v", what, got, want)
 	}
 }
 
-func check(t *testing.T, row map[string]string, included string, got Result, err error) {
+func check(t tb, row map[string]string, included string, got Result, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -78,27 +96,32 @@ func check(t *testing.T, row map[string]string, included string, got Result, err
 	}
 }
 
+func fds(t tb, r map[string]string) {
+	got, err := FasterDiagnosis{
+		Received: on(t, r["referral_received"]), End: on(t, r["told_or_end"]), DecisionToTreat: on(t, r["dtt"]),
+		FirstSeenAdjustment: num(t, r["first_seen_adj"]), EndReason: r["end_reason"], Exclusion: r["exclusion"],
+	}.Result()
+	check(t, r, "counted", got, err)
+}
+
 func TestFasterDiagnosis(t *testing.T) {
-	table(t, "fds", func(t *testing.T, r map[string]string) {
-		got, err := FasterDiagnosis{
-			Received: on(t, r["referral_received"]), End: on(t, r["told_or_end"]), DecisionToTreat: on(t, r["dtt"]),
-			FirstSeenAdjustment: num(t, r["first_seen_adj"]), EndReason: r["end_reason"], Exclusion: r["exclusion"],
-		}.Result()
-		check(t, r, "counted", got, err)
-	})
+	table(t, "fds", fds)
+	table(t, "fds_edges", fds)
+}
+
+func d31(t tb, r map[string]string) {
+	got, err := Treatment{
+		ClockStart: on(t, r["clock_start"]), Start: on(t, r["treatment_start"]), Adjustment: num(t, r["treatment_adj"]),
+		EventType: r["event_type"], Modality: r["modality"],
+	}.Result()
+	check(t, r, "included", got, err)
 }
 
 func TestTreatment31(t *testing.T) {
-	table(t, "d31", func(t *testing.T, r map[string]string) {
-		got, err := Treatment{
-			ClockStart: on(t, r["clock_start"]), Start: on(t, r["treatment_start"]), Adjustment: num(t, r["treatment_adj"]),
-			EventType: r["event_type"], Modality: r["modality"],
-		}.Result()
-		check(t, r, "included", got, err)
-	})
+	table(t, "d31", d31)
 }
 
-func referral(t *testing.T, r map[string]string) Referral {
+func referral(t tb, r map[string]string) Referral {
 	return Referral{
 		Route: Route(r["route"]), Received: on(t, r["referral_received"]), Upgraded: on(t, r["consultant_upgrade"]), FirstSeen: on(t, r["first_seen"]),
 		Transferred: on(t, r["transfer"]), TreatmentStart: on(t, r["treatment_start"]),
@@ -107,41 +130,46 @@ func referral(t *testing.T, r map[string]string) Referral {
 	}
 }
 
+func d62(t tb, r map[string]string) {
+	got, err := referral(t, r).Result()
+	check(t, r, "included", got, err)
+}
+
 func TestReferral62(t *testing.T) {
-	table(t, "d62", func(t *testing.T, r map[string]string) {
-		got, err := referral(t, r).Result()
-		check(t, r, "included", got, err)
-	})
+	table(t, "d62", d62)
+}
+
+func allocation(t tb, r map[string]string) {
+	c := referral(t, r)
+	c.Route, c.EventType, c.Modality = USC, "01", "01"
+	d38, d24, err := c.Phases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	total, err := c.Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "d38", d38.Days, num(t, r["d38"]))
+	same(t, "d24", d24.Days, num(t, r["d24"]))
+	same(t, "d62", total.Days, num(t, r["d62"]))
+	got, err := c.Allocate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "scenario", got.Scenario, num(t, r["scenario"]))
+	for _, s := range []struct {
+		name string
+		got  Share
+	}{{"investigating", got.Investigating}, {"treating", got.Treating}} {
+		same(t, s.name+" credit", strconv.FormatFloat(s.got.Credit, 'g', -1, 64), r[s.name+"_credit"])
+		same(t, s.name+" denominator", strconv.FormatFloat(s.got.Denominator, 'g', -1, 64), r[s.name+"_denominator"])
+	}
 }
 
 func TestAllocation(t *testing.T) {
-	table(t, "allocation", func(t *testing.T, r map[string]string) {
-		c := referral(t, r)
-		c.Route, c.EventType, c.Modality = USC, "01", "01"
-		d38, d24, err := c.Phases()
-		if err != nil {
-			t.Fatal(err)
-		}
-		total, err := c.Result()
-		if err != nil {
-			t.Fatal(err)
-		}
-		same(t, "d38", d38.Days, num(t, r["d38"]))
-		same(t, "d24", d24.Days, num(t, r["d24"]))
-		same(t, "d62", total.Days, num(t, r["d62"]))
-		got, err := c.Allocate()
-		if err != nil {
-			t.Fatal(err)
-		}
-		same(t, "scenario", got.Scenario, num(t, r["scenario"]))
-		for _, s := range []struct {
-			name string
-			got  Share
-		}{{"investigating", got.Investigating}, {"treating", got.Treating}} {
-			same(t, s.name+" credit", strconv.FormatFloat(s.got.Credit, 'g', -1, 64), r[s.name+"_credit"])
-			same(t, s.name+" denominator", strconv.FormatFloat(s.got.Denominator, 'g', -1, 64), r[s.name+"_denominator"])
-		}
-	})
+	table(t, "allocation", allocation)
+	table(t, "allocation_edges", allocation)
 }
 
 func TestAllocationRefusesWhatCannotBe(t *testing.T) {
@@ -158,35 +186,39 @@ func TestAllocationRefusesWhatCannotBe(t *testing.T) {
 }
 
 func TestAdjustments(t *testing.T) {
-	table(t, "adj_first_seen", func(t *testing.T, r map[string]string) {
+	table(t, "adj_first_seen", func(t tb, r map[string]string) {
 		same(t, "days", FirstSeenAdjustment(on(t, r["received"]), on(t, r["rebooked_on"]), r["attendance_code"]), num(t, r["adjustment_days"]))
 	})
-	table(t, "adj_treatment", func(t *testing.T, r map[string]string) {
+	table(t, "adj_treatment", func(t tb, r map[string]string) {
 		declined := r["reason"] == "patient declined reasonable offer"
 		same(t, "days", TreatmentAdjustment(r["setting"] == "admitted", declined, on(t, r["declined_offer"]), on(t, r["available_from"])), num(t, r["adjustment_days"]))
 	})
 }
 
-func TestPlanDeadlines(t *testing.T) {
+func planDeadlines(t tb, r map[string]string) {
 	clocks := map[string]string{"PL-01": "hna_dx", "PL-02": "eots_target", "PL-03": "hna_eot", "PL-04": "ccr_3m", "PL-05": "ccr_12m", "PL-06": "qol_18m"}
-	table(t, "plan_deadlines", func(t *testing.T, r map[string]string) {
-		due, _, err := Due(clocks[r["id"]], on(t, r["from_date"]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		same(t, "due", due.String(), r["due"])
-	})
+	due, _, err := Due(clocks[r["id"]], on(t, r["from_date"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "due", due.String(), r["due"])
+}
+
+func TestPlanDeadlines(t *testing.T) {
+	table(t, "plan_deadlines", planDeadlines)
+}
+
+func handoverTimers(t tb, r map[string]string) {
+	clocks := map[string]string{"HO-01": "offer_answered", "HO-02": "offer_answered", "HO-03": "first_contact"}
+	due, _, err := Due(clocks[r["id"]], on(t, r["at"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "due", due.String(), r["due"])
 }
 
 func TestHandoverTimers(t *testing.T) {
-	clocks := map[string]string{"HO-01": "offer_answered", "HO-02": "offer_answered", "HO-03": "first_contact"}
-	table(t, "handover_timers", func(t *testing.T, r map[string]string) {
-		due, _, err := Due(clocks[r["id"]], on(t, r["at"]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		same(t, "due", due.String(), r["due"])
-	})
+	table(t, "handover_timers", handoverTimers)
 }
 
 func TestBankHolidays(t *testing.T) {
@@ -248,10 +280,50 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// A planted off-by-one must be seen by the vectors: day 29 counted as day 28.
+// count is a tb that only counts.
+type count struct{ failed int }
+
+func (*count) Helper()                 {}
+func (c *count) Errorf(string, ...any) { c.failed++ }
+func (c *count) Error(...any)          { c.failed++ }
+func (c *count) Fatal(...any)          { c.failed++; panic(c) }
+
+// A day more or less in any rule that has vectors must fail some of them. The
+// rules without vectors are named, so that one is not forgotten silently.
 func TestVectorsSeeAnOffByOne(t *testing.T) {
-	r, err := FasterDiagnosis{Received: on(t, "2026-03-02").AddDays(1), End: on(t, "2026-03-31"), EndReason: "01"}.Result()
-	if err != nil || r.Breach {
-		t.Fatalf("the planted clock breaches: %v", err)
+	noVector := "d104 pcsp eots_latest eots_gp offer_seen return_answered high_concern plan_review result_told result_told_imaging to_book dna_contact"
+	vectors := map[string]func(tb, map[string]string){
+		"fds": fds, "fds_edges": fds, "d31": d31, "d62": d62, "allocation": allocation, "allocation_edges": allocation,
+		"plan_deadlines": planDeadlines, "handover_timers": handoverTimers,
+	}
+	failing := func() int {
+		var c count
+		for name, run := range vectors {
+			for _, row := range rows(t, name) {
+				func() {
+					defer func() {
+						if p := recover(); p != nil && p != any(&c) {
+							panic(p)
+						}
+					}()
+					run(&c, row)
+				}()
+			}
+		}
+		return c.failed
+	}
+	if n := failing(); n != 0 {
+		t.Fatalf("%d failures before anything is planted", n)
+	}
+	for i := range Rules() {
+		rule := &Rules()[i]
+		for _, wrong := range []int{-1, 1} {
+			rule.Limit += wrong
+			n := failing()
+			rule.Limit -= wrong
+			if seen, exempt := n > 0, slices.Contains(strings.Fields(noVector), rule.Clock); seen == exempt {
+				t.Errorf("rule %s off by %d fails %d vectors; named as one without vectors: %v", rule.ID, wrong, n, exempt)
+			}
+		}
 	}
 }
