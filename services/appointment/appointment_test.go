@@ -16,12 +16,11 @@ import (
 	"waymark/services/kit/fault"
 	"waymark/services/kit/nhs"
 	"waymark/services/kit/run"
+	"waymark/services/kit/runtest"
 )
 
 // now is the clock of tests: a Monday.
 var now = time.Date(2026, 6, 1, 9, 0, 0, 0, time.UTC)
-
-var testKey = []byte("0123456789abcdef0123456789abcdef")
 
 // id returns a UUID of the test's own.
 func id(what string, n int) string {
@@ -63,7 +62,7 @@ func booking(command, pathway, session, slot int) *pb.BookAppointmentRequest {
 
 // instance is a process of the service on a log: nothing cached from before.
 func instance(log es.Log, at time.Time) *service {
-	return newService(run.Deps{Log: log, Clock: func() time.Time { return at }, Key: testKey})
+	return newService(run.Deps{Log: log, Clock: func() time.Time { return at }, Key: runtest.Key})
 }
 
 func (s *service) front() *appointmentServer { return &appointmentServer{service: s} }

@@ -1,16 +1,10 @@
 package appointment
 
 import (
-	"context"
-	"fmt"
-	"io"
-	"log/slog"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -20,68 +14,19 @@ import (
 	"waymark/services/kit/es"
 	"waymark/services/kit/estest"
 	"waymark/services/kit/fault"
-	"waymark/services/kit/run"
+	"waymark/services/kit/runtest"
 )
 
 // house is the service behind a real connection, with its log.
 type house struct {
-	t       *testing.T
-	log     *estest.Log
-	conn    *grpc.ClientConn
-	methods map[protoreflect.FullName]protoreflect.MethodDescriptor // by request
+	*runtest.House
+	log *estest.Log
 }
 
 func open(t *testing.T) *house {
 	t.Helper()
 	log := estest.NewAuditedLog(t)
-	p, err := run.Listen(t.Context(), run.Config{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Drain: time.Nanosecond}, "appointment-test", slog.New(slog.NewTextHandler(io.Discard, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	deps := p.Deps(log, nil, testKey)
-	deps.Clock = func() time.Time { return now }
-	deps.Dial = nil
-	part, err := New(deps)
-	if err != nil {
-		t.Fatal(err)
-	}
-	part.React = nil // nothing is heard here
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Serve(ctx, deps, part) }()
-	conn, err := grpc.NewClient(p.GRPC(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Serve ended with %v", err)
-		}
-	})
-	h := &house{t, log, conn, map[protoreflect.FullName]protoreflect.MethodDescriptor{}}
-	services := pb.File_waymark_appointment_v1_appointment_proto.Services()
-	for i := range services.Len() {
-		for j := range services.Get(i).Methods().Len() {
-			m := services.Get(i).Methods().Get(j)
-			h.methods[m.Input().FullName()] = m
-		}
-	}
-	return h
-}
-
-// call invokes the RPC that req is the request of.
-func (h *house) call(req proto.Message) (proto.Message, error) {
-	m := h.methods[req.ProtoReflect().Descriptor().FullName()]
-	mt, err := protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName())
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	out := mt.New().Interface()
-	ctx, cancel := context.WithTimeout(h.t.Context(), 10*time.Second)
-	defer cancel()
-	return out, h.conn.Invoke(ctx, fmt.Sprintf("/%s/%s", m.Parent().FullName(), m.Name()), req, out)
+	return &house{runtest.Serve(t, log, func() time.Time { return now }, New), log}
 }
 
 // TestEveryRPC calls each RPC over a real connection; the same request again has
@@ -93,7 +38,7 @@ func TestEveryRPC(t *testing.T) {
 	do := func(req proto.Message) proto.Message {
 		t.Helper()
 		requests = append(requests, req)
-		out, err := h.call(req)
+		out, err := h.Call(req)
 		if err != nil {
 			t.Fatalf("%s: %v", req.ProtoReflect().Descriptor().Name(), err)
 		}
@@ -146,8 +91,8 @@ func TestEveryRPC(t *testing.T) {
 			continue
 		}
 		repeats++
-		first, err := h.call(req)
-		again, err2 := h.call(req)
+		first, err := h.Call(req)
+		again, err2 := h.Call(req)
 		if err != nil || err2 != nil || !proto.Equal(first, again) {
 			t.Errorf("%s repeated: %v %v\n%v\n%v", name, err, err2, first, again)
 		}
@@ -157,19 +102,20 @@ func TestEveryRPC(t *testing.T) {
 		}
 		other := proto.Clone(r).(es.Request)
 		other.GetCommand().Reason = "another body"
-		if _, err := h.call(other); fault.CodeOf(err) != "command.id_reused" {
+		if _, err := h.Call(other); fault.CodeOf(err) != "command.id_reused" {
 			t.Errorf("%s with another body: %v", name, err)
 		}
 	}
 	if after := len(h.log.Events()); after != before {
 		t.Errorf("repeats recorded %d events", after-before)
 	}
-	for name, m := range h.methods {
+	for _, m := range runtest.Methods(pb.File_waymark_appointment_v1_appointment_proto) {
+		name := m.Input().FullName()
 		if !called[name] {
 			t.Errorf("%s was never called", m.FullName())
 		}
 		mt, _ := protoregistry.GlobalTypes.FindMessageByName(name)
-		if _, err := h.call(mt.New().Interface()); status.Code(err) != codes.InvalidArgument {
+		if _, err := h.Call(mt.New().Interface()); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s, empty: %v", m.FullName(), err)
 		}
 	}

@@ -173,7 +173,7 @@ func (f file) imports(at reporter, used map[string]bool) {
 			}
 			break // the first, most exact, entry decides
 		}
-		kitForTests := f.room == "kit/estest" || f.kind == harness
+		kitForTests := f.room == "kit/estest" || f.room == "kit/runtest" || f.kind == harness
 		if slices.Contains(testOnly, imported) && !f.test && !kitForTests {
 			at(f, spec.Pos(), ruleTestOnly, "%s is for tests", imported)
 		}

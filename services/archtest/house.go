@@ -66,6 +66,7 @@ var rooms = map[string]kind{
 	"kit/mllp":               values,
 	"kit/nhs":                values,
 	"kit/run":                kit,
+	"kit/runtest":            kit,
 	"pathway":                service,
 	"person":                 service,
 	"plan":                   service,
@@ -98,4 +99,4 @@ var drivers = []driver{
 var clocks = []string{"kit/run", "cmd", "eventstore"}
 
 // testOnly are packages that nothing but tests and test kits may import.
-var testOnly = []string{"testing", "waymark/services/kit/estest", "pgregory.net/rapid"}
+var testOnly = []string{"testing", "waymark/services/kit/estest", "waymark/services/kit/runtest", "pgregory.net/rapid"}

@@ -3,8 +3,6 @@ package carelead
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -14,7 +12,6 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -29,6 +26,7 @@ import (
 	"waymark/services/kit/estest"
 	"waymark/services/kit/fault"
 	"waymark/services/kit/run"
+	"waymark/services/kit/runtest"
 )
 
 // others answer as the person and the plan service.
@@ -67,9 +65,8 @@ func (o *others) set(change func()) {
 
 // house is the service behind a real connection, with its log and its clock.
 type house struct {
-	t        *testing.T
+	*runtest.House
 	log      *estest.Log
-	conn     *grpc.ClientConn
 	others   *others
 	commands int
 
@@ -91,89 +88,24 @@ func (h *house) later(d time.Duration) {
 
 func open(t *testing.T, log *estest.Log) *house {
 	t.Helper()
-	h := &house{t: t, log: log, now: monday, others: &others{
+	h := &house{log: log, now: monday, others: &others{
 		person: &personv1.Person{Practice: proto.String("G85001")},
 		record: &planv1.Record{Plan: &planv1.Plan{Version: 1}, SurveillanceNotNeededReason: "none", Summaries: []*planv1.Summary{{Version: 1, State: planv1.SummaryState_SUMMARY_STATE_APPROVED}}},
 	}}
-	p, err := run.Listen(t.Context(), run.Config{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Drain: time.Nanosecond}, "carelead-test", slog.New(slog.NewTextHandler(io.Discard, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	deps := p.Deps(log, nil, testKey)
-	deps.Clock = h.clock
-	part, err := New(deps)
-	if err != nil {
-		t.Fatal(err)
-	}
-	part.React = nil
 	persons := run.Part{Name: "person", Register: func(r grpc.ServiceRegistrar) { personv1.RegisterPersonServiceServer(r, h.others) }}
 	plans := run.Part{Name: "plan", Register: func(r grpc.ServiceRegistrar) { planv1.RegisterPlanServiceServer(r, h.others) }}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Serve(ctx, deps, part, persons, plans) }()
-	if h.conn, err = grpc.NewClient(p.GRPC(), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		h.conn.Close()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Serve ended with %v", err)
-		}
-	})
+	h.House = runtest.Serve(t, log, h.clock, New, persons, plans)
 	return h
 }
 
-func (h *house) call(req proto.Message) (proto.Message, error) {
-	h.t.Helper()
-	method := methodOf(h.t, req.ProtoReflect().Descriptor())
-	mt, err := protoregistry.GlobalTypes.FindMessageByName(method.Output().FullName())
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	reply := mt.New().Interface()
-	ctx, cancel := context.WithTimeout(h.t.Context(), 10*time.Second)
-	defer cancel()
-	err = h.conn.Invoke(ctx, fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name()), req, reply)
-	return reply, err
-}
-
-func (h *house) must(req proto.Message) proto.Message {
-	h.t.Helper()
-	reply, err := h.call(req)
-	if err != nil {
-		h.t.Fatalf("%s: %v", nameOf(req), err)
-	}
-	return reply
+func methods() []protoreflect.MethodDescriptor {
+	return runtest.Methods(pb.File_waymark_carelead_v1_carelead_proto)
 }
 
 // by is the header of the next command by a user of an organisation.
 func (h *house) by(user, organisation string) *metav1.Command {
 	h.commands++
 	return &metav1.Command{CommandId: uuid.NewSHA1(uuid.NameSpaceDNS, fmt.Append(nil, "house ", h.commands)).String(), Actor: &metav1.Actor{User: user, Organisation: organisation}}
-}
-
-func nameOf(m proto.Message) string { return string(m.ProtoReflect().Descriptor().Name()) }
-
-func methods() (all []protoreflect.MethodDescriptor) {
-	services := pb.File_waymark_carelead_v1_carelead_proto.Services()
-	for i := range services.Len() {
-		for j := range services.Get(i).Methods().Len() {
-			all = append(all, services.Get(i).Methods().Get(j))
-		}
-	}
-	return all
-}
-
-func methodOf(t *testing.T, request protoreflect.MessageDescriptor) protoreflect.MethodDescriptor {
-	t.Helper()
-	for _, m := range methods() {
-		if m.Input() == request {
-			return m
-		}
-	}
-	t.Fatalf("no RPC takes %s", request.Name())
-	return nil
 }
 
 func input(kind pb.PartyKind, id string) *pb.PartyInput {
@@ -196,12 +128,11 @@ const (
 // journey is a request to every RPC, in an order in which each is taken.
 func journey(h *house) (requests []proto.Message) {
 	do := func(req proto.Message) proto.Message {
-		h.t.Helper()
 		requests = append(requests, req)
-		return h.must(req)
+		return h.Must(req)
 	}
 	ledger := func(req proto.Message) *pb.Ledger {
-		h.t.Helper()
+		h.T.Helper()
 		return do(req).(*pb.LedgerReply).Ledger
 	}
 	staff := func() *metav1.Command { return h.by("manager", "RAA") }
@@ -221,12 +152,12 @@ func journey(h *house) (requests []proto.Message) {
 	do(&pb.GetNeighbourhoodRequest{NeighbourhoodId: "n1"})
 	do(&pb.ListNeighbourhoodsRequest{MinPosition: position})
 	if n := do(&pb.FindNeighbourhoodRequest{Practice: "G85002", MinPosition: position}).(*pb.NeighbourhoodReply); n.Neighbourhood.NeighbourhoodId != "n1" {
-		h.t.Errorf("found %v", n)
+		h.T.Errorf("found %v", n)
 	}
 	page := do(&pb.ListLeadsRequest{NeighbourhoodId: "n1", WithPlace: true, Language: "en", MinPosition: position, PageSize: 2}).(*pb.ListLeadsReply)
 	rest := do(&pb.ListLeadsRequest{NeighbourhoodId: "n1", WithPlace: true, Language: "en", MinPosition: position, PageSize: 2, PageToken: page.NextPageToken}).(*pb.ListLeadsReply)
 	if len(page.Leads) != 2 || len(rest.Leads) != 1 || rest.NextPageToken != "" || page.Leads[0].Capacity != 4 {
-		h.t.Errorf("pages %v and %v", page, rest)
+		h.T.Errorf("pages %v and %v", page, rest)
 	}
 
 	four := pathwayIDs(4)
@@ -250,7 +181,7 @@ func journey(h *house) (requests []proto.Message) {
 	h.later(time.Hour)
 	held := ledger(&pb.AcceptHandoverRequest{Command: h.by("user-bob", "RAA"), PathwayId: id, HandoverId: open, SummaryVersion: 1, PlanVersion: 1})
 	if held.Holder.Id != "bob" || held.FirstContactDue == nil || held.Handover.State != pb.HandoverState_HANDOVER_STATE_ACCEPTED {
-		h.t.Errorf("after the acceptance: %v", held)
+		h.T.Errorf("after the acceptance: %v", held)
 	}
 	ledger(&pb.RecordFirstContactRequest{Command: h.by("user-bob", "RAA"), PathwayId: id, Made: true, On: "2026-07-06", Medium: "TELEPHONE"})
 	arrange := func(from, to int) string {
@@ -263,7 +194,7 @@ func journey(h *house) (requests []proto.Message) {
 	ledger(&pb.CancelCoverRequest{Command: h.by("user-bob", "RAA"), PathwayId: id, CoverId: arrange(30, 40)})
 	ledger(&pb.RunTimersRequest{Command: doctor(), PathwayId: id})
 	if got := ledger(&pb.GetLedgerRequest{PathwayId: id}); !got.Open || got.Since == nil || len(got.Covers) != 1 {
-		h.t.Errorf("the ledger: %v", got)
+		h.T.Errorf("the ledger: %v", got)
 	}
 	ledger(&pb.RecordPatientDecisionRequest{Command: doctor(), PathwayId: four[1], On: "2026-07-06", AskAgainOn: "2026-10-06"})
 	ledger(&pb.MergeLedgersRequest{Command: doctor(), PathwayId: four[1], MergedPathwayId: four[2]})
@@ -288,7 +219,7 @@ func TestEveryRPC(t *testing.T) {
 	requests := journey(h)
 	called := map[protoreflect.FullName]bool{}
 	for _, req := range requests {
-		called[methodOf(t, req.ProtoReflect().Descriptor()).FullName()] = true
+		called[runtest.MethodOf(t, req).FullName()] = true
 	}
 	for _, m := range methods() {
 		if !called[m.FullName()] {
@@ -301,17 +232,17 @@ func TestEveryRPC(t *testing.T) {
 			continue
 		}
 		repeats++
-		first, again := h.must(req), h.must(req)
+		first, again := h.Must(req), h.Must(req)
 		if !proto.Equal(first, again) {
-			t.Errorf("%s repeated:\n %v\nthen\n %v", nameOf(req), first, again)
+			t.Errorf("%s repeated:\n %v\nthen\n %v", runtest.Name(req), first, again)
 		}
-		if strings.HasSuffix(nameOf(req), "TimersRequest") {
+		if strings.HasSuffix(runtest.Name(req), "TimersRequest") {
 			continue // recorded nothing, so there is nothing to repeat
 		}
 		other := proto.Clone(req).(es.Request)
 		other.GetCommand().Reason = "another body"
-		if _, err := h.call(other); status.Code(err) != codes.InvalidArgument || fault.CodeOf(err) != "command.id_reused" {
-			t.Errorf("%s with another body: %v", nameOf(req), err)
+		if _, err := h.Call(other); status.Code(err) != codes.InvalidArgument || fault.CodeOf(err) != "command.id_reused" {
+			t.Errorf("%s with another body: %v", runtest.Name(req), err)
 		}
 	}
 	if after := len(h.log.Events()); after != before {
@@ -327,9 +258,9 @@ func TestBadInput(t *testing.T) {
 	h := open(t, estest.NewLog())
 	field := func(req proto.Message) string {
 		t.Helper()
-		_, err := h.call(req)
+		_, err := h.Call(req)
 		if status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: %v, want INVALID_ARGUMENT", nameOf(req), err)
+			t.Errorf("%s: %v, want INVALID_ARGUMENT", runtest.Name(req), err)
 			return ""
 		}
 		for _, d := range status.Convert(err).Details() {
@@ -337,7 +268,7 @@ func TestBadInput(t *testing.T) {
 				return bad.FieldViolations[0].Field
 			}
 		}
-		t.Errorf("%s: no BadRequest in %v", nameOf(req), err)
+		t.Errorf("%s: no BadRequest in %v", runtest.Name(req), err)
 		return ""
 	}
 	empty := 0
@@ -389,7 +320,7 @@ func TestStatusCodes(t *testing.T) {
 	held, open, closed, none, fresh := ids[0], ids[1], ids[3], ids[7], ids[8]
 	doctor := func() *metav1.Command { return h.by("doctor", "RJ1") }
 	at := func(days int) *timestamppb.Timestamp { return stamp(monday.AddDate(0, 0, days)) }
-	h.must(&pb.OpenLedgerRequest{Command: doctor(), PathwayId: fresh, PersonId: personA, Holder: input(aTeam, "breast")})
+	h.Must(&pb.OpenLedgerRequest{Command: doctor(), PathwayId: fresh, PersonId: personA, Holder: input(aTeam, "breast")})
 	prepare := func(p string, change func(*pb.PrepareHandoverRequest)) proto.Message {
 		req := &pb.PrepareHandoverRequest{Command: doctor(), PathwayId: p, Kind: pb.HandoverKind_HANDOVER_KIND_TO_LEAD, PatientInformed: true, ConsentToShare: true}
 		change(req)
@@ -401,12 +332,12 @@ func TestStatusCodes(t *testing.T) {
 	before := len(h.log.Events())
 	check := func(req proto.Message, code codes.Code, is, text string) {
 		t.Helper()
-		_, err := h.call(req)
+		_, err := h.Call(req)
 		if status.Code(err) != code || fault.CodeOf(err) != is || !strings.Contains(status.Convert(err).Message(), text) {
-			t.Errorf("%s: %v (%s), want %v %s %q", nameOf(req), err, fault.CodeOf(err), code, is, text)
+			t.Errorf("%s: %v (%s), want %v %s %q", runtest.Name(req), err, fault.CodeOf(err), code, is, text)
 		}
 		if now := len(h.log.Events()); now != before {
-			t.Errorf("%s was refused and recorded %d events", nameOf(req), now-before)
+			t.Errorf("%s was refused and recorded %d events", runtest.Name(req), now-before)
 			before = now
 		}
 	}
@@ -423,7 +354,7 @@ func TestStatusCodes(t *testing.T) {
 	check(prepare(fresh, func(r *pb.PrepareHandoverRequest) { r.OverrideReason, r.OverrideSecondPerson = "urgent", "doctor" }), pre, "carelead.handover.second_person", "")
 	check(offer(fresh, "bob", ""), pre, "carelead.handover.not_prepared", "")
 	check(offer(open, "bob", ""), pre, "carelead.handover.not_prepared", "")
-	h.must(prepare(fresh, func(r *pb.PrepareHandoverRequest) { r.OverrideReason, r.OverrideSecondPerson = "urgent", "consultant" }))
+	h.Must(prepare(fresh, func(r *pb.PrepareHandoverRequest) { r.OverrideReason, r.OverrideSecondPerson = "urgent", "consultant" }))
 	before = len(h.log.Events())
 	check(offer(fresh, "", ""), invalid, "carelead.handover.no_lead", "")
 	check(offer(fresh, "nobody", ""), notFound, "carelead.lead.not_found", "")
@@ -435,18 +366,18 @@ func TestStatusCodes(t *testing.T) {
 	check(offer(fresh, "bob", ""), pre, "carelead.neighbourhood.not_served", "")
 	check(offer(fresh, "bob", "n1"), pre, "carelead.neighbourhood.not_served", "")
 	h.others.set(func() { h.others.down = true })
-	if _, err := h.call(offer(fresh, "bob", "")); fault.IsAnswer(err) || err == nil {
+	if _, err := h.Call(offer(fresh, "bob", "")); fault.IsAnswer(err) || err == nil {
 		t.Errorf("a person service that is down was taken for an answer: %v", err)
 	}
 	h.others.set(func() { h.others.down, h.others.person = false, &personv1.Person{Practice: proto.String("G85001")} })
-	h.must(&pb.ChangeCapacityRequest{Command: h.by("m", "RAA"), LeadId: "bob", Capacity: 1})
+	h.Must(&pb.ChangeCapacityRequest{Command: h.by("m", "RAA"), LeadId: "bob", Capacity: 1})
 	before = len(h.log.Events())
 	check(offer(fresh, "bob", ""), pre, "carelead.lead.no_capacity", "")
 	check(&pb.OfferHandoverRequest{Command: doctor(), PathwayId: fresh, Kind: pb.HandoverKind_HANDOVER_KIND_BETWEEN_TEAMS}, invalid, "carelead.handover.no_party", "")
 	check(&pb.OfferHandoverRequest{Command: doctor(), PathwayId: fresh, Kind: pb.HandoverKind_HANDOVER_KIND_BETWEEN_TEAMS, To: input(aPool, "p")}, invalid, "carelead.handover.not_a_team", "")
 	check(&pb.OfferHandoverRequest{Command: doctor(), PathwayId: fresh, Kind: pb.HandoverKind_HANDOVER_KIND_TO_TREATING_TEAM}, pre, "carelead.handover.to_holder", "")
 
-	reply := h.must(offer(fresh, "cat", "")).(*pb.LedgerReply)
+	reply := h.Must(offer(fresh, "cat", "")).(*pb.LedgerReply)
 	before = len(h.log.Events())
 	on := reply.Ledger.Handover.HandoverId
 	accept := func(user, organisation string, version int64) proto.Message {
@@ -463,7 +394,7 @@ func TestStatusCodes(t *testing.T) {
 	// Of two acceptances that race, one wins.
 	errs := make(chan error, 2)
 	for _, req := range []proto.Message{accept("user-cat", "RAA", 1), accept("user-cat", "RAA", 1)} {
-		go func() { _, err := h.call(req); errs <- err }()
+		go func() { _, err := h.Call(req); errs <- err }()
 	}
 	lost := ""
 	for range 2 {
@@ -504,7 +435,7 @@ func TestStatusCodes(t *testing.T) {
 	check(&pb.AcceptFallbackRequest{Command: h.by("m", "RAA"), NeighbourhoodId: "n1", Pool: input(aPerson, "pool"), Until: at(9), OutOfHoursMessage: "m"}, invalid, "carelead.fallback.not_a_pool", "")
 	// When the pool's acceptance has lapsed, no lead of it can be offered anything.
 	h.later(500 * 24 * time.Hour)
-	h.must(&pb.RunNeighbourhoodTimersRequest{Command: doctor(), NeighbourhoodId: "n1"})
+	h.Must(&pb.RunNeighbourhoodTimersRequest{Command: doctor(), NeighbourhoodId: "n1"})
 	before = len(h.log.Events())
 	check(&pb.OfferHandoverRequest{Command: h.by("user-cat", "RAA"), PathwayId: fresh, Kind: pb.HandoverKind_HANDOVER_KIND_BETWEEN_LEADS, LeadId: "bob"}, pre, "carelead.neighbourhood.no_fallback", "")
 }
@@ -520,20 +451,20 @@ func TestEscalation(t *testing.T) {
 	doctor := func() *metav1.Command { return h.by("doctor", "RJ1") }
 	// Back to the team: one working day, then its cancer manager.
 	held := pathwayIDs(1)[0]
-	back := h.must(&pb.OfferHandoverRequest{Command: h.by("user-bob", "RAA"), PathwayId: held, Kind: pb.HandoverKind_HANDOVER_KIND_TO_TREATING_TEAM, To: input(aPerson, "cancer-manager")}).(*pb.LedgerReply).Ledger.Handover
+	back := h.Must(&pb.OfferHandoverRequest{Command: h.by("user-bob", "RAA"), PathwayId: held, Kind: pb.HandoverKind_HANDOVER_KIND_TO_TREATING_TEAM, To: input(aPerson, "cancer-manager")}).(*pb.LedgerReply).Ledger.Handover
 	if back.To.Id != "breast" || !back.AnswerDue.AsTime().Equal(back.SeenDue.AsTime()) {
 		t.Errorf("the return: %v", back)
 	}
 	h.later(back.AnswerDue.AsTime().Sub(h.clock()))
-	next := h.must(&pb.RunTimersRequest{Command: doctor(), PathwayId: held}).(*pb.LedgerReply).Ledger
+	next := h.Must(&pb.RunTimersRequest{Command: doctor(), PathwayId: held}).(*pb.LedgerReply).Ledger
 	if next.Handover.To.Id != "cancer-manager" || next.Handover.EscalationLevel != 1 {
 		t.Errorf("the return escalates to %v", next.Handover)
 	}
-	h.must(&pb.OpenLedgerRequest{Command: doctor(), PathwayId: id, PersonId: personA, Holder: input(aTeam, "breast")})
-	h.must(&pb.PrepareHandoverRequest{Command: doctor(), PathwayId: id, Kind: pb.HandoverKind_HANDOVER_KIND_TO_LEAD, PatientInformed: true, ConsentToShare: true})
-	h.must(&pb.OfferHandoverRequest{Command: doctor(), PathwayId: id, Kind: pb.HandoverKind_HANDOVER_KIND_TO_LEAD, LeadId: "cat"})
+	h.Must(&pb.OpenLedgerRequest{Command: doctor(), PathwayId: id, PersonId: personA, Holder: input(aTeam, "breast")})
+	h.Must(&pb.PrepareHandoverRequest{Command: doctor(), PathwayId: id, Kind: pb.HandoverKind_HANDOVER_KIND_TO_LEAD, PatientInformed: true, ConsentToShare: true})
+	h.Must(&pb.OfferHandoverRequest{Command: doctor(), PathwayId: id, Kind: pb.HandoverKind_HANDOVER_KIND_TO_LEAD, LeadId: "cat"})
 	tick := func() *pb.Ledger {
-		return h.must(&pb.RunTimersRequest{Command: doctor(), PathwayId: id}).(*pb.LedgerReply).Ledger
+		return h.Must(&pb.RunTimersRequest{Command: doctor(), PathwayId: id}).(*pb.LedgerReply).Ledger
 	}
 	before := len(h.log.Events())
 	tick()

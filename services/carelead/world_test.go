@@ -21,9 +21,8 @@ import (
 	"waymark/services/kit/es"
 	"waymark/services/kit/estest"
 	"waymark/services/kit/run"
+	"waymark/services/kit/runtest"
 )
-
-var testKey = []byte("0123456789abcdef0123456789abcdef")
 
 // people is the person service as this room sees it.
 type people struct {
@@ -113,10 +112,10 @@ func newWorld(t testing.TB) *world {
 // restart is a new process: it knows nothing but the log.
 func (w *world) restart() {
 	w.close()
-	s := newService(run.Deps{Log: w.log, Key: testKey, Clock: func() time.Time { return w.now }})
+	s := newService(run.Deps{Log: w.log, Key: runtest.Key, Clock: func() time.Time { return w.now }})
 	s.person, s.pathway = w.people, w.pathways
 	// The outages of this world end at once: waiting for them would take long.
-	opts := es.Options{Key: testKey, Jitter: func(time.Duration) time.Duration { return 0 }}
+	opts := es.Options{Key: runtest.Key, Jitter: func(time.Duration) time.Duration { return 0 }}
 	s.ledgers, s.leads, s.neighbourhoods = es.NewStreams(w.log, LedgerDecider, opts), es.NewStreams(w.log, LeadDecider, opts), es.NewStreams(w.log, NeighbourhoodDecider, opts)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})

@@ -3,7 +3,6 @@ package person
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -25,44 +24,20 @@ import (
 	"waymark/services/kit/estest"
 	"waymark/services/kit/fault"
 	"waymark/services/kit/run"
+	"waymark/services/kit/runtest"
 )
 
 func deps(log es.Log) run.Deps {
 	return run.Deps{
-		Log: log, Key: []byte("0123456789abcdef0123456789abcdef"), Slog: slog.New(slog.DiscardHandler),
+		Log: log, Key: runtest.Key, Slog: slog.New(slog.DiscardHandler),
 		Clock: func() time.Time { return time.Date(2026, 6, 15, 9, 0, 0, 0, time.UTC) },
 	}
 }
 
-// serve serves the person service on a free port with the interceptors of every
-// Waymark process. What it would hear from the bus, tests hand to react.
+// serve serves the person service behind a real connection.
 func serve(t *testing.T, log es.Log) *grpc.ClientConn {
 	t.Helper()
-	p, err := run.Listen(t.Context(), run.Config{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Drain: time.Nanosecond}, "person-test", slog.New(slog.NewTextHandler(io.Discard, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := deps(log)
-	part, err := New(d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	part.React = nil
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Serve(ctx, d, part) }()
-	conn, err := run.Dial(p.GRPC(), nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Serve ended with %v", err)
-		}
-	})
-	return conn
+	return runtest.Serve(t, log, deps(log).Clock, New).Conn
 }
 
 // cmd is a command header with an id made from a name.

@@ -3,8 +3,6 @@ package plan
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +11,6 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -28,9 +25,8 @@ import (
 	"waymark/services/kit/estest"
 	"waymark/services/kit/fault"
 	"waymark/services/kit/run"
+	"waymark/services/kit/runtest"
 )
-
-var testKey = []byte("0123456789abcdef0123456789abcdef")
 
 // others answers as the referral and the care-lead service.
 type others struct {
@@ -65,83 +61,19 @@ func willing() *others {
 
 // house is the service behind a real connection, with its log.
 type house struct {
-	t    *testing.T
-	log  *estest.Log
-	conn *grpc.ClientConn
-	part run.Part
+	*runtest.House
+	log *estest.Log
 }
 
 func open(t *testing.T, log *estest.Log, o *others) *house {
 	t.Helper()
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
-	p, err := run.Listen(t.Context(), run.Config{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Drain: time.Nanosecond}, "plan-test", logger)
-	if err != nil {
-		t.Fatal(err)
-	}
-	deps := p.Deps(log, nil, testKey)
-	deps.Clock = func() time.Time { return now }
-	part, err := New(deps)
-	if err != nil {
-		t.Fatal(err)
-	}
-	heard := part
-	part.React = nil // the test hands the events over itself
 	referral := run.Part{Name: "referral", Register: func(r grpc.ServiceRegistrar) { referralv1.RegisterPathwayServiceServer(r, o) }}
 	carelead := run.Part{Name: "carelead", Register: func(r grpc.ServiceRegistrar) { careleadv1.RegisterLeadServiceServer(r, o) }}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Serve(ctx, deps, part, referral, carelead) }()
-	conn, err := grpc.NewClient(p.GRPC(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Serve ended with %v", err)
-		}
-	})
-	return &house{t: t, log: log, conn: conn, part: heard}
+	return &house{runtest.Serve(t, log, func() time.Time { return now }, New, referral, carelead), log}
 }
 
-func nameOf(m proto.Message) string { return string(m.ProtoReflect().Descriptor().Name()) }
-
-func methods() (all []protoreflect.MethodDescriptor) {
-	s := pb.File_waymark_plan_v1_plan_proto.Services().Get(0)
-	for i := range s.Methods().Len() {
-		all = append(all, s.Methods().Get(i))
-	}
-	return all
-}
-
-// call invokes the RPC that req is the request of.
-func (h *house) call(req proto.Message) (proto.Message, error) {
-	h.t.Helper()
-	for _, m := range methods() {
-		if m.Input() != req.ProtoReflect().Descriptor() {
-			continue
-		}
-		mt, err := protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName())
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		reply := mt.New().Interface()
-		ctx, cancel := context.WithTimeout(h.t.Context(), 10*time.Second)
-		defer cancel()
-		return reply, h.conn.Invoke(ctx, fmt.Sprintf("/%s/%s", m.Parent().FullName(), m.Name()), req, reply)
-	}
-	h.t.Fatalf("no RPC takes %s", nameOf(req))
-	return nil, nil
-}
-
-func (h *house) must(req proto.Message) proto.Message {
-	h.t.Helper()
-	reply, err := h.call(req)
-	if err != nil {
-		h.t.Fatalf("%s: %v", nameOf(req), err)
-	}
-	return reply
+func methods() []protoreflect.MethodDescriptor {
+	return runtest.Methods(pb.File_waymark_plan_v1_plan_proto)
 }
 
 // header is a command header; each n is another command.
@@ -165,7 +97,7 @@ func journey(h *house) (requests []proto.Message) {
 			m.Set(f, protoreflect.ValueOfString(pathID))
 		}
 		requests = append(requests, req)
-		reply, _ := h.must(req).(*pb.PlanReply)
+		reply, _ := h.Must(req).(*pb.PlanReply)
 		return reply
 	}
 	today := "2026-06-15"
@@ -281,15 +213,15 @@ func TestEveryRPC(t *testing.T) {
 			continue // recorded nothing, so there is nothing to repeat
 		}
 		repeats++
-		first, again := h.must(req), h.must(req)
+		first, again := h.Must(req), h.Must(req)
 		if !proto.Equal(first, again) {
-			t.Errorf("%s repeated:\n %v\nthen\n %v", nameOf(req), first, again)
+			t.Errorf("%s repeated:\n %v\nthen\n %v", runtest.Name(req), first, again)
 		}
 		other := proto.Clone(req).(es.Request)
 		other.GetCommand().Reason = "another body"
-		_, err := h.call(other)
+		_, err := h.Call(other)
 		if status.Code(err) != codes.InvalidArgument || fault.CodeOf(err) != "command.id_reused" {
-			t.Errorf("%s with another body: %v", nameOf(req), err)
+			t.Errorf("%s with another body: %v", runtest.Name(req), err)
 		}
 	}
 	if after := len(h.log.Events()); after != before {
@@ -304,9 +236,9 @@ func TestBadInput(t *testing.T) {
 	t.Parallel()
 	h := open(t, estest.NewLog(), willing())
 	field := func(req proto.Message) string {
-		_, err := h.call(req)
+		_, err := h.Call(req)
 		if status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: %v, want INVALID_ARGUMENT", nameOf(req), err)
+			t.Errorf("%s: %v, want INVALID_ARGUMENT", runtest.Name(req), err)
 			return ""
 		}
 		for _, d := range status.Convert(err).Details() {
@@ -314,7 +246,7 @@ func TestBadInput(t *testing.T) {
 				return bad.FieldViolations[0].Field
 			}
 		}
-		t.Errorf("%s: no BadRequest in %v", nameOf(req), err)
+		t.Errorf("%s: no BadRequest in %v", runtest.Name(req), err)
 		return ""
 	}
 	empty := 0
@@ -365,10 +297,10 @@ func TestStatusCodes(t *testing.T) {
 	h := open(t, estest.NewLog(), o)
 	first := openPlan()
 	first.Command, first.PathwayId = header(1), pathID
-	h.must(first)
+	h.Must(first)
 	second := openPlan()
 	second.Command, second.PathwayId = header(2), strings.ToUpper(pathID)
-	act := h.must(&pb.AddActionRequest{Command: header(3), PathwayId: pathID, Description: "call", RequiredRole: "R9801", Due: "2026-07-01"}).(*pb.PlanReply).SubjectId
+	act := h.Must(&pb.AddActionRequest{Command: header(3), PathwayId: pathID, Description: "call", RequiredRole: "R9801", Due: "2026-07-01"}).(*pb.PlanReply).SubjectId
 	assign := &pb.AssignActionRequest{Command: header(4), PathwayId: pathID, ActionId: act, Assignee: "U2", AssigneeRole: "R9801", Organisation: "RJ1", LeadId: "gone"}
 	o.lead = func() (*careleadv1.LeadReply, error) {
 		return nil, fault.NotFound("carelead.lead.not_found", "no such lead")
@@ -388,14 +320,14 @@ func TestStatusCodes(t *testing.T) {
 		{&pb.RecordConcernRequest{Command: header(5), PathwayId: pathID, Code: "physical.none"}, codes.InvalidArgument, "plan.concern.unknown"},
 		{assign, codes.FailedPrecondition, "plan.assignee.inactive"},
 	} {
-		_, err := h.call(c.req)
+		_, err := h.Call(c.req)
 		if status.Code(err) != c.code || fault.CodeOf(err) != c.is {
-			t.Errorf("%s: %v, want %v %s", nameOf(c.req), err, c.code, c.is)
+			t.Errorf("%s: %v, want %v %s", runtest.Name(c.req), err, c.code, c.is)
 		}
 	}
 	// That the care-lead service fails is no answer about the lead.
 	o.lead = func() (*careleadv1.LeadReply, error) { return nil, status.Error(codes.Internal, "down") }
-	if _, err := h.call(assign); err == nil || fault.IsAnswer(err) {
+	if _, err := h.Call(assign); err == nil || fault.IsAnswer(err) {
 		t.Errorf("an outage of the care-lead service was taken for an answer: %v", err)
 	}
 }
@@ -407,25 +339,25 @@ func TestSharedView(t *testing.T) {
 	h := open(t, estest.NewLog(), willing())
 	first := openPlan()
 	first.Command, first.PathwayId = header(1), pathID
-	h.must(first)
-	h.must(&pb.WriteSectionRequest{Command: header(2), PathwayId: pathID, Code: "medical", Text: "text"})
-	h.must(result(func(r *pb.ReceiveResultRequest) { r.Command, r.PathwayId, r.OutOfRange = header(3), pathID, true }))
-	h.must(&pb.RecordPatientAgreementRequest{Command: header(4), PathwayId: pathID, Agreed: true, On: "2026-06-15", AgreedBy: "patient"})
-	h.must(&pb.PublishPlanRequest{Command: header(5), PathwayId: pathID, ReviewDue: "2026-12-15", SharedWithPatient: true})
+	h.Must(first)
+	h.Must(&pb.WriteSectionRequest{Command: header(2), PathwayId: pathID, Code: "medical", Text: "text"})
+	h.Must(result(func(r *pb.ReceiveResultRequest) { r.Command, r.PathwayId, r.OutOfRange = header(3), pathID, true }))
+	h.Must(&pb.RecordPatientAgreementRequest{Command: header(4), PathwayId: pathID, Agreed: true, On: "2026-06-15", AgreedBy: "patient"})
+	h.Must(&pb.PublishPlanRequest{Command: header(5), PathwayId: pathID, ReviewDue: "2026-12-15", SharedWithPatient: true})
 	get := func() *pb.Record {
-		return h.must(&pb.GetPlanRequest{PathwayId: pathID, Version: 1, AsSharedWithPatient: true}).(*pb.PlanReply).Record
+		return h.Must(&pb.GetPlanRequest{PathwayId: pathID, Version: 1, AsSharedWithPatient: true}).(*pb.PlanReply).Record
 	}
 	if r := get(); len(r.Plan.Sections) != 1 || len(r.Results) != 0 || len(r.Tasks) != 0 {
 		t.Errorf("shared: %v", r)
 	}
-	h.must(&pb.WithholdSectionRequest{Command: header(6), PathwayId: pathID, Code: "medical", Reason: "not told yet"})
+	h.Must(&pb.WithholdSectionRequest{Command: header(6), PathwayId: pathID, Code: "medical", Reason: "not told yet"})
 	if r := get(); len(r.Plan.Sections) != 0 {
 		t.Errorf("what was withheld since is shown in the earlier version: %v", r.Plan.Sections)
 	}
 }
 
 func event(m proto.Message) bus.Event {
-	return bus.Event{ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte(nameOf(m))), Category: "pathway", StreamID: pathID, Message: m, Tenant: "RJ1", CorrelationID: "c1"}
+	return bus.Event{ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte(runtest.Name(m))), Category: "pathway", StreamID: pathID, Message: m, Tenant: "RJ1", CorrelationID: "c1"}
 }
 
 // TestReactions: a diagnosis opens the plan and asks for an assessment, the end of
@@ -444,7 +376,7 @@ func TestReactions(t *testing.T) {
 	answer := o.pathway
 	o.pathway = func() (*referralv1.GetPathwayResponse, error) { return nil, status.Error(codes.Internal, "down") }
 	for _, e := range []bus.Event{diagnosis, end} {
-		if err := h.part.React(ctx, e); err == nil {
+		if err := h.Part.React(ctx, e); err == nil {
 			t.Error("a fault was taken for an answer")
 		}
 	}
@@ -452,7 +384,7 @@ func TestReactions(t *testing.T) {
 	log.SetFaults(estest.Faults{Lost: 0.4, Refused: 0.2})
 	for _, e := range []bus.Event{diagnosis, end} {
 		for range 50 {
-			if h.part.React(ctx, e) == nil {
+			if h.Part.React(ctx, e) == nil {
 				break
 			}
 		}
@@ -464,7 +396,7 @@ func TestReactions(t *testing.T) {
 	}
 	again := open(t, log, o) // a process that has just started
 	for _, e := range []bus.Event{diagnosis, end, diagnosis} {
-		for _, part := range []run.Part{h.part, again.part} {
+		for _, part := range []run.Part{h.Part, again.Part} {
 			if err := part.React(ctx, e); err != nil {
 				t.Fatal(err)
 			}
@@ -473,7 +405,7 @@ func TestReactions(t *testing.T) {
 	if n := len(log.Events()); n != once || n != 4 {
 		t.Errorf("%d events, then %d; want 4", once, n)
 	}
-	r := h.must(&pb.GetPlanRequest{PathwayId: pathID}).(*pb.PlanReply).Record
+	r := h.Must(&pb.GetPlanRequest{PathwayId: pathID}).(*pb.PlanReply).Record
 	if p := r.Plan; p.PersonId != personID || p.Diagnosis.Icd10 != "C18.7" || p.Diagnosis.ToldOn != "2026-03-05" || p.TreatingTeam != "Lower GI" {
 		t.Errorf("the plan is %v", p)
 	}
@@ -500,7 +432,7 @@ func TestRefusedLookup(t *testing.T) {
 		&referralv1.TreatmentPeriodEnded{FactId: personID, Facts: &referralv1.TreatmentEndFacts{On: "2026-05-29"}},
 		&referralv1.PathwayClosed{}, // nothing to do
 	} {
-		if err := h.part.React(t.Context(), event(m)); err != nil {
+		if err := h.Part.React(t.Context(), event(m)); err != nil {
 			t.Error(err)
 		}
 	}

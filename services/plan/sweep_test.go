@@ -10,6 +10,7 @@ import (
 	"waymark/services/kit/es"
 	"waymark/services/kit/estest"
 	"waymark/services/kit/nhs"
+	"waymark/services/kit/runtest"
 )
 
 // TestSweep: what falls due is recorded on its day, once, also when the log
@@ -19,7 +20,7 @@ func TestSweep(t *testing.T) {
 	log := estest.NewAuditedLog(t)
 	var ahead atomic.Int64 // days
 	instance := func() *server {
-		return &server{plans: es.NewStreams(log, decider(), es.Options{Key: testKey}), log: log, slog: slog.New(slog.DiscardHandler),
+		return &server{plans: es.NewStreams(log, decider(), es.Options{Key: runtest.Key}), log: log, slog: slog.New(slog.DiscardHandler),
 			rounds: &rounds{checked: map[string]nhs.Date{}}, clock: func() time.Time { return now.AddDate(0, 0, int(ahead.Load())) }}
 	}
 	one, two := instance(), instance()

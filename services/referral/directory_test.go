@@ -13,6 +13,7 @@ import (
 	"waymark/services/kit/es"
 	"waymark/services/kit/estest"
 	"waymark/services/kit/fault"
+	"waymark/services/kit/runtest"
 )
 
 func TestDirectoryDecisions(t *testing.T) {
@@ -80,12 +81,12 @@ func TestSearch(t *testing.T) {
 	h := open(t, estest.NewLog(), &people{})
 	var last *pb.ServiceReply
 	for i := range 7 {
-		last = h.must(charity(i, fmt.Sprintf("Hope %d", i), nil, nil, nil)).(*pb.ServiceReply)
+		last = h.Must(charity(i, fmt.Sprintf("Hope %d", i), nil, nil, nil)).(*pb.ServiceReply)
 	}
 	var names []string
 	query := &pb.SearchServicesRequest{NameContains: "hope", PageSize: 3, MinPosition: last.Receipt.Position}
 	for pages := 1; ; pages++ {
-		reply := h.must(query).(*pb.SearchServicesResponse)
+		reply := h.Must(query).(*pb.SearchServicesResponse)
 		for _, s := range reply.Services {
 			names = append(names, s.Details.Name)
 		}
@@ -96,13 +97,13 @@ func TestSearch(t *testing.T) {
 			break
 		}
 	}
-	first := h.must(&pb.SearchServicesRequest{PageSize: 3}).(*pb.SearchServicesResponse)
-	_, err := h.call(&pb.SearchServicesRequest{PageSize: 3, PageToken: first.NextPageToken, NameContains: "6"})
+	first := h.Must(&pb.SearchServicesRequest{PageSize: 3}).(*pb.SearchServicesResponse)
+	_, err := h.Call(&pb.SearchServicesRequest{PageSize: 3, PageToken: first.NextPageToken, NameContains: "6"})
 	if fault.CodeOf(err) != "directory.page_token" {
 		t.Errorf("a token for other conditions: %v", err)
 	}
-	gone := h.must(&pb.RetireServiceRequest{Command: header(1), ServiceId: last.Service.ServiceId, Reason: "closed"}).(*pb.ServiceReply)
-	after := h.must(&pb.SearchServicesRequest{MinPosition: gone.Receipt.Position}).(*pb.SearchServicesResponse)
+	gone := h.Must(&pb.RetireServiceRequest{Command: header(1), ServiceId: last.Service.ServiceId, Reason: "closed"}).(*pb.ServiceReply)
+	after := h.Must(&pb.SearchServicesRequest{MinPosition: gone.Receipt.Position}).(*pb.SearchServicesResponse)
 	if len(after.Services) != 6 || after.Position < gone.Receipt.Position {
 		t.Errorf("%d services at position %d after one retired", len(after.Services), after.Position)
 	}
@@ -113,7 +114,7 @@ func TestSearch(t *testing.T) {
 func TestDirectoryRestarts(t *testing.T) {
 	t.Parallel()
 	log := estest.NewLog()
-	entries := es.NewStreams(log, directoryDecider(), es.Options{Key: testKey})
+	entries := es.NewStreams(log, directoryDecider(), es.Options{Key: runtest.Key})
 	add := func(n int) es.Position {
 		req := charity(n, "Hope", nil, nil, nil)
 		state, err := entries.Do(t.Context(), serviceID(commandID(req)), req, RegisterService{req, commandID(req)}.Decide)

@@ -14,6 +14,7 @@ import (
 	pb "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/estest"
 	"waymark/services/kit/nhs"
+	"waymark/services/kit/runtest"
 )
 
 const (
@@ -98,7 +99,7 @@ func history(t testing.TB, start *pb.PathwayStarted, facts ...proto.Message) est
 	for i, f := range facts {
 		decide := record(byte(100+i), f)
 		if _, err := decide(s.State(t)); err != nil {
-			t.Fatalf("given %s: %v", nameOf(f), err)
+			t.Fatalf("given %s: %v", runtest.Name(f), err)
 		}
 		s = s.When(decide)
 	}
@@ -177,7 +178,7 @@ func TestRecords(t *testing.T) {
 		{started(), nil, onward, &pb.PathwayRerouted{PersonId: personID, Start: startFacts()}, pb.PathwayState_PATHWAY_STATE_REFERRED},
 		{started(), nil, closing("2026-03-30", pb.CloseReason_CLOSE_REASON_DIED), &pb.PathwayClosed{}, pb.PathwayState_PATHWAY_STATE_CLOSED},
 	} {
-		t.Run(nameOf(c.want), func(t *testing.T) {
+		t.Run(runtest.Name(c.want), func(t *testing.T) {
 			m := c.want.ProtoReflect()
 			fields := m.Descriptor().Fields()
 			m.Set(fields.ByName("fact_id"), stringValue(id))

@@ -14,6 +14,7 @@ import (
 	pb "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/fault"
 	"waymark/services/kit/nhs"
+	"waymark/services/kit/runtest"
 )
 
 // The property tests draw any commands in any order, most of them senseless, and
@@ -49,7 +50,7 @@ func TestPathwayInvariants(t *testing.T) {
 				p = EvolvePathway(p, e)
 			}
 			if p.closed != nil && before.closed == nil && !closes {
-				r.Fatalf("%s closed the pathway", nameOf(events[0]))
+				r.Fatalf("%s closed the pathway", runtest.Name(events[0]))
 			}
 			mustHold(r, p, today)
 		}

@@ -3,8 +3,6 @@ package referral
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +11,6 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -27,9 +24,8 @@ import (
 	"waymark/services/kit/estest"
 	"waymark/services/kit/fault"
 	"waymark/services/kit/run"
+	"waymark/services/kit/runtest"
 )
-
-var testKey = []byte("0123456789abcdef0123456789abcdef")
 
 // people answers as the person service.
 type people struct {
@@ -54,90 +50,18 @@ func speaking(language, area string) func() (*personv1.PersonReply, error) {
 
 // house is the service behind a real connection, with its log.
 type house struct {
-	t    *testing.T
-	log  *estest.Log
-	conn *grpc.ClientConn
-	part run.Part
+	*runtest.House
+	log *estest.Log
 }
 
 func open(t *testing.T, log *estest.Log, person *people) *house {
 	t.Helper()
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
-	p, err := run.Listen(t.Context(), run.Config{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Drain: time.Nanosecond}, "referral-test", logger)
-	if err != nil {
-		t.Fatal(err)
-	}
-	deps := p.Deps(log, nil, testKey)
-	deps.Clock = func() time.Time { return now }
-	part, err := New(deps)
-	if err != nil {
-		t.Fatal(err)
-	}
-	heard := part
-	part.React = nil // the test hands the events over itself
 	persons := run.Part{Name: "person", Register: func(r grpc.ServiceRegistrar) { personv1.RegisterPersonServiceServer(r, person) }}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Serve(ctx, deps, part, persons) }()
-	conn, err := grpc.NewClient(p.GRPC(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Serve ended with %v", err)
-		}
-	})
-	return &house{t: t, log: log, conn: conn, part: heard}
+	return &house{runtest.Serve(t, log, func() time.Time { return now }, New, persons), log}
 }
 
-// call invokes the RPC that req is the request of.
-func (h *house) call(req proto.Message) (proto.Message, error) {
-	h.t.Helper()
-	method := methodOf(h.t, req.ProtoReflect().Descriptor())
-	mt, err := protoregistry.GlobalTypes.FindMessageByName(method.Output().FullName())
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	reply := mt.New().Interface()
-	ctx, cancel := context.WithTimeout(h.t.Context(), 10*time.Second)
-	defer cancel()
-	err = h.conn.Invoke(ctx, fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name()), req, reply)
-	return reply, err
-}
-
-func (h *house) must(req proto.Message) proto.Message {
-	h.t.Helper()
-	reply, err := h.call(req)
-	if err != nil {
-		h.t.Fatalf("%s: %v", nameOf(req), err)
-	}
-	return reply
-}
-
-func methods() (all []protoreflect.MethodDescriptor) {
-	for _, f := range []protoreflect.FileDescriptor{pb.File_waymark_referral_v1_pathway_proto, pb.File_waymark_referral_v1_referral_proto, pb.File_waymark_referral_v1_directory_proto} {
-		for i := range f.Services().Len() {
-			s := f.Services().Get(i)
-			for j := range s.Methods().Len() {
-				all = append(all, s.Methods().Get(j))
-			}
-		}
-	}
-	return all
-}
-
-func methodOf(t *testing.T, request protoreflect.MessageDescriptor) protoreflect.MethodDescriptor {
-	t.Helper()
-	for _, m := range methods() {
-		if m.Input() == request {
-			return m
-		}
-	}
-	t.Fatalf("no RPC takes %s", request.Name())
-	return nil
+func methods() []protoreflect.MethodDescriptor {
+	return runtest.Methods(pb.File_waymark_referral_v1_pathway_proto, pb.File_waymark_referral_v1_referral_proto, pb.File_waymark_referral_v1_directory_proto)
 }
 
 const pathID = "a2f7a4a0-1f0e-4b63-8d0b-0a2a6b1f5c10"
@@ -153,18 +77,18 @@ func journey(h *house) (requests []proto.Message) {
 	n := 0
 	id := func() *metav1.Command { n++; return header(n) }
 	factOf := func(event string) string {
-		p := h.must(&pb.GetPathwayRequest{PathwayId: pathID}).(*pb.GetPathwayResponse).Pathway
+		p := h.Must(&pb.GetPathwayRequest{PathwayId: pathID}).(*pb.GetPathwayResponse).Pathway
 		for _, f := range p.Facts {
 			if f.Event == event {
 				return f.FactId
 			}
 		}
-		h.t.Fatalf("no %s among the facts", event)
+		h.T.Fatalf("no %s among the facts", event)
 		return ""
 	}
 	do := func(req proto.Message) proto.Message {
 		requests = append(requests, req)
-		return h.must(req)
+		return h.Must(req)
 	}
 	upgraded := strings.Replace(pathID, "a2f7", "b2f7", 1)
 	out := strings.Replace(pathID, "a2f7", "c2f7", 1)
@@ -274,7 +198,7 @@ func TestEveryRPC(t *testing.T) {
 
 	called := map[protoreflect.FullName]bool{}
 	for _, req := range requests {
-		called[methodOf(t, req.ProtoReflect().Descriptor()).FullName()] = true
+		called[runtest.MethodOf(t, req).FullName()] = true
 	}
 	for _, m := range methods() {
 		if !called[m.FullName()] {
@@ -289,18 +213,18 @@ func TestEveryRPC(t *testing.T) {
 			continue
 		}
 		repeats++
-		first, again := h.must(req), h.must(req)
+		first, again := h.Must(req), h.Must(req)
 		if !proto.Equal(first, again) {
-			t.Errorf("%s repeated:\n %v\nthen\n %v", nameOf(req), first, again)
+			t.Errorf("%s repeated:\n %v\nthen\n %v", runtest.Name(req), first, again)
 		}
 		if _, ok := req.(*pb.RecordNoResponseRequest); ok {
 			continue // recorded nothing, so there is nothing to repeat
 		}
 		other := proto.Clone(req).(es.Request)
 		other.GetCommand().Reason = "another body"
-		_, err := h.call(other)
+		_, err := h.Call(other)
 		if status.Code(err) != codes.InvalidArgument || fault.CodeOf(err) != "command.id_reused" {
-			t.Errorf("%s with another body: %v", nameOf(req), err)
+			t.Errorf("%s with another body: %v", runtest.Name(req), err)
 		}
 	}
 	if after := len(h.log.Events()); after != before {
@@ -315,9 +239,9 @@ func TestBadInput(t *testing.T) {
 	t.Parallel()
 	h := open(t, estest.NewLog(), &people{})
 	field := func(req proto.Message) string {
-		_, err := h.call(req)
+		_, err := h.Call(req)
 		if status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: %v, want INVALID_ARGUMENT", nameOf(req), err)
+			t.Errorf("%s: %v, want INVALID_ARGUMENT", runtest.Name(req), err)
 			return ""
 		}
 		for _, d := range status.Convert(err).Details() {
@@ -325,7 +249,7 @@ func TestBadInput(t *testing.T) {
 				return bad.FieldViolations[0].Field
 			}
 		}
-		t.Errorf("%s: no BadRequest in %v", nameOf(req), err)
+		t.Errorf("%s: no BadRequest in %v", runtest.Name(req), err)
 		return ""
 	}
 	empty := 0
@@ -371,7 +295,7 @@ func TestBadInput(t *testing.T) {
 func TestStatusCodes(t *testing.T) {
 	t.Parallel()
 	h := open(t, estest.NewLog(), &people{})
-	h.must(&pb.StartPathwayRequest{Command: header(1), PathwayId: pathID, PersonId: personID, Facts: startFacts()})
+	h.Must(&pb.StartPathwayRequest{Command: header(1), PathwayId: pathID, PersonId: personID, Facts: startFacts()})
 	for _, c := range []struct {
 		req  proto.Message
 		code codes.Code
@@ -389,13 +313,13 @@ func TestStatusCodes(t *testing.T) {
 		{&pb.GetServiceRequest{ServiceId: refID}, codes.NotFound, "service.not_found"},
 		{&pb.AmendServiceRequest{Command: header(3), ServiceId: refID, SeenVersion: 1, Details: &pb.ServiceDetails{Kind: 2, Name: "x"}}, codes.NotFound, "service.not_found"},
 	} {
-		_, err := h.call(c.req)
+		_, err := h.Call(c.req)
 		if status.Code(err) != c.code || fault.CodeOf(err) != c.is {
-			t.Errorf("%s: %v, want %v %s", nameOf(c.req), err, c.code, c.is)
+			t.Errorf("%s: %v, want %v %s", runtest.Name(c.req), err, c.code, c.is)
 		}
 	}
 	// "Today" is England's: at 23:30 UTC in summer it is tomorrow's date there.
-	s := newService(run.Deps{Log: h.log, Key: testKey, Clock: func() time.Time { return time.Date(2026, 6, 30, 23, 30, 0, 0, time.UTC) }})
+	s := newService(run.Deps{Log: h.log, Key: runtest.Key, Clock: func() time.Time { return time.Date(2026, 6, 30, 23, 30, 0, 0, time.UTC) }})
 	if got := s.today().String(); got != "2026-07-01" {
 		t.Errorf("today is %s", got)
 	}
@@ -416,7 +340,7 @@ func heard(t *testing.T, log *estest.Log, of proto.Message) (out []bus.Event) {
 		out = append(out, bus.Event{ID: e.ID, Category: "pathway", StreamID: id, Revision: e.Revision, Position: e.Position, Message: m, Tenant: "RJ1", CorrelationID: "c1"})
 	}
 	if len(out) == 0 {
-		t.Fatalf("nobody recorded a %s", nameOf(of))
+		t.Fatalf("nobody recorded a %s", runtest.Name(of))
 	}
 	return out
 }
@@ -451,41 +375,41 @@ func TestDiagnosisOffersCharities(t *testing.T) {
 			log := estest.NewLog()
 			person := &people{answer: c.person}
 			h := open(t, log, person)
-			h.must(charity(1, "Lungs United", []string{"03"}, nil, nil))
-			h.must(charity(2, "Roshni", nil, []string{"E08000003"}, []string{"ur", "en"}))
-			h.must(charity(3, "Bristol Breathe", []string{"03"}, []string{"E06000023"}, nil))
-			last := h.must(charity(4, "Breast Friends", []string{"01"}, nil, nil)).(*pb.ServiceReply)
-			h.must(&pb.SearchServicesRequest{MinPosition: last.Receipt.Position})
-			h.must(&pb.StartPathwayRequest{Command: header(1), PathwayId: pathID, PersonId: personID, Facts: startFacts()})
-			h.must(&pb.CommunicateDiagnosisRequest{Command: header(2), PathwayId: pathID, Facts: diagnosis("2026-03-20")})
+			h.Must(charity(1, "Lungs United", []string{"03"}, nil, nil))
+			h.Must(charity(2, "Roshni", nil, []string{"E08000003"}, []string{"ur", "en"}))
+			h.Must(charity(3, "Bristol Breathe", []string{"03"}, []string{"E06000023"}, nil))
+			last := h.Must(charity(4, "Breast Friends", []string{"01"}, nil, nil)).(*pb.ServiceReply)
+			h.Must(&pb.SearchServicesRequest{MinPosition: last.Receipt.Position})
+			h.Must(&pb.StartPathwayRequest{Command: header(1), PathwayId: pathID, PersonId: personID, Facts: startFacts()})
+			h.Must(&pb.CommunicateDiagnosisRequest{Command: header(2), PathwayId: pathID, Facts: diagnosis("2026-03-20")})
 			e := heard(t, log, &pb.DiagnosisCommunicated{})[0]
 
 			// The person service is down, then the answer to the append is lost: both are tried again.
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			person.answer = func() (*personv1.PersonReply, error) { return nil, status.Error(codes.Internal, "down") }
-			if err := h.part.React(ctx, e); err == nil {
+			if err := h.Part.React(ctx, e); err == nil {
 				t.Error("a fault was taken for an answer")
 			}
 			person.answer = c.person
 			log.SetFaults(estest.Faults{Lost: 0.4, Refused: 0.2})
 			for i := 0; i < 50; i++ {
-				if h.part.React(ctx, e) == nil {
+				if h.Part.React(ctx, e) == nil {
 					break
 				}
 			}
 			log.SetFaults(estest.Faults{})
 			for range 3 { // and is heard again, also by a process that has just started
-				if err := h.part.React(ctx, e); err != nil {
+				if err := h.Part.React(ctx, e); err != nil {
 					t.Fatal(err)
 				}
 			}
-			h.must(charity(5, "Late Lungs", []string{"03"}, nil, nil)) // what comes later changes nothing
-			if err := open(t, log, person).part.React(ctx, e); err != nil {
+			h.Must(charity(5, "Late Lungs", []string{"03"}, nil, nil)) // what comes later changes nothing
+			if err := open(t, log, person).Part.React(ctx, e); err != nil {
 				t.Fatal(err)
 			}
 
-			offers := h.must(&pb.ListReferralsRequest{PathwayId: pathID}).(*pb.ListReferralsResponse).Offers
+			offers := h.Must(&pb.ListReferralsRequest{PathwayId: pathID}).(*pb.ListReferralsResponse).Offers
 			if c.want == nil {
 				if len(offers) != 0 {
 					t.Fatalf("offers %v", offers)
@@ -516,32 +440,32 @@ func TestReroutingStartsOnwardPathways(t *testing.T) {
 	t.Parallel()
 	log := estest.NewAuditedLog(t)
 	h := open(t, log, &people{})
-	h.must(&pb.StartPathwayRequest{Command: header(1), PathwayId: pathID, PersonId: personID, Facts: startFacts(func(f *pb.StartFacts) {
+	h.Must(&pb.StartPathwayRequest{Command: header(1), PathwayId: pathID, PersonId: personID, Facts: startFacts(func(f *pb.StartFacts) {
 		f.ReferralType, f.PathwayIdentifier, f.PathwayIdentifierIssuer = "17", "RJ15644312231", "RJ1"
 	})})
-	h.must(&pb.RecordFirstSeenRequest{Command: header(2), PathwayId: pathID, Facts: seen("2026-03-10")})
-	h.must(&pb.SetFirstSeenAdjustmentRequest{Command: header(3), PathwayId: pathID, Facts: &pb.FirstSeenAdjustmentFacts{Days: 3, Reason: "3"}})
+	h.Must(&pb.RecordFirstSeenRequest{Command: header(2), PathwayId: pathID, Facts: seen("2026-03-10")})
+	h.Must(&pb.SetFirstSeenAdjustmentRequest{Command: header(3), PathwayId: pathID, Facts: &pb.FirstSeenAdjustmentFacts{Days: 3, Reason: "3"}})
 	team := &pb.Team{Organisation: "RJ1", Name: "Upper GI"}
-	h.must(&pb.ReroutePathwayRequest{Command: header(4), PathwayId: pathID, Facts: &pb.RerouteFacts{On: "2026-03-12",
+	h.Must(&pb.ReroutePathwayRequest{Command: header(4), PathwayId: pathID, Facts: &pb.RerouteFacts{On: "2026-03-12",
 		Onward: []*pb.Onward{{ReferralType: "05", ResponsibleTeam: team}, {ReferralType: "04", ResponsibleTeam: team}}}})
 	e := heard(t, log, &pb.PathwayRerouted{})[0]
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	log.SetFaults(estest.Faults{Lost: 0.5, Refused: 0.3})
 	for i := 0; i < 50; i++ {
-		if h.part.React(ctx, e) == nil {
+		if h.Part.React(ctx, e) == nil {
 			break
 		}
 	}
 	log.SetFaults(estest.Faults{})
 	for range 3 {
-		if err := h.part.React(ctx, e); err != nil {
+		if err := h.Part.React(ctx, e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	onward := h.must(&pb.GetPathwayRequest{PathwayId: pathID}).(*pb.GetPathwayResponse).Pathway.ReroutedTo
+	onward := h.Must(&pb.GetPathwayRequest{PathwayId: pathID}).(*pb.GetPathwayResponse).Pathway.ReroutedTo
 	for _, o := range onward {
-		p := h.must(&pb.GetPathwayRequest{PathwayId: o.PathwayId}).(*pb.GetPathwayResponse).Pathway
+		p := h.Must(&pb.GetPathwayRequest{PathwayId: o.PathwayId}).(*pb.GetPathwayResponse).Pathway
 		if p.Start.ReceivedOn != received0 || p.ReroutedFrom != pathID || p.PersonId != personID || p.Route != pb.Route_ROUTE_USC ||
 			p.FirstSeen.GetOn() != "2026-03-10" || p.FirstSeenAdjustment.GetDays() != 3 || p.Start.PathwayIdentifier != "RJ15644312231" {
 			t.Errorf("the onward pathway is %v", p)
