@@ -25,9 +25,12 @@ import (
 type work struct {
 	service *service
 	arrival arrival
-	m       message
-	effects []*pb.Effect
-	person  string
+	// whose commands these are
+	organisation, system string
+	m                    message // HL7 v2 only
+	effects              []*pb.Effect
+	kept                 []*pb.KeptResources
+	person               string
 }
 
 // kinds says what is done with each type of message. A type that is known and
@@ -49,7 +52,7 @@ var kinds = map[string]func(context.Context, *work) error{
 func (w *work) command(step string) *metav1.Command {
 	return &metav1.Command{
 		CommandId: uuid.NewSHA1(uuid.MustParse(w.arrival.commands), []byte(step)).String(), CorrelationId: w.arrival.commands, CausationId: w.arrival.id,
-		Actor: &metav1.Actor{User: "hl7/" + coded(w.m.get("MSH-3"))[:min(len(coded(w.m.get("MSH-3"))), 40)], Organisation: organisation(w.m)},
+		Actor: &metav1.Actor{User: w.system, Organisation: w.organisation},
 	}
 }
 
@@ -116,6 +119,7 @@ type patient struct {
 	born   string
 	facts  *personv1.Demographics
 	source *personv1.Source
+	keys   []string // hashes of its identifiers
 }
 
 var (
@@ -158,6 +162,7 @@ func (w *work) patient() (p patient, err error) {
 	if p.number, p.locals, err = w.numbers("PID"); err != nil {
 		return p, err
 	}
+	p.keys = w.keys("PID")
 	p.status = "03"
 	if p.number != "" {
 		p.status = "02"
@@ -257,21 +262,26 @@ func (w *work) source() (*personv1.Source, error) {
 	return &personv1.Source{Kind: personv1.SourceKind_SOURCE_KIND_LOCAL, System: system, MessageId: coded(w.m.get("MSH-10")), SentAt: timestamppb.New(at)}, nil
 }
 
-// find returns the person whom identifiers stand for, "" for nobody.
-func (w *work) find(ctx context.Context, segment, number string) (string, error) {
+// keys are those of a segment's identifiers.
+func (w *work) keys(segment string) (keys []string) {
+	for _, k := range w.arrival.keys {
+		if strings.HasPrefix(k, otherPatient) == (segment == "MRG") {
+			keys = append(keys, strings.TrimPrefix(k, otherPatient))
+		}
+	}
+	return keys
+}
+
+// find returns the person whom an NHS number, or else one of the keys, stands for;
+// "" for nobody. The field is where the number was.
+func (w *work) find(ctx context.Context, keys []string, number, field string) (string, error) {
 	if number != "" {
 		reply, err := w.service.persons.FindPerson(ctx, &personv1.FindPersonRequest{NhsNumber: number})
 		if err == nil {
 			return reply.Person.PersonId, nil
 		}
 		if status.Code(err) != codes.NotFound {
-			return "", answered(err, segment+"-3")
-		}
-	}
-	var keys []string
-	for _, k := range w.arrival.keys {
-		if strings.HasPrefix(k, otherPatient) == (segment == "MRG") {
-			keys = append(keys, strings.TrimPrefix(k, otherPatient))
+			return "", answered(err, field)
 		}
 	}
 	return w.service.index.person(keys), nil
@@ -280,7 +290,7 @@ func (w *work) find(ctx context.Context, segment, number string) (string, error)
 // identify finds the person and checks that they are the one: two of NHS number,
 // birth date and family name must agree.
 func (w *work) identify(ctx context.Context, p patient) (string, error) {
-	found, err := w.find(ctx, "PID", p.number)
+	found, err := w.find(ctx, p.keys, p.number, "PID-3")
 	if err != nil || found == "" {
 		return "", err
 	}
@@ -300,25 +310,30 @@ func (w *work) known(ctx context.Context) (patient, error) {
 	if err != nil {
 		return p, err
 	}
+	return p, w.register(ctx, p)
+}
+
+// register registers or updates the person of the message.
+func (w *work) register(ctx context.Context, p patient) (err error) {
 	if w.person, err = w.identify(ctx, p); err != nil {
-		return p, err
+		return err
 	}
 	if w.person == "" {
 		c := w.command("register")
 		reply, err := w.service.persons.RegisterPerson(ctx, &personv1.RegisterPersonRequest{Command: c, NhsNumber: p.number, NhsNumberStatus: p.status, LocalIdentifiers: p.locals, Demographics: p.facts, Source: p.source})
 		if err != nil {
-			return p, answered(err, "PID-3")
+			return answered(err, "PID-3")
 		}
 		w.person = reply.Person.PersonId
 		w.done("person.RegisterPerson", c, w.person)
-		return p, nil
+		return nil
 	}
 	c := w.command("update")
 	if _, err := w.service.persons.UpdateDemographics(ctx, &personv1.UpdateDemographicsRequest{Command: c, PersonId: w.person, LocalIdentifiers: p.locals, Demographics: p.facts, Source: p.source}); err != nil {
-		return p, answered(err, "PID-5")
+		return answered(err, "PID-5")
 	}
 	w.done("person.UpdateDemographics", c, w.person)
-	return p, nil
+	return nil
 }
 
 // demographics is ADT A28 and A31.
@@ -364,7 +379,7 @@ func merge(ctx context.Context, w *work) error {
 	if number == p.number {
 		number = "" // the local identifiers tell the two apart
 	}
-	merged, err := w.find(ctx, "MRG", number)
+	merged, err := w.find(ctx, w.keys("MRG"), number, "MRG-1")
 	if err != nil {
 		return err
 	}
@@ -392,8 +407,8 @@ func changeLocal(ctx context.Context, w *work) error {
 	if err != nil {
 		return err
 	}
-	if w.person, err = w.find(ctx, "PID", p.number); err == nil && w.person == "" {
-		w.person, err = w.find(ctx, "MRG", "")
+	if w.person, err = w.find(ctx, p.keys, p.number, "PID-3"); err == nil && w.person == "" {
+		w.person, err = w.find(ctx, w.keys("MRG"), "", "MRG-1")
 	}
 	if err != nil {
 		return err

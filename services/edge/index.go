@@ -9,12 +9,14 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "waymark/proto/waymark/edge/v1"
+	personv1 "waymark/proto/waymark/person/v1"
+	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
 )
 
 // index is the read model of all messages, folded from the log anew at each
-// start: lists and counts, which person an identifier stood for last, and which
-// messages hold back later ones of their patient.
+// start: lists and counts, which person an identifier stood for last, which
+// messages hold back later ones of their patient, and the pathways of each person.
 type index struct {
 	*es.Follower // its lock guards all below, and the entries
 
@@ -22,6 +24,16 @@ type index struct {
 	order    []*entry                   // by position of receipt
 	people   map[string]string          // patient key to person id
 	held     map[string]map[string]bool // patient key to messages that hold it
+	pathways map[string][]*pathway      // person id to theirs, oldest first
+	started  map[string]*pathway        // by pathway id
+	survivor map[string]string          // a merged person to the one who survived
+}
+
+// pathway is what the edge must know of one. Guarded by the index.
+type pathway struct {
+	id, person string
+	team       *referralv1.Team
+	closed     bool
 }
 
 // entry is one message. Guarded by the index.
@@ -32,8 +44,9 @@ type entry struct {
 }
 
 func newIndex(log es.Log) *index {
-	x := &index{messages: map[string]*entry{}, people: map[string]string{}, held: map[string]map[string]bool{}}
-	x.Follower = es.Follow(log, "edge.index.behind", x.fold, category)
+	x := &index{messages: map[string]*entry{}, people: map[string]string{}, held: map[string]map[string]bool{},
+		pathways: map[string][]*pathway{}, started: map[string]*pathway{}, survivor: map[string]string{}}
+	x.Follower = es.Follow(log, "edge.index.behind", x.fold, category, "pathway", "person")
 	return x
 }
 
@@ -44,10 +57,24 @@ func (x *index) fold(at es.Recorded) error {
 		return err
 	}
 	_, id, _ := strings.Cut(at.Stream, "-")
+	switch e := event.(type) {
+	case *referralv1.PathwayStarted:
+		one := &pathway{id: id, person: e.PersonId, team: e.Facts.GetResponsibleTeam()}
+		x.started[id] = one
+		x.pathways[e.PersonId] = append(x.pathways[e.PersonId], one)
+	case *referralv1.PathwayClosed:
+		if one := x.started[id]; one != nil {
+			one.closed = true
+		}
+	case *personv1.PersonsMerged:
+		x.survivor[e.MergedPersonId] = e.SurvivingPersonId
+	case *personv1.MergeReversed:
+		delete(x.survivor, e.MergedPersonId)
+	}
 	if e, ok := event.(*pb.MessageReceived); ok {
 		one := &entry{keys: e.PatientKeys, at: at.Position, view: &pb.Message{
 			MessageId: id, State: pb.MessageState_MESSAGE_STATE_RECEIVED, Application: e.Application, Facility: e.Facility, ControlId: e.ControlId,
-			Type: e.Type, Version: e.Version, ReceivedAt: timestamppb.New(at.Recorded), RedriveOf: e.RedriveOf,
+			Type: e.Type, Version: e.Version, ReceivedAt: timestamppb.New(at.Recorded), RedriveOf: e.RedriveOf, ContentType: e.ContentType,
 		}}
 		x.messages[id] = one
 		x.order = append(x.order, one)
@@ -62,12 +89,17 @@ func (x *index) fold(at es.Recorded) error {
 	v.Acknowledgement, _, _ = verdict(event)
 	switch e := event.(type) {
 	case *pb.MessageApplied:
-		v.State, v.Effects, v.PersonId = pb.MessageState_MESSAGE_STATE_APPLIED, e.Effects, e.PersonId
+		v.State, v.Effects, v.PersonId, v.Kept = pb.MessageState_MESSAGE_STATE_APPLIED, e.Effects, e.PersonId, e.Kept
 		if e.PersonId != "" {
 			for _, k := range one.keys {
 				if !strings.HasPrefix(k, otherPatient) {
 					x.people[k] = e.PersonId
 				}
+			}
+		}
+		for _, p := range e.People {
+			for _, k := range p.PatientKeys {
+				x.people[k] = p.PersonId
 			}
 		}
 	case *pb.MessageParked:
@@ -102,6 +134,32 @@ func (x *index) person(keys []string) string {
 		}
 	}
 	return ""
+}
+
+// pathwaysOf returns the pathways of a person, and of those who were merged into
+// them, oldest first; open ones only where asked.
+func (x *index) pathwaysOf(person string, openOnly bool) (found []pathway) {
+	x.Lock()
+	defer x.Unlock()
+	people := []string{person}
+	for merged := range x.survivor {
+		into := merged
+		for range len(x.survivor) { // a survivor may have been merged in turn
+			into = cmp.Or(x.survivor[into], into)
+		}
+		if into == person {
+			people = append(people, merged)
+		}
+	}
+	slices.Sort(people[1:])
+	for _, p := range people {
+		for _, one := range x.pathways[p] {
+			if !one.closed || !openOnly {
+				found = append(found, *one)
+			}
+		}
+	}
+	return found
 }
 
 // holding reports whether a message that came before id, or any when id is "",

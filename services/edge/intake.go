@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -53,12 +52,36 @@ func park(code, field, text string) error {
 // arrival is a message on its way in.
 type arrival struct {
 	raw       []byte
+	content   content
 	id        string
-	message   message
-	unread    error // why message is empty
 	keys      []string
 	redriveOf string
 	commands  string // whose commands these are
+}
+
+// content is a message in its format: what the intake must know of it.
+type content interface {
+	// name is what its sender calls it, "" where it does not say, and the field that says so.
+	name() (name, field string)
+	// digest is the same for a repeat, and another for any other message.
+	digest() [sha256.Size]byte
+	// header is what MessageReceived says of it, besides its bytes.
+	header() *pb.MessageReceived
+	// sender is whose commands these are: an ODS code, or UNKNOWN, and a system.
+	sender() (organisation, system string)
+	// patients are those whom it names; other ones with the prefix otherPatient.
+	patients() []patientName
+	apply(context.Context, *work) error
+	// answer is made of what is recorded: the same each time.
+	answer(id string, outcome proto.Message) []byte
+	// fields lists its values; an error says why they cannot be shown.
+	fields() ([]*pb.Field, error)
+	corrected([]*pb.Correction) ([]byte, error)
+}
+
+// patientName is an identifier of a patient in a message.
+type patientName struct {
+	prefix, assigner, value string
 }
 
 // taken is what became of it.
@@ -75,17 +98,17 @@ func (s *service) take(ctx context.Context, a arrival) (taken, error) {
 	if err := s.index.Wait(ctx, 0); err != nil {
 		return taken{}, err
 	}
-	a.message, a.unread = parseMessage(a.raw)
+	name, nameField := a.content.name()
 	if a.id == "" {
 		a.id = uuid.NewSHA1(space, a.raw).String()
-		if a.unread == nil && a.message.raw("MSH", 10) != "" {
-			a.id = messageID(a.message).String()
+		if name != "" {
+			a.id = uuid.NewSHA1(space, []byte(name)).String()
 		}
 	}
 	if a.commands == "" {
 		a.commands = a.id
 	}
-	a.keys = s.keys(a.message)
+	a.keys = s.keys(a.content)
 	unlock, err := s.locks.lock(ctx, append([]string{"message " + a.id}, a.keys...))
 	if err != nil {
 		return taken{}, err
@@ -97,27 +120,29 @@ func (s *service) take(ctx context.Context, a arrival) (taken, error) {
 		return taken{}, err
 	}
 	var reused error
-	if st.Value.Received != nil && st.Value.Digest != digest(a.raw) {
-		sum := digest(a.raw)
+	if st.Value.Received != nil && st.Value.Digest != a.content.digest() {
+		sum := a.content.digest()
 		a.id = uuid.NewSHA1(uuid.MustParse(a.id), sum[:]).String()
 		a.commands = a.id
-		reused = refuse("edge.control_id.reused", "MSH-10", "another message with this control id was taken before: give each message its own")
+		reused = refuse("edge.control_id.reused", nameField, "another message with this id was taken before: give each message its own")
 		if st, err = s.messages.Load(ctx, a.id); err != nil {
 			return taken{}, err
 		}
 	}
 	if st.Value.Outcome != nil {
-		return taken{st, true, acknowledge(a.message, a.id, st.Value.Outcome)}, nil
+		return taken{st, true, a.content.answer(a.id, st.Value.Outcome)}, nil
 	}
 	id := uuid.MustParse(a.id)
+	by, _ := a.content.sender()
 	header := func(step string) *metav1.Command {
-		return &metav1.Command{CommandId: uuid.NewSHA1(id, []byte(step)).String(), Actor: &metav1.Actor{User: "edge", Organisation: organisation(a.message)}}
+		return &metav1.Command{CommandId: uuid.NewSHA1(id, []byte(step)).String(), Actor: &metav1.Actor{User: "edge", Organisation: by}}
 	}
-	if st, err = s.messages.Do(ctx, a.id, &pb.KeepMessageRequest{Command: header("keep"), MessageId: a.id}, keep(&pb.MessageReceived{
-		MessageId: a.id, Raw: a.raw,
-		Application: coded(a.message.get("MSH-3")), Facility: coded(a.message.get("MSH-4")), ControlId: coded(a.message.get("MSH-10")),
-		Type: coded(a.message.kind()), Version: coded(a.message.get("MSH-12")), PatientKeys: a.keys, RedriveOf: a.redriveOf, CommandsOf: a.commands,
-	})); err != nil {
+	received := a.content.header()
+	received.MessageId, received.PatientKeys, received.RedriveOf, received.CommandsOf = a.id, a.keys, a.redriveOf, a.commands
+	if received.Raw, received.Gzip, err = pack(a.raw); err != nil {
+		return taken{}, err
+	}
+	if st, err = s.messages.Do(ctx, a.id, &pb.KeepMessageRequest{Command: header("keep"), MessageId: a.id}, keep(received)); err != nil {
 		return taken{}, err
 	}
 	outcome, err := s.outcome(ctx, a, reused)
@@ -131,19 +156,20 @@ func (s *service) take(ctx context.Context, a arrival) (taken, error) {
 	if err := s.index.Wait(ctx, st.Position); err != nil {
 		return taken{}, err
 	}
-	return taken{st, false, acknowledge(a.message, a.id, st.Value.Outcome)}, nil
+	return taken{st, false, a.content.answer(a.id, st.Value.Outcome)}, nil
 }
 
 // outcome applies the message and says how that went.
 func (s *service) outcome(ctx context.Context, a arrival, reused error) (proto.Message, error) {
 	now := timestamppb.New(s.clock())
-	work := &work{service: s, m: a.message, arrival: a}
+	work := &work{service: s, arrival: a}
+	work.organisation, work.system = a.content.sender()
 	err := reused
 	if err == nil {
-		err = s.apply(ctx, work)
+		err = a.content.apply(ctx, work)
 	}
 	if err == nil {
-		return &pb.MessageApplied{Effects: work.effects, PersonId: work.person, At: now}, nil
+		return &pb.MessageApplied{Effects: work.effects, PersonId: work.person, Kept: work.kept, At: now}, nil
 	}
 	var why *stop
 	if !errors.As(err, &why) {
@@ -173,62 +199,25 @@ func passing(ctx context.Context, err error) bool {
 	return ctx.Err() != nil
 }
 
-// apply checks what every message must have, then does what its kind asks for.
-func (s *service) apply(ctx context.Context, w *work) error {
-	m := w.m
-	switch {
-	case errors.Is(w.arrival.unread, errEncoding):
-		return refuse("edge.charset", "MSH-18", "the bytes are not in the character set that MSH-18 declares, or that set is not taken")
-	case w.arrival.unread != nil:
-		return refuseKind("edge.hl7.unreadable", "MSH-1", w.arrival.unread.Error())
-	case m.get("MSH-10") == "":
-		return refuse("edge.field.required", "MSH-10", "the message control id is missing")
-	case !versions.MatchString(m.get("MSH-12")):
-		return refuseKind("edge.version.unknown", "MSH-12", "versions 2.3 to 2.8 are taken")
-	}
-	do, known := kinds[m.kind()]
-	switch {
-	case known && do == nil:
-		return refuseKind("edge.type.not_taken", "MSH-9.2", "messages of this type are not taken yet")
-	case !known:
-		return refuseKind("edge.type.unknown", "MSH-9", "messages of this type are not known")
-	}
-	if !odsCode.MatchString(m.get("MSH-4")) {
-		return park("edge.facility.unknown", "MSH-4", "the sending facility is no ODS code (3 to 10 capital letters and digits)")
-	}
-	if w.arrival.redriveOf == "" && s.index.holding(w.arrival.keys, "") {
-		return &stop{reason: &pb.Reason{Code: "edge.waits_behind", Text: "an earlier message of the patient is held: apply that one first"}, holds: true}
-	}
-	return do(ctx, w)
-}
-
-var (
-	versions = regexp.MustCompile(`^2\.[3-8](\.[0-9])?$`)
-	odsCode  = regexp.MustCompile(`^[A-Z0-9]{3,10}$`)
-)
-
-// organisation is whose record the message is; UNKNOWN where it does not say.
-func organisation(m message) string {
-	if facility := m.get("MSH-4"); odsCode.MatchString(facility) {
-		return facility
-	}
-	return "UNKNOWN"
-}
-
 // keys hashes the identifiers of the patients in a message.
-func (s *service) keys(m message) (keys []string) {
-	for _, p := range []struct{ segment, prefix string }{{"PID", ""}, {"MRG", otherPatient}} {
-		ids := identifiers(m, p.segment)
-		for _, id := range ids {
-			mac := hmac.New(sha256.New, s.key)
-			mac.Write([]byte("edge patient\x00" + id.assigner + "\x00" + id.value))
-			key := p.prefix + hex.EncodeToString(mac.Sum(nil)[:16])
-			if !slices.Contains(keys, key) {
-				keys = append(keys, key)
-			}
+func (s *service) keys(c content) (keys []string) {
+	for _, p := range c.patients() {
+		mac := hmac.New(sha256.New, s.key)
+		mac.Write([]byte("edge patient\x00" + p.assigner + "\x00" + p.value))
+		key := p.prefix + hex.EncodeToString(mac.Sum(nil)[:16])
+		if !slices.Contains(keys, key) {
+			keys = append(keys, key)
 		}
 	}
 	return keys
+}
+
+// waits reports whether an earlier message of a patient holds this one back.
+func (w *work) waits() error {
+	if w.arrival.redriveOf == "" && w.service.index.holding(w.arrival.keys, "") {
+		return &stop{reason: &pb.Reason{Code: "edge.waits_behind", Text: "an earlier message of the patient is held: apply that one first"}, holds: true}
+	}
+	return nil
 }
 
 // locks lets one message of a patient in at a time.

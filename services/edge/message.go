@@ -1,7 +1,11 @@
 package edge
 
 import (
+	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
+	"errors"
+	"io"
 	"slices"
 	"strings"
 
@@ -29,7 +33,9 @@ func decider() es.Decider[state] { return es.Decider[state]{Category: category, 
 func evolve(s state, event proto.Message) state {
 	switch e := event.(type) {
 	case *pb.MessageReceived:
-		s.Digest = digest(e.Raw)
+		if raw, err := unpack(e); err == nil { // it was packed here
+			s.Digest = read(e, raw).digest()
+		}
 		kept := proto.CloneOf(e)
 		kept.Raw = nil
 		s.Received = kept
@@ -91,9 +97,53 @@ func errUnknown() error {
 // space is the namespace of message ids.
 var space = uuid.MustParse("0d0f6a34-57a5-5d7c-9a1e-3b1f6c2f8e52")
 
-// messageID is the identity of a message: what its sender calls it.
-func messageID(m message) uuid.UUID {
-	return uuid.NewSHA1(space, []byte(m.raw("MSH", 3)+"\x00"+m.raw("MSH", 4)+"\x00"+m.raw("MSH", 10)))
+// messageName is what its sender calls a message.
+func messageName(m message) string {
+	return m.raw("MSH", 3) + "\x00" + m.raw("MSH", 4) + "\x00" + m.raw("MSH", 10)
+}
+
+// read is a message in the format in which it was received.
+func read(received *pb.MessageReceived, raw []byte) content { return readV2(raw) }
+
+// packFrom is the size from which a message is kept packed. An append to the log
+// holds 1 MiB, and records of whole lives in FHIR are larger, but pack well.
+const packFrom = 64 << 10
+
+func pack(raw []byte) ([]byte, bool, error) {
+	if len(raw) < packFrom {
+		return raw, false, nil
+	}
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(raw); err != nil {
+		return nil, false, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, false, err
+	}
+	return b.Bytes(), true, nil
+}
+
+func unpack(e *pb.MessageReceived) ([]byte, error) {
+	if !e.Gzip {
+		return e.Raw, nil
+	}
+	return gunzip(e.Raw)
+}
+
+// maxDocument bounds what is unpacked.
+const maxDocument = 16 << 20
+
+func gunzip(packed []byte) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(r, maxDocument+1))
+	if err == nil && len(raw) > maxDocument {
+		err = errors.New("it is larger than 16 MiB unpacked")
+	}
+	return raw, err
 }
 
 // digest tells two messages apart but for how they were sent: line ends and

@@ -17,7 +17,6 @@ import (
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
-	"waymark/services/kit/mllp"
 	"waymark/services/kit/run"
 )
 
@@ -68,7 +67,7 @@ func newService(deps run.Deps) *service {
 
 // TakeMessage takes one message.
 func (s *service) TakeMessage(ctx context.Context, req *pb.TakeMessageRequest) (*pb.TakeMessageReply, error) {
-	done, err := s.take(ctx, arrival{raw: req.Raw})
+	done, err := s.take(ctx, arrival{raw: req.Raw, content: readV2(req.Raw)})
 	if err != nil {
 		return nil, err
 	}
@@ -102,11 +101,11 @@ func (s *service) GetMessage(ctx context.Context, req *pb.GetMessageRequest) (*p
 		return nil, err
 	}
 	reply := &pb.GetMessageReply{Message: s.index.get(st.Value.Received.MessageId), Receipt: st.Receipt()}
-	m, err := parseMessage(raw)
+	fields, err := read(st.Value.Received, raw).fields()
 	if err != nil {
 		reply.Unreadable = err.Error()
 	}
-	reply.Fields = m.list()
+	reply.Fields = fields
 	return reply, nil
 }
 
@@ -124,7 +123,7 @@ func (s *service) read(ctx context.Context, id string) (es.State[state], []byte,
 	err = s.log.Read(ctx, category+"-"+id, 0, func(e es.Recorded) error {
 		event, err := es.Decode(e)
 		if r, ok := event.(*pb.MessageReceived); ok {
-			raw = r.Raw
+			raw, err = unpack(r)
 		}
 		return err
 	})
@@ -193,7 +192,7 @@ func (s *service) RedriveMessage(ctx context.Context, req *pb.RedriveMessageRequ
 	id := uuid.NewSHA1(uuid.MustParse(original), []byte("redrive/"+strings.ToLower(req.Command.GetCommandId()))).String()
 	a := arrival{raw: raw, id: id, redriveOf: original, commands: st.Value.Received.CommandsOf}
 	if len(req.Corrections) > 0 {
-		if a.raw, err = corrected(raw, req.Corrections); err != nil {
+		if a.raw, err = read(st.Value.Received, raw).corrected(req.Corrections); err != nil {
 			return nil, err
 		}
 		a.commands = id
@@ -221,6 +220,7 @@ func (s *service) RedriveMessage(ctx context.Context, req *pb.RedriveMessageRequ
 	if st, err = s.messages.Do(ctx, original, req, redrive(a.id)); err != nil {
 		return nil, err
 	}
+	a.content = read(st.Value.Received, a.raw)
 	done, err := s.take(ctx, a)
 	if err != nil {
 		return nil, err
@@ -229,28 +229,6 @@ func (s *service) RedriveMessage(ctx context.Context, req *pb.RedriveMessageRequ
 		return nil, err
 	}
 	return &pb.RedriveMessageReply{Message: s.index.get(a.id), Acknowledgement: done.ack, Receipt: done.state.Receipt()}, nil
-}
-
-// corrected puts the corrections into a message.
-func corrected(raw []byte, corrections []*pb.Correction) ([]byte, error) {
-	m, err := parseMessage(raw)
-	if err != nil {
-		return nil, fault.Refused("edge.redrive.unreadable", "the message cannot be split into fields, so no field can be corrected")
-	}
-	for _, c := range corrections {
-		p, err := parsePath(c.Path)
-		if err != nil || p.segment == "MSH" && p.field <= 2 || p.field > 200 || p.repetition > 100 || p.component > 100 || p.subcomponent > 100 {
-			return nil, fault.Invalid("edge.redrive.path", "corrections.path", "a path looks like PID-3[2].4, and MSH-1 and MSH-2 stay")
-		}
-		if !m.set(p, c.Value) {
-			return nil, fault.Invalid("edge.redrive.path", "corrections.path", "the message has no such segment")
-		}
-	}
-	out := m.bytes()
-	if len(out) > mllp.MaxMessage {
-		return nil, fault.Invalid("edge.redrive.size", "corrections.value", "the corrected message is larger than 512 KiB")
-	}
-	return out, nil
 }
 
 func clone[M proto.Message](m M) M { return proto.Clone(m).(M) }

@@ -107,8 +107,12 @@ type Message struct {
 	RedrivenBy  string                 `protobuf:"bytes,13,opt,name=redriven_by,json=redrivenBy,proto3" json:"redriven_by,omitempty"`
 	// AA, AE or AR; empty while there is none.
 	Acknowledgement string `protobuf:"bytes,14,opt,name=acknowledgement,proto3" json:"acknowledgement,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// application/fhir+json; empty for HL7 v2.
+	ContentType string `protobuf:"bytes,15,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	// What of a FHIR document became no command.
+	Kept          []*KeptResources `protobuf:"bytes,16,rep,name=kept,proto3" json:"kept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Message) Reset() {
@@ -239,8 +243,22 @@ func (x *Message) GetAcknowledgement() string {
 	return ""
 }
 
+func (x *Message) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *Message) GetKept() []*KeptResources {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
 // Field is one value of a message. A repetition, component or subcomponent that
-// is empty is left out.
+// is empty is left out. In a FHIR document segment counts the resources of a Bundle.
 type Field struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Such as "PID-3[2].4".
@@ -418,6 +436,158 @@ func (x *TakeMessageReply) GetReceipt() *v1.Receipt {
 	return nil
 }
 
+type TakeDocumentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The JSON, or with gzip the JSON packed; unpacked at most 16 MiB.
+	Raw  []byte `protobuf:"bytes,1,opt,name=raw,proto3" json:"raw,omitempty"`
+	Gzip bool   `protobuf:"varint,2,opt,name=gzip,proto3" json:"gzip,omitempty"`
+	// ODS code of who sends it: commands are theirs, and so are local identifiers
+	// that name no other organisation.
+	Organisation string `protobuf:"bytes,3,opt,name=organisation,proto3" json:"organisation,omitempty"`
+	// The sending system, such as "EPR".
+	Source        string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeDocumentRequest) Reset() {
+	*x = TakeDocumentRequest{}
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeDocumentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeDocumentRequest) ProtoMessage() {}
+
+func (x *TakeDocumentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeDocumentRequest.ProtoReflect.Descriptor instead.
+func (*TakeDocumentRequest) Descriptor() ([]byte, []int) {
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *TakeDocumentRequest) GetRaw() []byte {
+	if x != nil {
+		return x.Raw
+	}
+	return nil
+}
+
+func (x *TakeDocumentRequest) GetGzip() bool {
+	if x != nil {
+		return x.Gzip
+	}
+	return false
+}
+
+func (x *TakeDocumentRequest) GetOrganisation() string {
+	if x != nil {
+		return x.Organisation
+	}
+	return ""
+}
+
+func (x *TakeDocumentRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+type TakeDocumentReply struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Message *Message               `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	// It had been taken before.
+	Duplicate bool `protobuf:"varint,2,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// What the sender is told, as FHIR R4 JSON: a message Bundle for a message that
+	// was taken, else an OperationOutcome.
+	Answer []byte `protobuf:"bytes,3,opt,name=answer,proto3" json:"answer,omitempty"`
+	// The HTTP status that goes with answer.
+	Status        int32       `protobuf:"varint,4,opt,name=status,proto3" json:"status,omitempty"`
+	Receipt       *v1.Receipt `protobuf:"bytes,5,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeDocumentReply) Reset() {
+	*x = TakeDocumentReply{}
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeDocumentReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeDocumentReply) ProtoMessage() {}
+
+func (x *TakeDocumentReply) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeDocumentReply.ProtoReflect.Descriptor instead.
+func (*TakeDocumentReply) Descriptor() ([]byte, []int) {
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TakeDocumentReply) GetMessage() *Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *TakeDocumentReply) GetDuplicate() bool {
+	if x != nil {
+		return x.Duplicate
+	}
+	return false
+}
+
+func (x *TakeDocumentReply) GetAnswer() []byte {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *TakeDocumentReply) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *TakeDocumentReply) GetReceipt() *v1.Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
 type ListMessagesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UNSPECIFIED lists every state.
@@ -434,7 +604,7 @@ type ListMessagesRequest struct {
 
 func (x *ListMessagesRequest) Reset() {
 	*x = ListMessagesRequest{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[4]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -446,7 +616,7 @@ func (x *ListMessagesRequest) String() string {
 func (*ListMessagesRequest) ProtoMessage() {}
 
 func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[4]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -459,7 +629,7 @@ func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesRequest.ProtoReflect.Descriptor instead.
 func (*ListMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{4}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListMessagesRequest) GetState() MessageState {
@@ -503,7 +673,7 @@ type ListMessagesReply struct {
 
 func (x *ListMessagesReply) Reset() {
 	*x = ListMessagesReply{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[5]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +685,7 @@ func (x *ListMessagesReply) String() string {
 func (*ListMessagesReply) ProtoMessage() {}
 
 func (x *ListMessagesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[5]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +698,7 @@ func (x *ListMessagesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesReply.ProtoReflect.Descriptor instead.
 func (*ListMessagesReply) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{5}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListMessagesReply) GetMessages() []*Message {
@@ -563,7 +733,7 @@ type MessageCount struct {
 
 func (x *MessageCount) Reset() {
 	*x = MessageCount{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[6]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +745,7 @@ func (x *MessageCount) String() string {
 func (*MessageCount) ProtoMessage() {}
 
 func (x *MessageCount) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[6]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +758,7 @@ func (x *MessageCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageCount.ProtoReflect.Descriptor instead.
 func (*MessageCount) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{6}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MessageCount) GetState() MessageState {
@@ -621,7 +791,7 @@ type GetMessageRequest struct {
 
 func (x *GetMessageRequest) Reset() {
 	*x = GetMessageRequest{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[7]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +803,7 @@ func (x *GetMessageRequest) String() string {
 func (*GetMessageRequest) ProtoMessage() {}
 
 func (x *GetMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[7]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +816,7 @@ func (x *GetMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMessageRequest.ProtoReflect.Descriptor instead.
 func (*GetMessageRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{7}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetMessageRequest) GetMessageId() string {
@@ -669,7 +839,7 @@ type GetMessageReply struct {
 
 func (x *GetMessageReply) Reset() {
 	*x = GetMessageReply{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[8]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +851,7 @@ func (x *GetMessageReply) String() string {
 func (*GetMessageReply) ProtoMessage() {}
 
 func (x *GetMessageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[8]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +864,7 @@ func (x *GetMessageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMessageReply.ProtoReflect.Descriptor instead.
 func (*GetMessageReply) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{8}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetMessageReply) GetMessage() *Message {
@@ -737,7 +907,7 @@ type RedriveMessageRequest struct {
 
 func (x *RedriveMessageRequest) Reset() {
 	*x = RedriveMessageRequest{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[9]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +919,7 @@ func (x *RedriveMessageRequest) String() string {
 func (*RedriveMessageRequest) ProtoMessage() {}
 
 func (x *RedriveMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[9]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +932,7 @@ func (x *RedriveMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveMessageRequest.ProtoReflect.Descriptor instead.
 func (*RedriveMessageRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{9}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RedriveMessageRequest) GetCommand() *v1.Command {
@@ -786,11 +956,11 @@ func (x *RedriveMessageRequest) GetCorrections() []*Correction {
 	return nil
 }
 
-// Correction is a value for a field of a message. The segment is the first of
-// its name.
+// Correction is a value for a field of a message: the segment is the first of its
+// name; an element of a FHIR document must be there and be text.
 type Correction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Such as "PID-3[2].4".
+	// Such as "PID-3[2].4", or "Bundle.entry[1].resource.birthDate".
 	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -799,7 +969,7 @@ type Correction struct {
 
 func (x *Correction) Reset() {
 	*x = Correction{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[10]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +981,7 @@ func (x *Correction) String() string {
 func (*Correction) ProtoMessage() {}
 
 func (x *Correction) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[10]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +994,7 @@ func (x *Correction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Correction.ProtoReflect.Descriptor instead.
 func (*Correction) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{10}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Correction) GetPath() string {
@@ -853,7 +1023,7 @@ type RedriveMessageReply struct {
 
 func (x *RedriveMessageReply) Reset() {
 	*x = RedriveMessageReply{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[11]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +1035,7 @@ func (x *RedriveMessageReply) String() string {
 func (*RedriveMessageReply) ProtoMessage() {}
 
 func (x *RedriveMessageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[11]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +1048,7 @@ func (x *RedriveMessageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveMessageReply.ProtoReflect.Descriptor instead.
 func (*RedriveMessageReply) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{11}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RedriveMessageReply) GetMessage() *Message {
@@ -914,7 +1084,7 @@ type KeepMessageRequest struct {
 
 func (x *KeepMessageRequest) Reset() {
 	*x = KeepMessageRequest{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[12]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1096,7 @@ func (x *KeepMessageRequest) String() string {
 func (*KeepMessageRequest) ProtoMessage() {}
 
 func (x *KeepMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[12]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1109,7 @@ func (x *KeepMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepMessageRequest.ProtoReflect.Descriptor instead.
 func (*KeepMessageRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{12}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KeepMessageRequest) GetCommand() *v1.Command {
@@ -966,7 +1136,7 @@ type ConcludeMessageRequest struct {
 
 func (x *ConcludeMessageRequest) Reset() {
 	*x = ConcludeMessageRequest{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[13]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1148,7 @@ func (x *ConcludeMessageRequest) String() string {
 func (*ConcludeMessageRequest) ProtoMessage() {}
 
 func (x *ConcludeMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[13]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1161,7 @@ func (x *ConcludeMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConcludeMessageRequest.ProtoReflect.Descriptor instead.
 func (*ConcludeMessageRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{13}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConcludeMessageRequest) GetCommand() *v1.Command {
@@ -1012,7 +1182,7 @@ var File_waymark_edge_v1_edge_proto protoreflect.FileDescriptor
 
 const file_waymark_edge_v1_edge_proto_rawDesc = "" +
 	"\n" +
-	"\x1awaymark/edge/v1/edge.proto\x12\x0fwaymark.edge.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cwaymark/edge/v1/events.proto\x1a\x1awaymark/meta/v1/meta.proto\"\x90\x04\n" +
+	"\x1awaymark/edge/v1/edge.proto\x12\x0fwaymark.edge.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cwaymark/edge/v1/events.proto\x1a\x1awaymark/meta/v1/meta.proto\x1a\x1bwaymark/meta/v1/rules.proto\"\xe7\x04\n" +
 	"\aMessage\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\tR\tmessageId\x123\n" +
@@ -1033,7 +1203,9 @@ const file_waymark_edge_v1_edge_proto_rawDesc = "" +
 	"redrive_of\x18\f \x01(\tR\tredriveOf\x12\x1f\n" +
 	"\vredriven_by\x18\r \x01(\tR\n" +
 	"redrivenBy\x12(\n" +
-	"\x0facknowledgement\x18\x0e \x01(\tR\x0facknowledgement\"K\n" +
+	"\x0facknowledgement\x18\x0e \x01(\tR\x0facknowledgement\x12!\n" +
+	"\fcontent_type\x18\x0f \x01(\tR\vcontentType\x122\n" +
+	"\x04kept\x18\x10 \x03(\v2\x1e.waymark.edge.v1.KeptResourcesR\x04kept\"K\n" +
 	"\x05Field\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x18\n" +
@@ -1044,7 +1216,18 @@ const file_waymark_edge_v1_edge_proto_rawDesc = "" +
 	"\amessage\x18\x01 \x01(\v2\x18.waymark.edge.v1.MessageR\amessage\x12(\n" +
 	"\x0facknowledgement\x18\x02 \x01(\fR\x0facknowledgement\x12\x1c\n" +
 	"\tduplicate\x18\x03 \x01(\bR\tduplicate\x122\n" +
-	"\areceipt\x18\x04 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"\xcf\x01\n" +
+	"\areceipt\x18\x04 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"\xaf\x01\n" +
+	"\x13TakeDocumentRequest\x12\x1d\n" +
+	"\x03raw\x18\x01 \x01(\fB\v\xbaH\bz\x06\x10\x01\x18\x80\x800R\x03raw\x12\x12\n" +
+	"\x04gzip\x18\x02 \x01(\bR\x04gzip\x12-\n" +
+	"\forganisation\x18\x03 \x01(\tB\t\xbaH\x06r\x04\xd8\xce\x18\x01R\forganisation\x126\n" +
+	"\x06source\x18\x04 \x01(\tB\x1e\xbaH\x1br\x19\x10\x01\x18(2\x13^[A-Za-z0-9._:/-]+$R\x06source\"\xc9\x01\n" +
+	"\x11TakeDocumentReply\x122\n" +
+	"\amessage\x18\x01 \x01(\v2\x18.waymark.edge.v1.MessageR\amessage\x12\x1c\n" +
+	"\tduplicate\x18\x02 \x01(\bR\tduplicate\x12\x16\n" +
+	"\x06answer\x18\x03 \x01(\fR\x06answer\x12\x16\n" +
+	"\x06status\x18\x04 \x01(\x05R\x06status\x122\n" +
+	"\areceipt\x18\x05 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"\xcf\x01\n" +
 	"\x13ListMessagesRequest\x12=\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1d.waymark.edge.v1.MessageStateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12(\n" +
 	"\vreason_code\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18dR\n" +
@@ -1076,10 +1259,11 @@ const file_waymark_edge_v1_edge_proto_rawDesc = "" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
 	"\n" +
 	"message_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tmessageId\x12G\n" +
-	"\vcorrections\x18\x03 \x03(\v2\x1b.waymark.edge.v1.CorrectionB\b\xbaH\x05\x92\x01\x02\x10dR\vcorrections\"K\n" +
+	"\vcorrections\x18\x03 \x03(\v2\x1b.waymark.edge.v1.CorrectionB\b\xbaH\x05\x92\x01\x02\x10dR\vcorrections\"L\n" +
 	"\n" +
-	"Correction\x12\x1d\n" +
-	"\x04path\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x05\x18\x18R\x04path\x12\x1e\n" +
+	"Correction\x12\x1e\n" +
+	"\x04path\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x05\x18\xc8\x01R\x04path\x12\x1e\n" +
 	"\x05value\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xa0\x1fR\x05value\"\xa7\x01\n" +
 	"\x13RedriveMessageReply\x122\n" +
 	"\amessage\x18\x01 \x01(\v2\x18.waymark.edge.v1.MessageR\amessage\x12(\n" +
@@ -1099,9 +1283,10 @@ const file_waymark_edge_v1_edge_proto_rawDesc = "" +
 	"\x15MESSAGE_STATE_APPLIED\x10\x02\x12\x18\n" +
 	"\x14MESSAGE_STATE_PARKED\x10\x03\x12\x19\n" +
 	"\x15MESSAGE_STATE_REFUSED\x10\x04\x12\x1a\n" +
-	"\x16MESSAGE_STATE_REDRIVEN\x10\x052\xf2\x02\n" +
+	"\x16MESSAGE_STATE_REDRIVEN\x10\x052\xcc\x03\n" +
 	"\vEdgeService\x12U\n" +
 	"\vTakeMessage\x12#.waymark.edge.v1.TakeMessageRequest\x1a!.waymark.edge.v1.TakeMessageReply\x12X\n" +
+	"\fTakeDocument\x12$.waymark.edge.v1.TakeDocumentRequest\x1a\".waymark.edge.v1.TakeDocumentReply\x12X\n" +
 	"\fListMessages\x12$.waymark.edge.v1.ListMessagesRequest\x1a\".waymark.edge.v1.ListMessagesReply\x12R\n" +
 	"\n" +
 	"GetMessage\x12\".waymark.edge.v1.GetMessageRequest\x1a .waymark.edge.v1.GetMessageReply\x12^\n" +
@@ -1120,62 +1305,70 @@ func file_waymark_edge_v1_edge_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_edge_v1_edge_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_waymark_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_waymark_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_waymark_edge_v1_edge_proto_goTypes = []any{
 	(MessageState)(0),              // 0: waymark.edge.v1.MessageState
 	(*Message)(nil),                // 1: waymark.edge.v1.Message
 	(*Field)(nil),                  // 2: waymark.edge.v1.Field
 	(*TakeMessageRequest)(nil),     // 3: waymark.edge.v1.TakeMessageRequest
 	(*TakeMessageReply)(nil),       // 4: waymark.edge.v1.TakeMessageReply
-	(*ListMessagesRequest)(nil),    // 5: waymark.edge.v1.ListMessagesRequest
-	(*ListMessagesReply)(nil),      // 6: waymark.edge.v1.ListMessagesReply
-	(*MessageCount)(nil),           // 7: waymark.edge.v1.MessageCount
-	(*GetMessageRequest)(nil),      // 8: waymark.edge.v1.GetMessageRequest
-	(*GetMessageReply)(nil),        // 9: waymark.edge.v1.GetMessageReply
-	(*RedriveMessageRequest)(nil),  // 10: waymark.edge.v1.RedriveMessageRequest
-	(*Correction)(nil),             // 11: waymark.edge.v1.Correction
-	(*RedriveMessageReply)(nil),    // 12: waymark.edge.v1.RedriveMessageReply
-	(*KeepMessageRequest)(nil),     // 13: waymark.edge.v1.KeepMessageRequest
-	(*ConcludeMessageRequest)(nil), // 14: waymark.edge.v1.ConcludeMessageRequest
-	(*Reason)(nil),                 // 15: waymark.edge.v1.Reason
-	(*timestamppb.Timestamp)(nil),  // 16: google.protobuf.Timestamp
-	(*Effect)(nil),                 // 17: waymark.edge.v1.Effect
-	(*v1.Receipt)(nil),             // 18: waymark.meta.v1.Receipt
-	(*v1.Command)(nil),             // 19: waymark.meta.v1.Command
+	(*TakeDocumentRequest)(nil),    // 5: waymark.edge.v1.TakeDocumentRequest
+	(*TakeDocumentReply)(nil),      // 6: waymark.edge.v1.TakeDocumentReply
+	(*ListMessagesRequest)(nil),    // 7: waymark.edge.v1.ListMessagesRequest
+	(*ListMessagesReply)(nil),      // 8: waymark.edge.v1.ListMessagesReply
+	(*MessageCount)(nil),           // 9: waymark.edge.v1.MessageCount
+	(*GetMessageRequest)(nil),      // 10: waymark.edge.v1.GetMessageRequest
+	(*GetMessageReply)(nil),        // 11: waymark.edge.v1.GetMessageReply
+	(*RedriveMessageRequest)(nil),  // 12: waymark.edge.v1.RedriveMessageRequest
+	(*Correction)(nil),             // 13: waymark.edge.v1.Correction
+	(*RedriveMessageReply)(nil),    // 14: waymark.edge.v1.RedriveMessageReply
+	(*KeepMessageRequest)(nil),     // 15: waymark.edge.v1.KeepMessageRequest
+	(*ConcludeMessageRequest)(nil), // 16: waymark.edge.v1.ConcludeMessageRequest
+	(*Reason)(nil),                 // 17: waymark.edge.v1.Reason
+	(*timestamppb.Timestamp)(nil),  // 18: google.protobuf.Timestamp
+	(*Effect)(nil),                 // 19: waymark.edge.v1.Effect
+	(*KeptResources)(nil),          // 20: waymark.edge.v1.KeptResources
+	(*v1.Receipt)(nil),             // 21: waymark.meta.v1.Receipt
+	(*v1.Command)(nil),             // 22: waymark.meta.v1.Command
 }
 var file_waymark_edge_v1_edge_proto_depIdxs = []int32{
 	0,  // 0: waymark.edge.v1.Message.state:type_name -> waymark.edge.v1.MessageState
-	15, // 1: waymark.edge.v1.Message.reason:type_name -> waymark.edge.v1.Reason
-	16, // 2: waymark.edge.v1.Message.received_at:type_name -> google.protobuf.Timestamp
-	17, // 3: waymark.edge.v1.Message.effects:type_name -> waymark.edge.v1.Effect
-	1,  // 4: waymark.edge.v1.TakeMessageReply.message:type_name -> waymark.edge.v1.Message
-	18, // 5: waymark.edge.v1.TakeMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
-	0,  // 6: waymark.edge.v1.ListMessagesRequest.state:type_name -> waymark.edge.v1.MessageState
-	1,  // 7: waymark.edge.v1.ListMessagesReply.messages:type_name -> waymark.edge.v1.Message
-	7,  // 8: waymark.edge.v1.ListMessagesReply.counts:type_name -> waymark.edge.v1.MessageCount
-	0,  // 9: waymark.edge.v1.MessageCount.state:type_name -> waymark.edge.v1.MessageState
-	1,  // 10: waymark.edge.v1.GetMessageReply.message:type_name -> waymark.edge.v1.Message
-	2,  // 11: waymark.edge.v1.GetMessageReply.fields:type_name -> waymark.edge.v1.Field
-	18, // 12: waymark.edge.v1.GetMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
-	19, // 13: waymark.edge.v1.RedriveMessageRequest.command:type_name -> waymark.meta.v1.Command
-	11, // 14: waymark.edge.v1.RedriveMessageRequest.corrections:type_name -> waymark.edge.v1.Correction
-	1,  // 15: waymark.edge.v1.RedriveMessageReply.message:type_name -> waymark.edge.v1.Message
-	18, // 16: waymark.edge.v1.RedriveMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
-	19, // 17: waymark.edge.v1.KeepMessageRequest.command:type_name -> waymark.meta.v1.Command
-	19, // 18: waymark.edge.v1.ConcludeMessageRequest.command:type_name -> waymark.meta.v1.Command
-	3,  // 19: waymark.edge.v1.EdgeService.TakeMessage:input_type -> waymark.edge.v1.TakeMessageRequest
-	5,  // 20: waymark.edge.v1.EdgeService.ListMessages:input_type -> waymark.edge.v1.ListMessagesRequest
-	8,  // 21: waymark.edge.v1.EdgeService.GetMessage:input_type -> waymark.edge.v1.GetMessageRequest
-	10, // 22: waymark.edge.v1.EdgeService.RedriveMessage:input_type -> waymark.edge.v1.RedriveMessageRequest
-	4,  // 23: waymark.edge.v1.EdgeService.TakeMessage:output_type -> waymark.edge.v1.TakeMessageReply
-	6,  // 24: waymark.edge.v1.EdgeService.ListMessages:output_type -> waymark.edge.v1.ListMessagesReply
-	9,  // 25: waymark.edge.v1.EdgeService.GetMessage:output_type -> waymark.edge.v1.GetMessageReply
-	12, // 26: waymark.edge.v1.EdgeService.RedriveMessage:output_type -> waymark.edge.v1.RedriveMessageReply
-	23, // [23:27] is the sub-list for method output_type
-	19, // [19:23] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	17, // 1: waymark.edge.v1.Message.reason:type_name -> waymark.edge.v1.Reason
+	18, // 2: waymark.edge.v1.Message.received_at:type_name -> google.protobuf.Timestamp
+	19, // 3: waymark.edge.v1.Message.effects:type_name -> waymark.edge.v1.Effect
+	20, // 4: waymark.edge.v1.Message.kept:type_name -> waymark.edge.v1.KeptResources
+	1,  // 5: waymark.edge.v1.TakeMessageReply.message:type_name -> waymark.edge.v1.Message
+	21, // 6: waymark.edge.v1.TakeMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
+	1,  // 7: waymark.edge.v1.TakeDocumentReply.message:type_name -> waymark.edge.v1.Message
+	21, // 8: waymark.edge.v1.TakeDocumentReply.receipt:type_name -> waymark.meta.v1.Receipt
+	0,  // 9: waymark.edge.v1.ListMessagesRequest.state:type_name -> waymark.edge.v1.MessageState
+	1,  // 10: waymark.edge.v1.ListMessagesReply.messages:type_name -> waymark.edge.v1.Message
+	9,  // 11: waymark.edge.v1.ListMessagesReply.counts:type_name -> waymark.edge.v1.MessageCount
+	0,  // 12: waymark.edge.v1.MessageCount.state:type_name -> waymark.edge.v1.MessageState
+	1,  // 13: waymark.edge.v1.GetMessageReply.message:type_name -> waymark.edge.v1.Message
+	2,  // 14: waymark.edge.v1.GetMessageReply.fields:type_name -> waymark.edge.v1.Field
+	21, // 15: waymark.edge.v1.GetMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
+	22, // 16: waymark.edge.v1.RedriveMessageRequest.command:type_name -> waymark.meta.v1.Command
+	13, // 17: waymark.edge.v1.RedriveMessageRequest.corrections:type_name -> waymark.edge.v1.Correction
+	1,  // 18: waymark.edge.v1.RedriveMessageReply.message:type_name -> waymark.edge.v1.Message
+	21, // 19: waymark.edge.v1.RedriveMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
+	22, // 20: waymark.edge.v1.KeepMessageRequest.command:type_name -> waymark.meta.v1.Command
+	22, // 21: waymark.edge.v1.ConcludeMessageRequest.command:type_name -> waymark.meta.v1.Command
+	3,  // 22: waymark.edge.v1.EdgeService.TakeMessage:input_type -> waymark.edge.v1.TakeMessageRequest
+	5,  // 23: waymark.edge.v1.EdgeService.TakeDocument:input_type -> waymark.edge.v1.TakeDocumentRequest
+	7,  // 24: waymark.edge.v1.EdgeService.ListMessages:input_type -> waymark.edge.v1.ListMessagesRequest
+	10, // 25: waymark.edge.v1.EdgeService.GetMessage:input_type -> waymark.edge.v1.GetMessageRequest
+	12, // 26: waymark.edge.v1.EdgeService.RedriveMessage:input_type -> waymark.edge.v1.RedriveMessageRequest
+	4,  // 27: waymark.edge.v1.EdgeService.TakeMessage:output_type -> waymark.edge.v1.TakeMessageReply
+	6,  // 28: waymark.edge.v1.EdgeService.TakeDocument:output_type -> waymark.edge.v1.TakeDocumentReply
+	8,  // 29: waymark.edge.v1.EdgeService.ListMessages:output_type -> waymark.edge.v1.ListMessagesReply
+	11, // 30: waymark.edge.v1.EdgeService.GetMessage:output_type -> waymark.edge.v1.GetMessageReply
+	14, // 31: waymark.edge.v1.EdgeService.RedriveMessage:output_type -> waymark.edge.v1.RedriveMessageReply
+	27, // [27:32] is the sub-list for method output_type
+	22, // [22:27] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_waymark_edge_v1_edge_proto_init() }
@@ -1190,7 +1383,7 @@ func file_waymark_edge_v1_edge_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_edge_v1_edge_proto_rawDesc), len(file_waymark_edge_v1_edge_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

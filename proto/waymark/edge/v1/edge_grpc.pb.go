@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	EdgeService_TakeMessage_FullMethodName    = "/waymark.edge.v1.EdgeService/TakeMessage"
+	EdgeService_TakeDocument_FullMethodName   = "/waymark.edge.v1.EdgeService/TakeDocument"
 	EdgeService_ListMessages_FullMethodName   = "/waymark.edge.v1.EdgeService/ListMessages"
 	EdgeService_GetMessage_FullMethodName     = "/waymark.edge.v1.EdgeService/GetMessage"
 	EdgeService_RedriveMessage_FullMethodName = "/waymark.edge.v1.EdgeService/RedriveMessage"
@@ -32,12 +33,18 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// EdgeService holds HL7 v2 messages from the moment they arrive. edge.message.unknown
+// EdgeService holds HL7 v2 messages and FHIR documents from the moment they arrive. edge.message.unknown
 // where no message has the id.
 type EdgeServiceClient interface {
 	// TakeMessage does what MLLP does with one message: keeps it, applies it and
 	// returns the acknowledgement. A message that was taken before gets the first answer.
 	TakeMessage(ctx context.Context, in *TakeMessageRequest, opts ...grpc.CallOption) (*TakeMessageReply, error)
+	// TakeDocument takes a FHIR R4 resource in JSON, most often a Bundle (transaction,
+	// message, collection, batch, searchset), or one line of NDJSON. It is kept first,
+	// then applied: what is mapped becomes commands, the rest is counted in the
+	// message's kept. The same document again, from the same organisation and source,
+	// gets the first answer; a message Bundle is known by its id.
+	TakeDocument(ctx context.Context, in *TakeDocumentRequest, opts ...grpc.CallOption) (*TakeDocumentReply, error)
 	// ListMessages lists messages, oldest first, without their content.
 	ListMessages(ctx context.Context, in *ListMessagesRequest, opts ...grpc.CallOption) (*ListMessagesReply, error)
 	// GetMessage shows a message field by field.
@@ -61,6 +68,16 @@ func (c *edgeServiceClient) TakeMessage(ctx context.Context, in *TakeMessageRequ
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TakeMessageReply)
 	err := c.cc.Invoke(ctx, EdgeService_TakeMessage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *edgeServiceClient) TakeDocument(ctx context.Context, in *TakeDocumentRequest, opts ...grpc.CallOption) (*TakeDocumentReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TakeDocumentReply)
+	err := c.cc.Invoke(ctx, EdgeService_TakeDocument_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -101,12 +118,18 @@ func (c *edgeServiceClient) RedriveMessage(ctx context.Context, in *RedriveMessa
 // All implementations must embed UnimplementedEdgeServiceServer
 // for forward compatibility.
 //
-// EdgeService holds HL7 v2 messages from the moment they arrive. edge.message.unknown
+// EdgeService holds HL7 v2 messages and FHIR documents from the moment they arrive. edge.message.unknown
 // where no message has the id.
 type EdgeServiceServer interface {
 	// TakeMessage does what MLLP does with one message: keeps it, applies it and
 	// returns the acknowledgement. A message that was taken before gets the first answer.
 	TakeMessage(context.Context, *TakeMessageRequest) (*TakeMessageReply, error)
+	// TakeDocument takes a FHIR R4 resource in JSON, most often a Bundle (transaction,
+	// message, collection, batch, searchset), or one line of NDJSON. It is kept first,
+	// then applied: what is mapped becomes commands, the rest is counted in the
+	// message's kept. The same document again, from the same organisation and source,
+	// gets the first answer; a message Bundle is known by its id.
+	TakeDocument(context.Context, *TakeDocumentRequest) (*TakeDocumentReply, error)
 	// ListMessages lists messages, oldest first, without their content.
 	ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesReply, error)
 	// GetMessage shows a message field by field.
@@ -128,6 +151,9 @@ type UnimplementedEdgeServiceServer struct{}
 
 func (UnimplementedEdgeServiceServer) TakeMessage(context.Context, *TakeMessageRequest) (*TakeMessageReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method TakeMessage not implemented")
+}
+func (UnimplementedEdgeServiceServer) TakeDocument(context.Context, *TakeDocumentRequest) (*TakeDocumentReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method TakeDocument not implemented")
 }
 func (UnimplementedEdgeServiceServer) ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMessages not implemented")
@@ -173,6 +199,24 @@ func _EdgeService_TakeMessage_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(EdgeServiceServer).TakeMessage(ctx, req.(*TakeMessageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _EdgeService_TakeDocument_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TakeDocumentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EdgeServiceServer).TakeDocument(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EdgeService_TakeDocument_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EdgeServiceServer).TakeDocument(ctx, req.(*TakeDocumentRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -241,6 +285,10 @@ var EdgeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TakeMessage",
 			Handler:    _EdgeService_TakeMessage_Handler,
+		},
+		{
+			MethodName: "TakeDocument",
+			Handler:    _EdgeService_TakeDocument_Handler,
 		},
 		{
 			MethodName: "ListMessages",

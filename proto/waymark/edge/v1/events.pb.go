@@ -33,13 +33,14 @@ type MessageReceived struct {
 	MessageId string                 `protobuf:"bytes,1,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
 	// The bytes, exactly.
 	Raw []byte `protobuf:"bytes,2,opt,name=raw,proto3" json:"raw,omitempty"`
-	// MSH-3, MSH-4 and MSH-10.
+	// MSH-3, MSH-4 and MSH-10; of a FHIR document its source, its sender's ODS code and its id.
 	Application string `protobuf:"bytes,3,opt,name=application,proto3" json:"application,omitempty"`
 	Facility    string `protobuf:"bytes,4,opt,name=facility,proto3" json:"facility,omitempty"`
 	ControlId   string `protobuf:"bytes,5,opt,name=control_id,json=controlId,proto3" json:"control_id,omitempty"`
-	// MSH-9.1 and MSH-9.2, for example "ADT^A28" as "ADT/A28".
+	// MSH-9.1 and MSH-9.2, for example "ADT^A28" as "ADT/A28"; of a FHIR document its
+	// resource type, for example "Bundle/message/booking-request".
 	Type string `protobuf:"bytes,6,opt,name=type,proto3" json:"type,omitempty"`
-	// MSH-12.
+	// MSH-12; 4.0.1 of a FHIR document, or its sender's application version.
 	Version string `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
 	// Keyed hashes of the patient identifiers in it: messages that share one are
 	// about the same patient, and are applied in order.
@@ -47,7 +48,11 @@ type MessageReceived struct {
 	// The message that this one repeats or corrects.
 	RedriveOf string `protobuf:"bytes,9,opt,name=redrive_of,json=redriveOf,proto3" json:"redrive_of,omitempty"`
 	// The message whose commands these are: itself, or for a repeat without change the first.
-	CommandsOf    string `protobuf:"bytes,10,opt,name=commands_of,json=commandsOf,proto3" json:"commands_of,omitempty"`
+	CommandsOf string `protobuf:"bytes,10,opt,name=commands_of,json=commandsOf,proto3" json:"commands_of,omitempty"`
+	// application/fhir+json; empty for HL7 v2.
+	ContentType string `protobuf:"bytes,11,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	// raw is packed with gzip; unpacked it is what came.
+	Gzip          bool `protobuf:"varint,12,opt,name=gzip,proto3" json:"gzip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,13 +157,31 @@ func (x *MessageReceived) GetCommandsOf() string {
 	return ""
 }
 
+func (x *MessageReceived) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *MessageReceived) GetGzip() bool {
+	if x != nil {
+		return x.Gzip
+	}
+	return false
+}
+
 // MessageApplied says that every command of the message was taken.
 type MessageApplied struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Effects []*Effect              `protobuf:"bytes,1,rep,name=effects,proto3" json:"effects,omitempty"`
 	// Who it is about; a later message with the same identifiers is about them.
-	PersonId      string                 `protobuf:"bytes,2,opt,name=person_id,json=personId,proto3" json:"person_id,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	PersonId string                 `protobuf:"bytes,2,opt,name=person_id,json=personId,proto3" json:"person_id,omitempty"`
+	At       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	// The resources of a FHIR document that became no command; the raw message has them.
+	Kept []*KeptResources `protobuf:"bytes,4,rep,name=kept,proto3" json:"kept,omitempty"`
+	// Who the patients of a FHIR document are; person_id is empty when there are several.
+	People        []*AppliedPerson `protobuf:"bytes,5,rep,name=people,proto3" json:"people,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -214,6 +237,138 @@ func (x *MessageApplied) GetAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *MessageApplied) GetKept() []*KeptResources {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+func (x *MessageApplied) GetPeople() []*AppliedPerson {
+	if x != nil {
+		return x.People
+	}
+	return nil
+}
+
+// AppliedPerson is a patient of a FHIR document: a later message with one of the
+// keys is about the same person.
+type AppliedPerson struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	PersonId string                 `protobuf:"bytes,1,opt,name=person_id,json=personId,proto3" json:"person_id,omitempty"`
+	// As in MessageReceived.
+	PatientKeys   []string `protobuf:"bytes,2,rep,name=patient_keys,json=patientKeys,proto3" json:"patient_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppliedPerson) Reset() {
+	*x = AppliedPerson{}
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppliedPerson) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppliedPerson) ProtoMessage() {}
+
+func (x *AppliedPerson) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppliedPerson.ProtoReflect.Descriptor instead.
+func (*AppliedPerson) Descriptor() ([]byte, []int) {
+	return file_waymark_edge_v1_events_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AppliedPerson) GetPersonId() string {
+	if x != nil {
+		return x.PersonId
+	}
+	return ""
+}
+
+func (x *AppliedPerson) GetPatientKeys() []string {
+	if x != nil {
+		return x.PatientKeys
+	}
+	return nil
+}
+
+// KeptResources counts the resources of one type that became no command, for one reason.
+type KeptResources struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as "Observation".
+	Type  string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Count int32  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// Such as "edge.fhir.not_mapped".
+	Code          string `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeptResources) Reset() {
+	*x = KeptResources{}
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeptResources) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeptResources) ProtoMessage() {}
+
+func (x *KeptResources) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeptResources.ProtoReflect.Descriptor instead.
+func (*KeptResources) Descriptor() ([]byte, []int) {
+	return file_waymark_edge_v1_events_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *KeptResources) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *KeptResources) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *KeptResources) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
 // Effect is one command of a message that was taken.
 type Effect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -221,14 +376,16 @@ type Effect struct {
 	Command   string `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
 	CommandId string `protobuf:"bytes,2,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
 	// What it was done to: a person, a pathway.
-	SubjectId     string `protobuf:"bytes,3,opt,name=subject_id,json=subjectId,proto3" json:"subject_id,omitempty"`
+	SubjectId string `protobuf:"bytes,3,opt,name=subject_id,json=subjectId,proto3" json:"subject_id,omitempty"`
+	// Where in a FHIR document it stands, such as "Bundle.entry[3].resource".
+	Path          string `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Effect) Reset() {
 	*x = Effect{}
-	mi := &file_waymark_edge_v1_events_proto_msgTypes[2]
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -240,7 +397,7 @@ func (x *Effect) String() string {
 func (*Effect) ProtoMessage() {}
 
 func (x *Effect) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_events_proto_msgTypes[2]
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -253,7 +410,7 @@ func (x *Effect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effect.ProtoReflect.Descriptor instead.
 func (*Effect) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_events_proto_rawDescGZIP(), []int{2}
+	return file_waymark_edge_v1_events_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Effect) GetCommand() string {
@@ -277,12 +434,19 @@ func (x *Effect) GetSubjectId() string {
 	return ""
 }
 
+func (x *Effect) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 // Reason says why a message was not applied. It names fields, never their values.
 type Reason struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Such as "person.identity.mismatch".
 	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
-	// Such as "PID-3[2].4"; empty when no one field is at fault.
+	// Such as "PID-3[2].4" or "Patient.birthDate"; empty when no one field is at fault.
 	Field         string `protobuf:"bytes,2,opt,name=field,proto3" json:"field,omitempty"`
 	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -291,7 +455,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_waymark_edge_v1_events_proto_msgTypes[3]
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -303,7 +467,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_events_proto_msgTypes[3]
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -316,7 +480,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_events_proto_rawDescGZIP(), []int{3}
+	return file_waymark_edge_v1_events_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Reason) GetCode() string {
@@ -354,7 +518,7 @@ type MessageParked struct {
 
 func (x *MessageParked) Reset() {
 	*x = MessageParked{}
-	mi := &file_waymark_edge_v1_events_proto_msgTypes[4]
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -366,7 +530,7 @@ func (x *MessageParked) String() string {
 func (*MessageParked) ProtoMessage() {}
 
 func (x *MessageParked) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_events_proto_msgTypes[4]
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -379,7 +543,7 @@ func (x *MessageParked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageParked.ProtoReflect.Descriptor instead.
 func (*MessageParked) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_events_proto_rawDescGZIP(), []int{4}
+	return file_waymark_edge_v1_events_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *MessageParked) GetReason() *Reason {
@@ -417,7 +581,7 @@ type MessageRefused struct {
 
 func (x *MessageRefused) Reset() {
 	*x = MessageRefused{}
-	mi := &file_waymark_edge_v1_events_proto_msgTypes[5]
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +593,7 @@ func (x *MessageRefused) String() string {
 func (*MessageRefused) ProtoMessage() {}
 
 func (x *MessageRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_events_proto_msgTypes[5]
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +606,7 @@ func (x *MessageRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageRefused.ProtoReflect.Descriptor instead.
 func (*MessageRefused) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_events_proto_rawDescGZIP(), []int{5}
+	return file_waymark_edge_v1_events_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MessageRefused) GetReason() *Reason {
@@ -476,7 +640,7 @@ type MessageRedriven struct {
 
 func (x *MessageRedriven) Reset() {
 	*x = MessageRedriven{}
-	mi := &file_waymark_edge_v1_events_proto_msgTypes[6]
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -488,7 +652,7 @@ func (x *MessageRedriven) String() string {
 func (*MessageRedriven) ProtoMessage() {}
 
 func (x *MessageRedriven) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_events_proto_msgTypes[6]
+	mi := &file_waymark_edge_v1_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -501,7 +665,7 @@ func (x *MessageRedriven) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageRedriven.ProtoReflect.Descriptor instead.
 func (*MessageRedriven) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_events_proto_rawDescGZIP(), []int{6}
+	return file_waymark_edge_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MessageRedriven) GetByMessageId() string {
@@ -515,7 +679,7 @@ var File_waymark_edge_v1_events_proto protoreflect.FileDescriptor
 
 const file_waymark_edge_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1cwaymark/edge/v1/events.proto\x12\x0fwaymark.edge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1awaymark/meta/v1/meta.proto\"\xf9\x02\n" +
+	"\x1cwaymark/edge/v1/events.proto\x12\x0fwaymark.edge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1awaymark/meta/v1/meta.proto\"\xbc\x03\n" +
 	"\x0fMessageReceived\x12#\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\tmessageId\x12\x16\n" +
@@ -531,17 +695,29 @@ const file_waymark_edge_v1_events_proto_rawDesc = "" +
 	"redrive_of\x18\t \x01(\tB\x04\x88\xce\x18\x03R\tredriveOf\x12%\n" +
 	"\vcommands_of\x18\n" +
 	" \x01(\tB\x04\x88\xce\x18\x03R\n" +
-	"commandsOf:\v\x92\xce\x18\amessage\"\xab\x01\n" +
+	"commandsOf\x12'\n" +
+	"\fcontent_type\x18\v \x01(\tB\x04\x88\xce\x18\x02R\vcontentType\x12\x18\n" +
+	"\x04gzip\x18\f \x01(\bB\x04\x88\xce\x18\x02R\x04gzip:\v\x92\xce\x18\amessage\"\xa3\x02\n" +
 	"\x0eMessageApplied\x127\n" +
 	"\aeffects\x18\x01 \x03(\v2\x17.waymark.edge.v1.EffectB\x04\x88\xce\x18\x03R\aeffects\x12!\n" +
 	"\tperson_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x120\n" +
-	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\x02at:\v\x92\xce\x18\amessage\"r\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\x02at\x128\n" +
+	"\x04kept\x18\x04 \x03(\v2\x1e.waymark.edge.v1.KeptResourcesB\x04\x88\xce\x18\x02R\x04kept\x12<\n" +
+	"\x06people\x18\x05 \x03(\v2\x1e.waymark.edge.v1.AppliedPersonB\x04\x88\xce\x18\x03R\x06people:\v\x92\xce\x18\amessage\"[\n" +
+	"\rAppliedPerson\x12!\n" +
+	"\tperson_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x12'\n" +
+	"\fpatient_keys\x18\x02 \x03(\tB\x04\x88\xce\x18\x03R\vpatientKeys\"_\n" +
+	"\rKeptResources\x12\x18\n" +
+	"\x04type\x18\x01 \x01(\tB\x04\x88\xce\x18\x02R\x04type\x12\x1a\n" +
+	"\x05count\x18\x02 \x01(\x05B\x04\x88\xce\x18\x02R\x05count\x12\x18\n" +
+	"\x04code\x18\x03 \x01(\tB\x04\x88\xce\x18\x02R\x04code\"\x8c\x01\n" +
 	"\x06Effect\x12\x1e\n" +
 	"\acommand\x18\x01 \x01(\tB\x04\x88\xce\x18\x02R\acommand\x12#\n" +
 	"\n" +
 	"command_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\tcommandId\x12#\n" +
 	"\n" +
-	"subject_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\tsubjectId\"X\n" +
+	"subject_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\tsubjectId\x12\x18\n" +
+	"\x04path\x18\x04 \x01(\tB\x04\x88\xce\x18\x02R\x04path\"X\n" +
 	"\x06Reason\x12\x18\n" +
 	"\x04code\x18\x01 \x01(\tB\x04\x88\xce\x18\x02R\x04code\x12\x1a\n" +
 	"\x05field\x18\x02 \x01(\tB\x04\x88\xce\x18\x02R\x05field\x12\x18\n" +
@@ -569,29 +745,33 @@ func file_waymark_edge_v1_events_proto_rawDescGZIP() []byte {
 	return file_waymark_edge_v1_events_proto_rawDescData
 }
 
-var file_waymark_edge_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_waymark_edge_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_waymark_edge_v1_events_proto_goTypes = []any{
 	(*MessageReceived)(nil),       // 0: waymark.edge.v1.MessageReceived
 	(*MessageApplied)(nil),        // 1: waymark.edge.v1.MessageApplied
-	(*Effect)(nil),                // 2: waymark.edge.v1.Effect
-	(*Reason)(nil),                // 3: waymark.edge.v1.Reason
-	(*MessageParked)(nil),         // 4: waymark.edge.v1.MessageParked
-	(*MessageRefused)(nil),        // 5: waymark.edge.v1.MessageRefused
-	(*MessageRedriven)(nil),       // 6: waymark.edge.v1.MessageRedriven
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*AppliedPerson)(nil),         // 2: waymark.edge.v1.AppliedPerson
+	(*KeptResources)(nil),         // 3: waymark.edge.v1.KeptResources
+	(*Effect)(nil),                // 4: waymark.edge.v1.Effect
+	(*Reason)(nil),                // 5: waymark.edge.v1.Reason
+	(*MessageParked)(nil),         // 6: waymark.edge.v1.MessageParked
+	(*MessageRefused)(nil),        // 7: waymark.edge.v1.MessageRefused
+	(*MessageRedriven)(nil),       // 8: waymark.edge.v1.MessageRedriven
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_waymark_edge_v1_events_proto_depIdxs = []int32{
-	2, // 0: waymark.edge.v1.MessageApplied.effects:type_name -> waymark.edge.v1.Effect
-	7, // 1: waymark.edge.v1.MessageApplied.at:type_name -> google.protobuf.Timestamp
-	3, // 2: waymark.edge.v1.MessageParked.reason:type_name -> waymark.edge.v1.Reason
-	7, // 3: waymark.edge.v1.MessageParked.at:type_name -> google.protobuf.Timestamp
-	3, // 4: waymark.edge.v1.MessageRefused.reason:type_name -> waymark.edge.v1.Reason
-	7, // 5: waymark.edge.v1.MessageRefused.at:type_name -> google.protobuf.Timestamp
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	4, // 0: waymark.edge.v1.MessageApplied.effects:type_name -> waymark.edge.v1.Effect
+	9, // 1: waymark.edge.v1.MessageApplied.at:type_name -> google.protobuf.Timestamp
+	3, // 2: waymark.edge.v1.MessageApplied.kept:type_name -> waymark.edge.v1.KeptResources
+	2, // 3: waymark.edge.v1.MessageApplied.people:type_name -> waymark.edge.v1.AppliedPerson
+	5, // 4: waymark.edge.v1.MessageParked.reason:type_name -> waymark.edge.v1.Reason
+	9, // 5: waymark.edge.v1.MessageParked.at:type_name -> google.protobuf.Timestamp
+	5, // 6: waymark.edge.v1.MessageRefused.reason:type_name -> waymark.edge.v1.Reason
+	9, // 7: waymark.edge.v1.MessageRefused.at:type_name -> google.protobuf.Timestamp
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_waymark_edge_v1_events_proto_init() }
@@ -605,7 +785,7 @@ func file_waymark_edge_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_edge_v1_events_proto_rawDesc), len(file_waymark_edge_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
