@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"google.golang.org/grpc"
 
 	pb "waymark/proto/waymark/pathway/v1"
 	"waymark/services/eventstore"
@@ -44,8 +45,8 @@ type PathwayResult struct {
 	Rounds  int `json:"rounds"`
 	Reads   int `json:"reads_per_round"`
 	// Bare reads the same streams with the official client, all at once, and throws
-	// the events away. Rebuild makes the pathway of them in the process of the
-	// service. Call is GetPathway, over gRPC with all that every call passes.
+	// the events away. Rebuild is GetPathway as the service runs it, in its process;
+	// the service's read model has taken the pathway in before. Call is GetPathway, over gRPC with all that every call passes.
 	Bare    Latency `json:"bare"`
 	Rebuild Latency `json:"rebuild"`
 	Call    Latency `json:"call"`
@@ -87,8 +88,8 @@ func Pathway(ctx context.Context, opts PathwayOptions) (result PathwayResult, er
 	kinds := []func(context.Context) error{
 		func(ctx context.Context) error { return b.bare(ctx, streams) },
 		func(ctx context.Context) error {
-			v, err := pathway.Rebuild(ctx, b.log, storyID)
-			return whole(v, opts.Events, err)
+			out, err := b.inside.GetPathway(ctx, &pb.GetPathwayRequest{PathwayId: storyID})
+			return whole(out.GetPathway(), opts.Events, err)
 		},
 		func(ctx context.Context) error {
 			out, err := b.service.GetPathway(ctx, &pb.GetPathwayRequest{PathwayId: storyID})
@@ -154,7 +155,8 @@ func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 type world struct {
 	log     *es.Client
 	client  *esdb.Client
-	service pb.PathwayQueryServiceClient
+	inside  pb.PathwayQueryServiceServer // the service itself
+	service pb.PathwayQueryServiceClient // of it, over gRPC
 	closers []func() error
 }
 
@@ -207,6 +209,7 @@ func (w *world) serve(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, program.Close())
 	}
+	part.Register(capture{w})
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
 	go func() { ended <- program.Serve(life, deps, part) }()
@@ -225,6 +228,15 @@ func (w *world) serve(ctx context.Context) error {
 		return errors.Join(errors.New("the pathway service did not start"), err)
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// capture keeps the pathway service as it is registered, to be called without gRPC.
+type capture struct{ w *world }
+
+func (c capture) RegisterService(_ *grpc.ServiceDesc, impl any) {
+	if s, ok := impl.(pb.PathwayQueryServiceServer); ok {
+		c.w.inside = s
 	}
 }
 

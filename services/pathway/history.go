@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -13,6 +12,7 @@ import (
 
 	careleadv1 "waymark/proto/waymark/carelead/v1"
 	pb "waymark/proto/waymark/pathway/v1"
+	personv1 "waymark/proto/waymark/person/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
@@ -28,69 +28,95 @@ type history struct {
 
 var errNotFound = fault.NotFound("pathway.not_found", "there is no such pathway")
 
-// load reads the streams of a pathway at once. The first event names the
-// person, whose stream is read while the others still are.
-func load(ctx context.Context, log es.Log, id string) (*history, error) {
-	h := &history{pathwayID: strings.ToLower(id), persons: make(map[string][]event)}
+// load reads the streams of a pathway at once, with that of its person as
+// expected, "" where nothing is. Whose it is the log alone says: a person that no
+// event names is left out, and one that was not expected is read once it is named.
+func load(ctx context.Context, log es.Log, id, expected string) (_ *history, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var (
-		wg   sync.WaitGroup
-		mu   sync.Mutex // guards fail and h.persons
-		fail error
-	)
-	failed := func(err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if fail == nil {
-			fail = err
-			cancel()
-		}
+	type stream struct {
+		category, id string
+		events       []event
+		err          error
 	}
-	person := func(id string) {
-		if id == "" {
-			return
-		}
-		events, err := readStream(ctx, log, "person-"+strings.ToLower(id), nil)
-		if err != nil {
-			failed(err)
-			return
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		h.persons[strings.ToLower(id)] = events
-	}
-	streams := make([][]event, len(categories))
-	for i, category := range categories {
-		wg.Go(func() {
-			var err error
-			streams[i], err = readStream(ctx, log, category+"-"+h.pathwayID, func(e event) {
-				switch m := e.message.(type) {
-				case *referralv1.PathwayStarted:
-					wg.Go(func() { person(m.PersonId) })
-				case *careleadv1.LedgerPersonChanged:
-					wg.Go(func() { person(m.PersonId) })
-				}
+	read, reading := make(chan stream, len(categories)+1), 0
+	ask := func(category, id string) {
+		reading++
+		go func() {
+			s := stream{category: category, id: id, events: make([]event, 0, 16)}
+			s.err = log.Read(ctx, category+"-"+id, 0, func(r es.Recorded) error {
+				s.events = append(s.events, event{Recorded: r})
+				return nil
 			})
-			if err != nil {
-				failed(err)
-			}
-		})
+			read <- s
+		}()
 	}
-	wg.Wait()
-	if fail != nil {
-		return nil, fail
-	}
-	h.events = merge(streams)
-	if len(h.events) == 0 {
-		return nil, errNotFound
-	}
-	// Follow merges; few persons were ever merged, so one after the other.
-	for next := survivor(h.persons); next != ""; next = survivor(h.persons) {
-		person(next)
-		if fail != nil {
-			return nil, fail
+	h := &history{pathwayID: strings.ToLower(id), persons: make(map[string][]event)}
+	persons := make(map[string][]event) // asked for, nil until read; a superset of h.persons
+	var name func(id string)
+	name = func(id string) {
+		id = strings.ToLower(id)
+		if _, named := h.persons[id]; named || id == "" {
+			return
 		}
+		events, asked := persons[id]
+		h.persons[id] = events
+		if !asked {
+			persons[id] = nil
+			ask("person", id)
+		}
+		for _, e := range events {
+			if m, ok := e.message.(*personv1.PersonMergedInto); ok {
+				name(m.SurvivingPersonId)
+			}
+		}
+	}
+	if expected != "" {
+		persons[strings.ToLower(expected)] = nil
+		ask("person", strings.ToLower(expected))
+	}
+	for _, category := range categories {
+		ask(category, h.pathwayID)
+	}
+	// One goroutine decodes: it does so while the others still wait for the log.
+	streams := make([][]event, 0, len(categories))
+	for reading > 0 {
+		s := <-read
+		reading--
+		if err == nil {
+			err = s.err
+		}
+		if err != nil {
+			cancel()
+			continue
+		}
+		for i := range s.events {
+			e := &s.events[i]
+			if e.message, err = es.Decode(e.Recorded); err != nil {
+				break
+			}
+			switch m := e.message.(type) {
+			case *referralv1.PathwayStarted:
+				name(m.PersonId)
+			case *careleadv1.LedgerPersonChanged:
+				name(m.PersonId)
+			}
+		}
+		if s.category != "person" {
+			streams = append(streams, s.events)
+			continue
+		}
+		persons[s.id] = s.events
+		if _, named := h.persons[s.id]; named {
+			delete(h.persons, s.id)
+			name(s.id) // again, now for those that it was merged into
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if h.events = merge(streams); len(h.events) == 0 {
+		return nil, errNotFound
 	}
 	h.position = h.events[len(h.events)-1].Position
 	for _, events := range h.persons {
@@ -99,37 +125,6 @@ func load(ctx context.Context, log es.Log, id string) (*history, error) {
 		}
 	}
 	return h, nil
-}
-
-// survivor is a person that one of these was merged into and that is not among them.
-func survivor(persons map[string][]event) string {
-	for _, events := range persons {
-		p := &pb.Person{}
-		for _, e := range events {
-			foldPerson(p, e)
-			if id := strings.ToLower(p.MergedInto); id != "" {
-				if _, read := persons[id]; !read {
-					return id
-				}
-			}
-		}
-	}
-	return ""
-}
-
-func readStream(ctx context.Context, log es.Log, stream string, each func(event)) (events []event, err error) {
-	err = log.Read(ctx, stream, 0, func(r es.Recorded) error {
-		e, err := decode(r)
-		if err != nil {
-			return err
-		}
-		if each != nil {
-			each(e)
-		}
-		events = append(events, e)
-		return nil
-	})
-	return events, err
 }
 
 // merge puts streams, each in log order, into one.

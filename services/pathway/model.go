@@ -23,7 +23,7 @@ import (
 
 // modelVersion names what the fold and the indexes make of the log. Another
 // version is built in another folder, beside the old one.
-const modelVersion = 1
+const modelVersion = 2
 
 // model is the read model: every pathway as fold sees it, with indexes, and the
 // position that they are complete to, written in one batch. It is a cache: a
@@ -38,6 +38,7 @@ const modelVersion = 1
 //	d due(8) pathway 0 n(2)              deadline n of the view
 //	o due(8) pathway                     an offer waits for its answer
 //	b due(8) pathway 0 task              to be booked
+//	p pathway                            id of its person
 type model struct {
 	log  es.Log
 	slog *slog.Logger
@@ -267,6 +268,9 @@ func (m *model) write(at es.Position, fresh time.Time) error {
 				}
 			}
 			e.keys = next
+			if err := b.Set(append([]byte{'p'}, e.view.PathwayId...), []byte(e.view.PersonId), nil); err != nil {
+				return err
+			}
 		}
 		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(value)
 		if err != nil {
@@ -464,6 +468,16 @@ func beyond(prefix []byte) []byte {
 		}
 	}
 	return nil
+}
+
+// person is whose pathway this is, "" where the model does not know it.
+func (m *model) person(pathwayID string) string {
+	value, closer, err := m.db.Get(append([]byte{'p'}, pathwayID...))
+	if err != nil {
+		return "" // a reader who knows no better asks the log
+	}
+	defer closer.Close()
+	return string(value)
 }
 
 // each hands every pathway on, with its person, as of one position, which it returns.

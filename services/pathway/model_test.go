@@ -235,7 +235,7 @@ func TestModelEqualsRebuiltPathways(t *testing.T) {
 		count := 0
 		at, err := m.each(func(v *pb.Pathway) error {
 			count++
-			want, err := Rebuild(t.Context(), w, v.PathwayId)
+			want, err := rebuild(t.Context(), w, v.PathwayId)
 			if err == nil && !proto.Equal(v, want) {
 				rt.Fatalf("the model has\n%v\nthe log says\n%v", v, want)
 			}

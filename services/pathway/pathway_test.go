@@ -87,6 +87,15 @@ func (w *world) record(t testing.TB, stream string, occurred time.Time, events .
 	return state.Position
 }
 
+// rebuild puts one pathway together from the log, as GetPathway does.
+func rebuild(ctx context.Context, log es.Log, id string) (*pb.Pathway, error) {
+	h, err := load(ctx, log, id, "")
+	if err != nil {
+		return nil, err
+	}
+	return h.view(moment{})
+}
+
 func serve(t *testing.T, deps run.Deps) pb.PathwayQueryServiceClient {
 	t.Helper()
 	part, err := New(deps)
@@ -216,7 +225,7 @@ func TestOccurred(t *testing.T) {
 	w.record(t, "pathway-"+pathwayID, time.Time{}, &referralv1.PathwayStarted{FactId: "a", Facts: started, PersonId: personID, Route: referralv1.Route_ROUTE_USC})
 	w.advance(14 * 24 * time.Hour)
 	w.record(t, "pathway-"+pathwayID, time.Time{}, &referralv1.DiagnosisCommunicated{FactId: "b", Facts: &referralv1.DiagnosisFacts{Told: &referralv1.Told{On: "2026-07-10"}}})
-	h, err := load(t.Context(), w, pathwayID)
+	h, err := load(t.Context(), w, pathwayID, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +361,7 @@ func TestAsOfIsThePrefix(t *testing.T) {
 			w.record(t, streams[i], time.Time{}, e)
 			w.advance(time.Duration(rapid.IntRange(0, 100).Draw(rt, "wait")) * time.Minute)
 		}
-		h, err := load(t.Context(), w, pathwayID)
+		h, err := load(t.Context(), w, pathwayID, "")
 		if err != nil {
 			rt.Fatal(err)
 		}

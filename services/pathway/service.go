@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,13 +73,9 @@ func (s *server) run(ctx context.Context) error {
 	return s.models.follow(ctx, s.log, s.wall)
 }
 
-// Rebuild puts one pathway together from the log, as GetPathway does at the head.
-func Rebuild(ctx context.Context, log es.Log, pathwayID string) (*pb.Pathway, error) {
-	h, err := load(ctx, log, pathwayID)
-	if err != nil {
-		return nil, err
-	}
-	return h.view(moment{})
+// load reads one pathway from the log.
+func (s *server) load(ctx context.Context, pathwayID string) (*history, error) {
+	return load(ctx, s.log, pathwayID, s.models.serving().person(strings.ToLower(pathwayID)))
 }
 
 // GetPathway implements the service.
@@ -87,7 +84,7 @@ func (s *server) GetPathway(ctx context.Context, req *pb.GetPathwayRequest) (*pb
 	if err != nil {
 		return nil, err
 	}
-	h, err := load(ctx, s.log, req.PathwayId)
+	h, err := s.load(ctx, req.PathwayId)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +109,7 @@ func (s *server) WhoWasAccountable(ctx context.Context, req *pb.WhoWasAccountabl
 	if err != nil {
 		return nil, err
 	}
-	h, err := load(ctx, s.log, req.PathwayId)
+	h, err := s.load(ctx, req.PathwayId)
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ func (s *server) GetTimeline(ctx context.Context, req *pb.GetTimelineRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	h, err := load(ctx, s.log, req.PathwayId)
+	h, err := s.load(ctx, req.PathwayId)
 	if err != nil {
 		return nil, err
 	}

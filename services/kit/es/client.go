@@ -188,57 +188,44 @@ func (c *Client) read(ctx context.Context, open func(context.Context, *esdb.Clie
 	defer c.leave(s)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	events, done := make(chan Recorded, 64), make(chan error, 1)
+	type ending struct {
+		rest []Recorded
+		err  error
+	}
+	batches, done := make(chan []Recorded), make(chan ending, 1)
 	started := c.spawn(func() {
-		done <- recovered(ctx, func(ctx context.Context) error {
-			stream, err := open(ctx, s.client)
-			if err != nil {
-				return err
-			}
-			defer stream.Close()
-			for {
-				e, err := stream.Recv()
-				var missing *esdb.Error
-				if errors.Is(err, io.EOF) || errors.As(err, &missing) && missing.IsErrorCode(esdb.ErrorCodeResourceNotFound) {
-					return nil
-				}
-				if err != nil {
-					return err
-				}
-				select {
-				case events <- recorded(e.OriginalEvent()):
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			}
+		var batch []Recorded
+		err := recovered(ctx, func(ctx context.Context) (err error) {
+			batch, err = collect(ctx, s.client, open, batches)
+			return err
 		})
+		done <- ending{batch, err}
 	})
 	if !started {
 		return errUnavailable
 	}
 	idle := time.NewTimer(c.timeout)
 	defer idle.Stop()
-	for {
-		select {
-		case e := <-events:
+	each := func(batch []Recorded) error {
+		for _, e := range batch {
 			if err := yield(e); err != nil {
 				return err
 			}
+		}
+		return nil
+	}
+	for {
+		select {
+		case batch := <-batches:
+			if err := each(batch); err != nil {
+				return err
+			}
 			idle.Reset(c.timeout)
-		case err := <-done:
-			if err != nil {
-				return c.judge(ctx, s, err)
+		case end := <-done:
+			if err := each(end.rest); err != nil || end.err == nil {
+				return err
 			}
-			for {
-				select {
-				case e := <-events:
-					if err := yield(e); err != nil {
-						return err
-					}
-				default:
-					return nil
-				}
-			}
+			return c.judge(ctx, s, end.err)
 		case <-ctx.Done():
 			return c.judge(ctx, s, ctx.Err())
 		case <-idle.C:
@@ -246,6 +233,44 @@ func (c *Client) read(ctx context.Context, open func(context.Context, *esdb.Clie
 			return outage(ctx, context.DeadlineExceeded)
 		case <-c.closing:
 			return errUnavailable
+		}
+	}
+}
+
+// largestBatch is how many events wait for a slow reader.
+const largestBatch = 64
+
+// collect hands on the events of a stream to whoever waits for them, and returns
+// those that nobody has taken when it ends.
+func collect(ctx context.Context, client *esdb.Client, open func(context.Context, *esdb.Client) (*esdb.ReadStream, error), to chan<- []Recorded) (batch []Recorded, err error) {
+	stream, err := open(ctx, client)
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	for {
+		e, err := stream.Recv()
+		var missing *esdb.Error
+		if errors.Is(err, io.EOF) || errors.As(err, &missing) && missing.IsErrorCode(esdb.ErrorCodeResourceNotFound) {
+			return batch, nil
+		}
+		if err != nil {
+			return batch, err
+		}
+		batch = append(batch, recorded(e.OriginalEvent()))
+		if len(batch) < largestBatch {
+			select {
+			case to <- batch:
+				batch = nil
+			default:
+			}
+			continue
+		}
+		select {
+		case to <- batch:
+			batch = nil
+		case <-ctx.Done():
+			return batch, ctx.Err()
 		}
 	}
 }
