@@ -2,6 +2,7 @@ package allinone
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // startBroker starts NATS at address (host:port) with its store in dir. Every
@@ -90,3 +92,18 @@ func (l brokerLog) Errorf(format string, v ...any)  { l.at(slog.LevelError, form
 func (l brokerLog) Fatalf(format string, v ...any)  { l.at(slog.LevelError, format, v) }
 func (l brokerLog) Debugf(string, ...any)           {}
 func (l brokerLog) Tracef(string, ...any)           {}
+
+// StartBus starts NATS alone with its store in dir, as Start does, and connects
+// to it. For measurements; close ends both.
+func StartBus(dir string, log *slog.Logger) (js jetstream.JetStream, close func() error, err error) {
+	broker, err := startBroker("127.0.0.1:0", dir, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := connect("nats://"+broker.Addr().String(), "waymark", log)
+	if err != nil {
+		return nil, nil, errors.Join(err, stopBroker(broker))
+	}
+	js, err = jetstream.New(conn)
+	return js, func() error { conn.Close(); return stopBroker(broker) }, err
+}

@@ -83,9 +83,9 @@ type driver struct {
 
 var drivers = []driver{
 	// The node implements the server side of the protocol that the client's module carries.
-	{"github.com/EventStore/EventStore-Client-Go/v4/protos", []string{"kit/es", "eventstore"}, nil},
+	{"github.com/EventStore/EventStore-Client-Go/v4/protos", []string{"kit/es", "eventstore", "bench"}, nil},
 	{"github.com/EventStore/EventStore-Client-Go", []string{"kit/es", "eventstore/conformance", "bench"}, []string{"eventstore"}},
-	{"github.com/cockroachdb/pebble", []string{"eventstore", "pathway"}, nil},
+	{"github.com/cockroachdb/pebble", []string{"eventstore", "pathway", "bench"}, nil},
 	{"github.com/nats-io/nats.go", []string{"kit/bus", "kit/run", "allinone", "cmd"}, nil},
 	{"github.com/nats-io/nats-server", []string{"allinone"}, []string{"kit/bus", "kit/run"}},
 	{"github.com/spf13/cobra", []string{"cmd"}, nil},

@@ -1,17 +1,118 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"waymark/services/bench"
 )
 
-// benchCommand holds what measures: our rates beside the limits of this machine.
+// benchCommand measures: our rates beside the limits of this machine.
 func (c *cli) benchCommand() *cobra.Command {
-	return noun("bench", "Measure what we cost beside what the work costs at least", c.benchPathwayCommand())
+	var opts bench.Options
+	var quick bool
+	cmd := &cobra.Command{
+		Use: "bench [ROW...]", Short: "Measure what we do beside what this machine can do at most",
+		Long: fmt.Sprintf(`Measure our rates and times, each in turns with its limit, which is the least that the same work
+costs on this machine. A row shows the medians of its rounds and the ratio of ours to the limit,
+with the smallest and the largest of a round. Absolute figures depend on the machine and on what
+else runs; ratios much less. services/bench/README.md says what each row does.
+
+  waymark bench           the table: %s
+  waymark bench limits    the limits alone: %s
+  waymark bench ROW...    these rows
+
+Data is written to a folder of its own below --dir, which is removed afterwards. It takes about 15
+minutes; with --quick two, and the figures are then less sure. For a README: -o markdown.
+
+Examples:
+  waymark bench T1 T4 --rounds 20
+  waymark bench -o markdown`, strings.Join(bench.Names(false), " "), strings.Join(bench.Names(true), " ")),
+		Args: func(cmd *cobra.Command, args []string) error {
+			for _, a := range args {
+				if all := append(bench.Names(false), bench.Names(true)...); a != "limits" && !slices.Contains(all, a) {
+					return fmt.Errorf("there is no row %q: limits, pathway, %s", a, strings.Join(all, ", "))
+				}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if quick {
+				opts.Rounds, opts.Round = 3, 500*time.Millisecond
+			}
+			if opts.Rounds < 1 || opts.Round < 10*time.Millisecond {
+				return usage(cmd, fmt.Errorf("--rounds is at least 1, --round at least 10ms"))
+			}
+			return c.bench(cmd.Context(), opts, args)
+		},
+	}
+	cmd.Flags().IntVar(&opts.Rounds, "rounds", 10, "rounds, each with a ratio of its own")
+	cmd.Flags().DurationVar(&opts.Round, "round", 1500*time.Millisecond, "how long each side of a round takes")
+	cmd.Flags().BoolVar(&quick, "quick", false, "3 rounds of half a second")
+	cmd.Flags().StringVar(&opts.Dir, "dir", "", "where to put the data; its disk is measured (default: the folder for temporary files)")
+	cmd.AddCommand(c.benchPathwayCommand(), c.benchChildCommand())
+	return cmd
+}
+
+func (c *cli) bench(ctx context.Context, opts bench.Options, names []string) (err error) {
+	switch {
+	case len(names) == 0:
+		names = bench.Names(false)
+	case slices.Contains(names, "limits"):
+		names = append(names, bench.Names(true)...)
+	}
+	if opts.Dir, err = os.MkdirTemp(opts.Dir, "waymark-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(opts.Dir)
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	opts.Child = func(args ...string) *exec.Cmd {
+		return exec.Command(self, append([]string{"bench", "child"}, args...)...)
+	}
+	var bar *progress
+	row := ""
+	opts.Progress = func(name string, done, of int) {
+		if name != row {
+			if bar != nil {
+				bar.end()
+			}
+			row, bar = name, c.progress(name+": rounds")
+		}
+		bar.set(uint64(done), uint64(of))
+	}
+	t, err := bench.Run(ctx, opts, names...)
+	if bar != nil {
+		bar.end()
+	}
+	if err != nil {
+		return err
+	}
+	if c.format == "json" || c.format == "ndjson" {
+		return c.printJSON(t, c.format == "json")
+	}
+	return t.Write(c.out, c.format == "markdown")
+}
+
+// benchChildCommand is what a measurement starts as its other side.
+func (c *cli) benchChildCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "child ROLE", Short: "The other side of a measurement", Hidden: true, Args: cobra.MinimumNArgs(1),
+		Long: `Be the other side of a measurement, until stdin ends. waymark bench starts it.
+
+Example:
+  waymark bench child echo`,
+		RunE: func(cmd *cobra.Command, args []string) error { return bench.Child(cmd.Context(), c.in, c.out, args...) },
+	}
 }
 
 func (c *cli) benchPathwayCommand() *cobra.Command {

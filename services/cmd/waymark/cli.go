@@ -76,7 +76,7 @@ func (c *cli) root() *cobra.Command {
 	root.SetOut(c.out)
 	root.SetErr(c.err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return run.FlagError(cmd.Flags(), err) })
-	root.PersistentFlags().StringVarP(&c.format, "output", "o", "", "table, json or ndjson (default: what reads best) [$WAYMARK_OUTPUT]")
+	root.PersistentFlags().StringVarP(&c.format, "output", "o", "", "table, json, ndjson or markdown (default: what reads best) [$WAYMARK_OUTPUT]")
 	root.PersistentFlags().BoolVarP(&c.quiet, "quiet", "q", false, "no progress and no hints on stderr [$WAYMARK_QUIET]")
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "use", Title: "Use:"}, &cobra.Group{ID: "operate", Title: "Operate:"}, &cobra.Group{ID: "more", Title: "More:"})
 	root.SetHelpCommandGroupID("more")

@@ -12,7 +12,7 @@ import (
 )
 
 // formats of --output.
-var formats = []string{"table", "json", "ndjson"}
+var formats = []string{"table", "json", "ndjson", "markdown"}
 
 // list prints items in the wanted format; row gives the cells of one under head.
 // An item is printed in JSON as encoding/json does.
@@ -28,6 +28,12 @@ func list[T any](c *cli, head []string, items []T, row func(T) []string) error {
 			if err := c.printJSON(item, false); err != nil {
 				return err
 			}
+		}
+		return nil
+	case "markdown":
+		fmt.Fprintf(c.out, "| %s |\n|%s\n", strings.Join(head, " | "), strings.Repeat(" --- |", len(head)))
+		for _, item := range items {
+			fmt.Fprintf(c.out, "| %s |\n", strings.ReplaceAll(strings.Join(row(item), " | "), "\n", " "))
 		}
 		return nil
 	}
