@@ -31,6 +31,9 @@ gen: $(TOOLBIN)/protoc-gen-go tools/node_modules/.bin/buf proto/.deps ## regener
 conformance: ## run the official client's own test suite against the node
 	@cd services && go run ./eventstore/conformance $(ARGS)
 
+interop: build tools/node_modules/.bin/buf ## HL7 v2 and FHIR against a running system, by clients and validators of others
+	@node tools/interop/run.mjs
+
 soak: ## run the long fault tests (about 25 minutes, some need root)
 	@cd services && go test -tags soak -count=1 -timeout 60m -run '^TestSoak' -v ./eventstore | grep -v '^=== '
 	@cd services && go test -tags soak -count=1 -timeout 30m -v ./kit/run ./kit/bus | grep -v '^=== '
@@ -60,8 +63,8 @@ $(TOOLBIN)/staticcheck: tools/go.mod
 	@touch $@
 
 tools/node_modules/.bin/buf: tools/package-lock.json
-	@command -v npm >/dev/null || { echo "needs npm (Node.js 20 or newer) for buf; make run and make test do not"; exit 1; }
+	@command -v npm >/dev/null || { echo "needs npm (Node.js 20.19 or newer) for buf, make gen and make interop; make run and make test do not"; exit 1; }
 	@npm --prefix tools ci --no-audit --no-fund --silent
 	@touch $@
 
-.PHONY: help run build test check gen conformance soak fuzz clean
+.PHONY: help run build test check gen conformance interop soak fuzz clean

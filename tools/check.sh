@@ -38,7 +38,10 @@ contracts() { cd proto && ../tools/node_modules/.bin/buf lint; }
 alone() { # MODULE builds and vets outside the workspace, as others who import it see it
   cd "$1" && GOWORK=off go build ./... && GOWORK=off go vet ./...
 }
-scripts() { bash -n .ci/run && for f in tools/*.sh; do bash -n "$f" || return 1; done; }
+scripts() {
+  bash -n .ci/run && for f in tools/*.sh; do bash -n "$f" || return 1; done
+  for f in tools/interop/*.mjs; do node --check "$f" || return 1; done
+}
 plain() { # nothing of one machine or one author's tools is committed
   local bad
   bad=$(git grep -nIE '(^|[^A-Za-z0-9._-])/(work|home|root|Users)/[A-Za-z]' -- . ':!tools/check.sh' ':!*.sum' ':!tools/package-lock.json')
@@ -54,7 +57,7 @@ check "staticcheck services" linted services
 check "staticcheck proto" linted proto
 check "buf lint" contracts
 check "make gen leaves no difference" generated
-check "shell scripts parse" scripts
+check "scripts parse" scripts
 check "no path of one machine" plain
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
