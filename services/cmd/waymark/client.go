@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -12,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 
 	"waymark/services/kit/es"
 	"waymark/services/kit/run"
@@ -25,6 +28,11 @@ type target struct {
 	HTTP        string        `flag:"http" help:"address of /readyz (default 127.0.0.1:7480)"`
 	NATS        string        `flag:"nats" help:"NATS servers (default nats://127.0.0.1:4222)"`
 	EventStore  string        `flag:"eventstore" help:"connection string of the event store (default esdb://127.0.0.1:2113?tls=false)"`
+	StoreAuth   string        `flag:"eventstore-auth-file" help:"file with user:password of the event store"`
+	NATSCreds   string        `flag:"nats-creds-file" help:"NATS credentials file"`
+	TLSCA       string        `flag:"tls-ca" help:"PEM certificates that sign the services; they are called with TLS"`
+	TLSCert     string        `flag:"tls-cert" help:"PEM certificate to show to the services"`
+	TLSKey      string        `flag:"tls-key" help:"PEM file with the key of --tls-cert"`
 	Environment string        `flag:"environment" help:"the deployment that the relay names in its events, as of waymark run --environment"`
 	Timeout     time.Duration `flag:"timeout" default:"10s" help:"time an answer may take"`
 }
@@ -60,7 +68,8 @@ func (t *target) flags() string {
 	if t.PortOffset != 0 {
 		out = fmt.Sprintf(" --port-offset %d", t.PortOffset)
 	}
-	for _, f := range [][2]string{{"grpc", t.GRPC}, {"http", t.HTTP}, {"nats", t.NATS}, {"eventstore", t.EventStore}} {
+	for _, f := range [][2]string{{"grpc", t.GRPC}, {"http", t.HTTP}, {"nats", t.NATS}, {"eventstore", t.EventStore},
+		{"eventstore-auth-file", t.StoreAuth}, {"nats-creds-file", t.NATSCreds}, {"tls-ca", t.TLSCA}, {"tls-cert", t.TLSCert}, {"tls-key", t.TLSKey}} {
 		if f[1] != "" {
 			out += fmt.Sprintf(" --%s '%s'", f[0], withoutUser(f[1]))
 		}
@@ -83,7 +92,27 @@ func isLoopback(address string) bool {
 }
 
 func (t *target) dial() (*grpc.ClientConn, error) {
-	return run.Dial(t.grpcAddress(), nil, nil)
+	conf, err := t.tls()
+	if err != nil {
+		return nil, err
+	}
+	var creds credentials.TransportCredentials
+	if conf != nil {
+		creds = credentials.NewTLS(conf)
+	}
+	return run.Dial(t.grpcAddress(), creds, nil)
+}
+
+// tls is what to call the services with, nil for no TLS.
+func (t *target) tls() (*tls.Config, error) {
+	if (t.TLSCert == "") != (t.TLSKey == "") || t.TLSCert != "" && t.TLSCA == "" {
+		return nil, usage(nil, errors.New("--tls-cert and --tls-key belong together, and need --tls-ca"))
+	}
+	conf, err := run.Config{TLSCA: t.TLSCA, TLSCert: t.TLSCert, TLSKey: t.TLSKey}.ClientTLS()
+	if err != nil {
+		return nil, usage(nil, err)
+	}
+	return conf, nil
 }
 
 // withoutUser hides the user part of an address.
@@ -109,7 +138,11 @@ type stores struct {
 
 // withLog runs do with the system's log.
 func (c *cli) withLog(t *target, do func(es.Log) error) error {
-	log, err := es.Open(es.Config{URL: t.storeURL(), Timeout: t.Timeout})
+	address, err := run.Config{EventStore: t.storeURL(), EventStoreAuth: t.StoreAuth}.EventStoreURL()
+	if err != nil {
+		return usage(nil, fmt.Errorf("--eventstore: %w", err))
+	}
+	log, err := es.Open(es.Config{URL: address, Timeout: t.Timeout})
 	if err != nil {
 		return usage(nil, fmt.Errorf("--eventstore: %w", err))
 	}
@@ -125,7 +158,11 @@ func (c *cli) withLog(t *target, do func(es.Log) error) error {
 
 // withNATS runs do with the system's NATS.
 func (c *cli) withNATS(t *target, do func(jetstream.JetStream) error) error {
-	nc, err := nats.Connect(t.natsURL(), nats.Name("waymark"), nats.Timeout(t.Timeout), nats.MaxReconnects(-1))
+	opts := []nats.Option{nats.Name("waymark"), nats.Timeout(t.Timeout), nats.MaxReconnects(-1)}
+	if t.NATSCreds != "" {
+		opts = append(opts, nats.UserCredentials(t.NATSCreds))
+	}
+	nc, err := nats.Connect(t.natsURL(), opts...)
 	if err != nil {
 		return unavailable("waymark doctor"+t.flags(), "NATS at %s does not answer: %w", withoutUser(t.natsURL()), err)
 	}

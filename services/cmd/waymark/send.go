@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -23,7 +24,7 @@ const portMLLP = 2575
 // sendOptions say where to send HL7 v2 messages.
 type sendOptions struct {
 	MLLP string `flag:"mllp" help:"address to send HL7 v2 messages to (default 127.0.0.1:2575)"`
-	TLS  bool   `flag:"mllp-tls" help:"use TLS; the server's certificate must be one that this machine trusts"`
+	TLS  bool   `flag:"mllp-tls" help:"use TLS, with --tls-ca, --tls-cert and --tls-key where given, else with what this machine trusts"`
 }
 
 func (c *cli) sendCommand() *cobra.Command {
@@ -40,7 +41,15 @@ Example:
   waymark send hl7 services/edge/testdata/adt-a28.hl7`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
-			return c.send(cmd.Context(), or(o.MLLP, t.at(portMLLP)), o.TLS, t.Timeout, files)
+			var secure *tls.Config
+			if o.TLS {
+				var err error
+				if secure, err = t.tls(); err != nil {
+					return err
+				}
+				secure = cmp.Or(secure, &tls.Config{MinVersion: tls.VersionTLS12})
+			}
+			return c.send(cmd.Context(), or(o.MLLP, t.at(portMLLP)), secure, t.Timeout, files)
 		},
 	}
 	t = c.bindTarget(cmd)
@@ -48,7 +57,7 @@ Example:
 	return noun("send", "Send messages as another system would", cmd)
 }
 
-func (c *cli) send(ctx context.Context, address string, secure bool, timeout time.Duration, files []string) error {
+func (c *cli) send(ctx context.Context, address string, secure *tls.Config, timeout time.Duration, files []string) error {
 	var messages [][]byte
 	for _, name := range files {
 		var raw []byte
@@ -70,8 +79,8 @@ func (c *cli) send(ctx context.Context, address string, secure bool, timeout tim
 	dialer := &net.Dialer{Timeout: timeout}
 	var conn net.Conn
 	var err error
-	if secure {
-		conn, err = (&tls.Dialer{NetDialer: dialer}).DialContext(ctx, "tcp", address)
+	if secure != nil {
+		conn, err = (&tls.Dialer{NetDialer: dialer, Config: secure}).DialContext(ctx, "tcp", address)
 	} else {
 		conn, err = dialer.DialContext(ctx, "tcp", address)
 	}

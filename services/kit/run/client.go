@@ -125,6 +125,16 @@ func (n nowhere) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.Ca
 
 // clientTLS returns the credentials for calls to other services, nil without TLS.
 func (c Config) clientTLS() (credentials.TransportCredentials, error) {
+	conf, err := c.ClientTLS()
+	if conf == nil || err != nil {
+		return nil, err
+	}
+	return credentials.NewTLS(conf), nil
+}
+
+// ClientTLS returns what a caller of the services uses: it trusts TLSCA and shows
+// TLSCert where there is one. Nil without TLSCA.
+func (c Config) ClientTLS() (*tls.Config, error) {
 	if c.TLSCA == "" {
 		return nil, nil
 	}
@@ -132,9 +142,14 @@ func (c Config) clientTLS() (credentials.TransportCredentials, error) {
 	if err != nil {
 		return nil, err
 	}
-	return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		return c.certificate()
-	}}), nil
+	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool}
+	if c.TLSCert != "" {
+		if _, err := c.certificate(); err != nil {
+			return nil, err
+		}
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.certificate() }
+	}
+	return conf, nil
 }
 
 // serverTLS returns the credentials of the server, nil without TLS.
