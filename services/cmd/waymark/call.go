@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -169,7 +170,7 @@ func assign(fields map[string]any, desc protoreflect.MessageDescriptor, path, va
 		}
 		return assign(inner, f.Message(), rest, value)
 	}
-	if f.Enum() != nil && !f.IsList() {
+	if f.Enum() != nil && !strings.HasPrefix(value, "[") {
 		value = enumValue(f.Enum(), value)
 	}
 	var v any = value
@@ -286,14 +287,25 @@ func (c *cli) invoke(ctx context.Context, t *target, m method, request *dynamicp
 	return c.printMessage(reply, c.format != "ndjson")
 }
 
-// printField prints the value at a path such as referral.referral_id, bare.
+// printField prints the value at a path such as referral.referral_id, bare;
+// slots.0.slot_id is of the first of a list.
 func (c *cli) printField(m protoreflect.Message, path string) error {
 	name, rest, nested := strings.Cut(path, ".")
 	f := m.Descriptor().Fields().ByName(protoreflect.Name(name))
 	switch {
 	case f == nil:
 		return &coded{fmt.Errorf("the reply's %s has no field %q; it has %s", m.Descriptor().Name(), name, strings.Join(fieldNames(m.Descriptor()), ", ")), exitUsage, ""}
-	case nested && (f.Message() == nil || f.IsList() || f.IsMap()):
+	case nested && f.IsList() && f.Message() != nil:
+		index, rest, further := strings.Cut(rest, ".")
+		i, err := strconv.Atoi(index)
+		switch {
+		case err != nil || i < 0 || !further:
+			return &coded{fmt.Errorf("%s is a list: say which, such as %s.0.%s", name, name, fieldNames(f.Message())[0]), exitUsage, ""}
+		case i >= m.Get(f).List().Len():
+			return notFound("", "the reply's %s has %d", name, m.Get(f).List().Len())
+		}
+		return c.printField(m.Get(f).List().Get(i).Message(), rest)
+	case nested && (f.Message() == nil || f.IsMap()):
 		return &coded{fmt.Errorf("%s is no single message", name), exitUsage, ""}
 	case nested:
 		return c.printField(m.Get(f).Message(), rest)

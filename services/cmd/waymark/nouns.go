@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +22,7 @@ import (
 	devv1 "waymark/proto/waymark/dev/v1"
 	_ "waymark/proto/waymark/pathway/v1" // its methods, for find
 	planv1 "waymark/proto/waymark/plan/v1"
+	"waymark/services/kit/fault"
 	"waymark/services/kit/run"
 )
 
@@ -43,9 +47,17 @@ func (c *cli) verbCommand(v verb) *cobra.Command {
 	var who caller
 	var field string
 	fields := strings.Fields(v.args)
-	use := v.name
-	for _, f := range fields {
-		use += " " + strings.ToUpper(strings.TrimSuffix(f, "_id"))
+	use, least, most := v.name, 0, 0
+	for i, f := range fields {
+		if optional := strings.TrimSuffix(f, "?"); optional != f {
+			fields[i], f = optional, "["+argument(optional)+"]"
+			most++
+		} else {
+			f = argument(f)
+			least++
+			most++
+		}
+		use += " " + f
 	}
 	var required []string
 	flags := map[string]string{}
@@ -53,9 +65,18 @@ func (c *cli) verbCommand(v verb) *cobra.Command {
 		Use: use + " [field=value ...]", Short: v.short,
 		Long: fmt.Sprintf("%s.\n\nIt calls %s; waymark call --describe %s shows what else can be given as\nfield=value, and the reply.\n\nExample:\n  waymark %s %s %s", v.short, v.method, v.method, v.noun, v.name, v.example),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) < len(fields) {
-				return usage(cmd, fmt.Errorf("say which: %s", strings.ToUpper(strings.Join(fields[len(args):], ", "))))
+			positional := len(args)
+			if i := slices.IndexFunc(args, func(a string) bool { return strings.Contains(a, "=") }); i >= 0 {
+				positional = i
 			}
+			if positional < least {
+				var names []string
+				for _, f := range fields[positional:least] {
+					names = append(names, argument(f))
+				}
+				return usage(cmd, fmt.Errorf("say which: %s", strings.Join(names, ", ")))
+			}
+			positional = min(positional, most)
 			for _, name := range required {
 				if !cmd.Flags().Changed(name) {
 					return usage(cmd, fmt.Errorf("--%s is needed", name))
@@ -66,7 +87,7 @@ func (c *cli) verbCommand(v verb) *cobra.Command {
 				return err
 			}
 			given := map[string]string{}
-			for i, f := range fields {
+			for i, f := range fields[:positional] {
 				given[f] = args[i]
 			}
 			for name, path := range flags {
@@ -74,14 +95,24 @@ func (c *cli) verbCommand(v verb) *cobra.Command {
 					continue
 				}
 				value := cmd.Flags().Lookup(name).Value.String()
-				if whole, moment := strings.CutSuffix(path, "*"); moment {
-					if path, value, err = parseMoment(whole, value); err != nil {
-						return usage(cmd, fmt.Errorf("--%s: %w", name, err))
+				switch whole, kind := path[:len(path)-1], path[len(path)-1]; kind {
+				case '*':
+					path, value, err = parseMoment(whole, value)
+				case '^':
+					path = whole
+					value, err = parseInstant(value)
+				}
+				if strings.HasSuffix(path, "_month") {
+					if _, bad := time.Parse("2006-01", value); bad != nil {
+						err = fmt.Errorf("%q is no month such as 2026-03", value)
 					}
+				}
+				if err != nil {
+					return usage(cmd, fmt.Errorf("--%s: %w", name, err))
 				}
 				given[path] = value
 			}
-			return c.speak(cmd, t, &who, v, m, args, given, field)
+			return c.speak(cmd, t, &who, v, m, args, args[positional:], given, field)
 		},
 	}
 	t = c.bindTarget(cmd)
@@ -89,9 +120,14 @@ func (c *cli) verbCommand(v verb) *cobra.Command {
 	cmd.Flags().StringVar(&field, "field", "", "print only this field of the reply; for scripts")
 	for _, pair := range strings.Fields(v.flags) {
 		name, path, _ := strings.Cut(pair, "=")
-		help := "sets " + strings.TrimSuffix(path, "*")
-		if strings.HasSuffix(path, "*") {
+		help := "sets " + strings.TrimRight(path, "*^")
+		switch {
+		case strings.HasSuffix(path, "*"):
 			help += ": a time (RFC 3339), a date (its end, in England) or a log position"
+		case strings.HasSuffix(path, "^"):
+			help += ": a time (RFC 3339) or a date (its begin, in England)"
+		case name == "slots!":
+			help += ", such as '2026-12-01 09:00-12:00 every 20m'"
 		}
 		if must, ok := strings.CutSuffix(name, "!"); ok {
 			name, help = must, help+"; needed"
@@ -113,7 +149,7 @@ func environmentName(flag string) string {
 }
 
 // speak fills in the request of a verb and calls its method.
-func (c *cli) speak(cmd *cobra.Command, t *target, who *caller, v verb, m method, args []string, given map[string]string, field string) error {
+func (c *cli) speak(cmd *cobra.Command, t *target, who *caller, v verb, m method, args, extra []string, given map[string]string, field string) error {
 	conn, err := t.dial()
 	if err != nil {
 		return usage(nil, err)
@@ -121,7 +157,6 @@ func (c *cli) speak(cmd *cobra.Command, t *target, who *caller, v verb, m method
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(cmd.Context(), t.Timeout)
 	defer cancel()
-	extra := args[len(strings.Fields(v.args)):]
 	for _, pair := range extra {
 		path, _, _ := strings.Cut(pair, "=")
 		given[path] = "" // no default; the pair itself follows
@@ -134,9 +169,14 @@ func (c *cli) speak(cmd *cobra.Command, t *target, who *caller, v verb, m method
 		failed = newestPlan(ctx, conn, m.desc.Input().Fields(), given)
 	case "ledger":
 		openLedger(ctx, conn, given["pathway_id"])
+	case "slots":
+		var err error
+		if given["slots"], err = parseSlots(given["slots"]); err != nil {
+			return usage(cmd, fmt.Errorf("--slots: %w", err))
+		}
 	}
 	if failed != nil {
-		return c.hint(t, m, dynamicpb.NewMessage(m.desc.Input()), failed)
+		return v.hint(t, args, c.hint(t, m, dynamicpb.NewMessage(m.desc.Input()), failed))
 	}
 	var pairs []string
 	for _, value := range strings.Fields(v.preset) {
@@ -155,89 +195,62 @@ func (c *cli) speak(cmd *cobra.Command, t *target, who *caller, v verb, m method
 				return usage(cmd, err)
 			}
 			data = fmt.Sprintf("{%q: %s}", path, text)
+		case value != "" && isList(m.desc.Input(), path) && !strings.HasPrefix(value, "["):
+			for one := range strings.SplitSeq(value, ",") {
+				pairs = append(pairs, path+"="+one)
+			}
 		case value != "":
 			pairs = append(pairs, path+"="+value)
 		}
 	}
 	request, err := c.request(m, data, append(pairs, extra...))
 	if err != nil {
-		return &coded{err, exitUsage, "waymark call --describe " + m.short}
+		return usage(cmd, err)
 	}
 	if err := c.fill(request, who, t); err != nil {
 		return usage(cmd, err)
 	}
 	if shown := columns[v.noun+" "+v.name]; shown != "" && field == "" && c.format != "json" {
-		return c.invokeList(ctx, conn, t, m, request, strings.Fields(shown))
+		return v.hint(t, args, c.invokeList(ctx, conn, t, m, request, columnsOf(shown)))
 	}
-	return c.invoke(cmd.Context(), t, m, request, field)
+	return v.hint(t, args, c.invoke(cmd.Context(), t, m, request, field))
 }
 
-// invokeList prints the rows of a reply, its first repeated field, as
-// a table or a line each.
-func (c *cli) invokeList(ctx context.Context, conn *grpc.ClientConn, t *target, m method, request *dynamicpb.Message, shown []string) error {
-	reply := dynamicpb.NewMessage(m.desc.Output())
-	if err := conn.Invoke(ctx, m.path(), request, reply); err != nil {
-		return c.hint(t, m, request, err)
+// hint makes what to do next about the verb: the help that names what was typed,
+// or the command that reads the record which refused.
+func (v verb) hint(t *target, args []string, err error) error {
+	var known *coded
+	if !errors.As(err, &known) {
+		return err
 	}
-	var rows []protoreflect.Message
-	for i := range m.desc.Output().Fields().Len() {
-		f := m.desc.Output().Fields().Get(i)
-		if !f.IsList() || f.Message() == nil {
-			continue
-		}
-		for j := range reply.Get(f).List().Len() {
-			rows = append(rows, reply.Get(f).List().Get(j).Message())
-		}
-		break
+	next := known.next
+	switch code := fault.CodeOf(err); {
+	case known.code == exitUsage && strings.HasPrefix(next, "waymark call --describe "):
+		next = "see waymark " + v.noun + " " + v.name + " --help"
+	case code == "appointment.slot.taken" && len(args) > 1:
+		next = "waymark slot list " + args[len(args)-2] + t.flags()
+	case code == "indicator.unknown" || code == "indicator.not_served":
+		next = "waymark indicator list" + t.flags()
+	case known.code == exitConflict && fault.CodeOf(err) != "" && records[v.noun] != "" && len(args) > 0:
+		next = "waymark " + records[v.noun] + " " + args[0] + t.flags() + ", then decide again; repeating this as it is will be refused again"
 	}
-	if c.format == "ndjson" {
-		for _, row := range rows {
-			if err := c.printMessage(row.Interface(), false); err != nil {
-				return err
-			}
-		}
-	} else {
-		var head []string
-		for _, path := range shown {
-			head = append(head, strings.ToUpper(path[strings.LastIndex(path, ".")+1:]))
-		}
-		if err := list(c, head, rows, func(row protoreflect.Message) (cells []string) {
-			for _, path := range shown {
-				cells = append(cells, cell(row, path))
-			}
-			return cells
-		}); err != nil {
-			return err
-		}
-	}
-	if f := m.desc.Output().Fields().ByName("next_page_token"); f != nil && reply.Get(f).String() != "" {
-		c.say("there is more: page_token=%s", reply.Get(f).String())
-	}
-	return nil
+	return &coded{known.error, known.code, next}
 }
 
-// cell is the value at a path of a message as a table shows it.
-func cell(m protoreflect.Message, path string) string {
-	name, rest, nested := strings.Cut(path, ".")
-	f := m.Descriptor().Fields().ByName(protoreflect.Name(name))
-	switch {
-	case f == nil || f.HasPresence() && !m.Has(f):
-		return ""
-	case nested && f.Message() != nil:
-		return cell(m.Get(f).Message(), rest)
-	case f.Enum() != nil:
-		text := string(f.Enum().Values().ByNumber(m.Get(f).Enum()).Name())
-		return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(text, enumPrefix(f.Enum())), "_", " "))
-	case f.Message() != nil && f.Message().FullName() == "google.protobuf.Timestamp":
-		fields := f.Message().Fields()
-		return time.Unix(m.Get(f).Message().Get(fields.ByNumber(1)).Int(), 0).UTC().Format(time.RFC3339)
-	}
-	return m.Get(f).String()
+// records are the verbs that show what a noun's commands are decided upon.
+var records = map[string]string{"person": "person show", "pathway": "pathway clocks", "handover": "handover show", "plan": "plan show", "lead": "lead show",
+	"neighbourhood": "neighbourhood show", "referral": "referral list", "appointment": "appointment list", "session": "session show"}
+
+// argument is the name of a positional argument in help: SLOT for place.slot.slot_id.
+func argument(field string) string {
+	field = field[strings.LastIndex(field, ".")+1:]
+	return strings.ToUpper(strings.TrimSuffix(field, "_id"))
 }
 
-// enumPrefix is what all values of an enum begin with: LEAD_STATE_ for LeadState.
-func enumPrefix(e protoreflect.EnumDescriptor) string {
-	return strings.TrimSuffix(string(e.Values().Get(0).Name()), "UNSPECIFIED")
+// isList reports whether a field takes several values that are no messages.
+func isList(m protoreflect.MessageDescriptor, path string) bool {
+	f := m.Fields().ByName(protoreflect.Name(path))
+	return f != nil && f.IsList() && f.Message() == nil
 }
 
 // parseMoment reads a time, a date or a log position into the field of AsOf that
@@ -254,6 +267,55 @@ func parseMoment(path, text string) (field, value string, err error) {
 		return "", "", fmt.Errorf("%q is no time such as 2026-03-02T12:00:00Z, no date and no log position", text)
 	}
 	return path + ".recorded", day.AddDate(0, 0, 1).Add(-time.Nanosecond).UTC().Format(time.RFC3339Nano), nil
+}
+
+// parseInstant reads a time, or a date as the moment at which it begins in England.
+func parseInstant(text string) (string, error) {
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t.UTC().Format(time.RFC3339Nano), nil
+	}
+	day, err := time.ParseInLocation(time.DateOnly, text, england(time.Time{}).Location())
+	if err != nil {
+		return "", fmt.Errorf("%q is no time such as 2026-03-02T12:00:00Z and no date", text)
+	}
+	return day.UTC().Format(time.RFC3339Nano), nil
+}
+
+var slotsText = regexp.MustCompile(`^(\d{4}-\d{2}-\d{2}) (\d{2}:\d{2})-(\d{2}:\d{2}) every (\S+)$`)
+
+// parseSlots reads the slots of a session: JSON, or a day, from when to when and how
+// long each is. What does not fit before the end is left out. Times are those of
+// clocks in England.
+func parseSlots(text string) (string, error) {
+	if strings.HasPrefix(text, "[") {
+		return text, nil
+	}
+	m := slotsText.FindStringSubmatch(strings.TrimSpace(text))
+	if m == nil {
+		return "", fmt.Errorf("%q is not like '2026-12-01 09:00-12:00 every 20m'", text)
+	}
+	const local = "2006-01-02T15:04"
+	from, err := time.Parse(local, m[1]+"T"+m[2])
+	if err != nil {
+		return "", fmt.Errorf("%s %s is no time", m[1], m[2])
+	}
+	until, err := time.Parse(local, m[1]+"T"+m[3])
+	if err != nil {
+		return "", fmt.Errorf("%s %s is no time", m[1], m[3])
+	}
+	length, err := time.ParseDuration(m[4])
+	if err != nil || length < time.Minute || length%time.Minute != 0 {
+		return "", fmt.Errorf("%q is no length in whole minutes such as 20m", m[4])
+	}
+	slots := []map[string]string{}
+	for at := from; !at.Add(length).After(until); at = at.Add(length) {
+		slots = append(slots, map[string]string{"start": at.Format(local), "end": at.Add(length).Format(local)})
+	}
+	if len(slots) == 0 {
+		return "", fmt.Errorf("not one slot of %s fits between %s and %s", m[4], m[2], m[3])
+	}
+	raw, err := json.Marshal(slots)
+	return string(raw), err
 }
 
 // newestPlan fills in the newest summary of a pathway with the version that an

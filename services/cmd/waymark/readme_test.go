@@ -206,8 +206,8 @@ func TestREADME(t *testing.T) {
 func TestREADMETellsTheWholeStory(t *testing.T) {
 	t.Parallel()
 	blocks := readmeBlocks(t, "The whole story")
-	if len(blocks) != 4 {
-		t.Fatalf("the story has %d blocks of commands, not 4", len(blocks))
+	if len(blocks) != 5 {
+		t.Fatalf("the story has %d blocks of commands, not 5", len(blocks))
 	}
 	c := newCheckout(t)
 	server, banner, stderr := c.dev("--demo", "--fresh")
@@ -216,7 +216,7 @@ func TestREADMETellsTheWholeStory(t *testing.T) {
 	}
 	out := c.sh(strings.Join(blocks, "\n"))
 	t.Logf("\n%s", out)
-	for _, text := range []string{"refused", "PLAN_STATE_", "HANDOVER_STATE_OFFERED", "Accountability passed from RJ1 Breast to C. Okafor.", "The accountable party made first contact."} {
+	for _, text := range []string{"refused", "PLAN_STATE_", "HANDOVER_STATE_OFFERED", "Accountability passed from RJ1 Breast to C. Okafor.", "The accountable party made first contact.", "2099-01-05T09:20:00Z", "APPOINTMENT_STATUS_CANCELLED", "M20 "} {
 		if !strings.Contains(out, text) {
 			t.Errorf("the story does not print %q", text)
 		}

@@ -3,16 +3,23 @@ package main
 import "slices"
 
 // columns are what a list shows of each row, by "noun verb"; lists are tables
-// where nothing else is asked for.
+// where nothing else is asked for. See columnsOf for how they are written; a
+// civil date goes before the instant at which it ends.
 var columns = map[string]string{
-	"pathway timeline":   "position recorded organisation role_code text",
-	"pathway list":       "pathway_id next_action.kind next_action.due age_days overdue",
-	"pathway overdue":    "pathway_id deadline.kind deadline.due holder.name",
-	"pathway deadlines":  "pathway_id deadline.kind deadline.due holder.name",
-	"handover list":      "pathway_id handover.to.name handover.answer_due overdue",
+	"pathway timeline":   "position recorded organisation role_code? text",
+	"pathway list":       "pathway_id next_action.kind:NEXT next_action.on|next_action.due:DUE age_days overdue",
+	"pathway overdue":    "pathway_id deadline.kind:WHAT deadline.on|deadline.due:DUE days_overdue:DAYS holder.name:HOLDER deadline.about",
+	"pathway deadlines":  "pathway_id deadline.kind:WHAT deadline.on|deadline.due:DUE holder.name:HOLDER deadline.about",
+	"handover list":      "pathway_id handover.from.name:FROM handover.to.id:TO handover.to.name:NAME handover.answer_due overdue",
 	"lead list":          "lead_id party.name party.organisation state taken capacity",
-	"neighbourhood list": "neighbourhood_id name organisation fallback_pool.name fallback_until",
+	"neighbourhood list": "neighbourhood_id name organisation fallback_pool.name:POOL fallback_until:UNTIL",
 	"referral list":      "referral_id human_id content.kind state",
+	"message list":       "message_id state reason.code:REASON reason.field:FIELD? type facility received_at:RECEIVED",
+	"appointment list":   "appointment_id status booking.start:START booking.end:END booking.site:SITE booking.medium:MEDIUM wanted_by? request_status:ASKED? version",
+	"appointment tasks":  "pathway_id task.task_id task.cause task.due overdue holder.name:HOLDER",
+	"slot list":          "slot_id start end",
+	"indicator list":     "id name unit not_served:NOT_SERVED_BECAUSE?",
+	"indicator show":     "id month? provider? tumour_group? route? split? numerator? denominator? excluded? value unit p90? longest?",
 }
 
 // verb is a command of a noun: one method of the services, with what it needs
@@ -20,11 +27,11 @@ var columns = map[string]string{
 // given as field=value after that.
 type verb struct {
 	noun, name, method string
-	args               string // fields of the positional arguments
-	flags              string // flag=field ...; a flag with "!" must be given, a field with "*" is a moment: a time, a date or a log position
+	args               string // fields of the positional arguments; one with "?" may be left out
+	flags              string // flag=field ...; a flag with "!" must be given, a field with "*" is a moment (a time, a date or a log position), one with "^" an instant (a time or a date)
 	preset             string // field=value ...; $today, $now, $organisation and $1 are filled in
 	short, example     string
-	fill               string // what is looked up: the open "offer", the newest "summary", the "plan" as it is
+	fill               string // what is looked up: the open "offer", the newest "summary", the "plan" as it is; or "slots" to be read
 }
 
 const person, pathway, ledger = "person_id", "pathway_id", "pathway_id"
@@ -48,7 +55,7 @@ var verbs = []verb{
 	{"pathway", "who", "pathway.WhoWasAccountable", pathway, "at=at*", "", "Show who is accountable, or was at a moment", "PATHWAY --at 2026-03-02T12:00:00Z", ""},
 	{"pathway", "list", "pathway.ListCaseload", "party_id", "overdue=overdue_only at=organisation", "", "List the pathways a party is accountable for, with what is next", "lead-1", ""},
 	{"pathway", "overdue", "pathway.ListOverdue", "", "party=party_id kind=kind", "", "List what is overdue", "", ""},
-	{"pathway", "deadlines", "pathway.ListDeadlines", "", "party=party_id kind=kind category=category before=due_before", "", "List open deadlines", "--before 2026-04-01T00:00:00Z", ""},
+	{"pathway", "deadlines", "pathway.ListDeadlines", "", "party=party_id kind=kind category=category before=due_before^", "", "List open deadlines", "--before 2026-04-01", ""},
 	{"pathway", "clocks", "referral.GetPathway", pathway, "", "", "Show the clocks of a pathway and the facts they rest on", "PATHWAY", ""},
 	{"pathway", "seen", "referral.RecordFirstSeen", pathway, "on=facts.on", "facts.on=$today facts.organisation=$organisation", "Record that the patient was first seen", "PATHWAY --on 2026-03-02", ""},
 	{"pathway", "missed", "referral.RecordFirstAppointmentMissed", pathway, "on=facts.on attendance=facts.attendance rebooked=facts.rebooked_on", "facts.on=$today facts.attendance=3", "Record that the first appointment was missed", "PATHWAY --on 2026-03-02 --rebooked 2026-03-09", ""},
@@ -116,6 +123,38 @@ var verbs = []verb{
 	{"referral", "show", "referral.GetReferral", "pathway_id referral_id", "", "", "Show one referral", "PATHWAY REFERRAL", ""},
 	{"referral", "list", "referral.ListReferrals", pathway, "", "", "List the referrals of a pathway", "PATHWAY", ""},
 
+	{"session", "open", "appointment.OpenSession", "", "slots!=slots site!=site service!=treatment_function modality=modality medium=medium clinician=practitioner_role cancer=cancer_priority_reason id=session_id",
+		"organisation=$organisation modality=consultation medium=FACE_TO_FACE", "Open a clinic session with its slots", "--site RJ101 --service 103 --slots '2026-12-01 09:00-12:00 every 20m'", "slots"},
+	{"session", "show", "appointment.GetSession", "session_id", "", "", "Show a session and who has each slot", "SESSION", ""},
+	{"session", "suspend", "appointment.SuspendSession", "session_id", "because!=reason", "", "Suspend a session: whoever has a slot is cancelled and is to be booked anew", "SESSION --because 'no clinician'", ""},
+	{"session", "resume", "appointment.ResumeSession", "session_id", "because=reason", "", "Let a suspended session be booked again", "SESSION", ""},
+	{"session", "close", "appointment.CloseSession", "session_id", "because=reason", "", "Close a session that nobody waits for", "SESSION", ""},
+	{"slot", "list", "appointment.ListFreeSlots", "session_id", "", "", "List the free slots of a session", "SESSION", ""},
+
+	{"appointment", "request", "appointment.RequestAppointment", pathway, "for=purpose service=treatment_function by=wanted_by referral=referral_id need=needs cancer=cancer_priority_reason", "",
+		"Say that an appointment is wanted: it is to be booked", "PATHWAY --for 'Results clinic' --by 2026-12-01", ""},
+	{"appointment", "book", "appointment.BookAppointment", "pathway_id place.slot.session_id place.slot.slot_id", "requested=appointment_id task=task_id for=purpose referral=referral_id need=needs unmet=unmet_needs overlap-because=overlap_override_reason", "",
+		"Book a slot of a session", "PATHWAY SESSION SLOT --task TASK", ""},
+	{"appointment", "booked-elsewhere", "appointment.BookAppointment", pathway, "start!=place.external.start end!=place.external.end site!=place.external.site medium=place.external.medium system=pas_system id=pas_id task=task_id for=purpose overlap-because=overlap_override_reason",
+		"place.external.medium=FACE_TO_FACE", "Record what another system booked", "PATHWAY --start 2026-12-01T09:00 --end 2026-12-01T09:20 --site RJ101", ""},
+	{"appointment", "reschedule", "appointment.RescheduleAppointment", "pathway_id appointment_id to.slot.session_id to.slot.slot_id", "because!=reason version=seen_version overlap-because=overlap_override_reason", "",
+		"Move an appointment to another slot", "PATHWAY APPOINTMENT SESSION SLOT --because 'the patient asked'", ""},
+	{"appointment", "cancel", "appointment.CancelAppointment", "pathway_id appointment_id", "by!=by because!=reason version=seen_version teller=teller", "", "Cancel an appointment; it is to be booked anew", "PATHWAY APPOINTMENT --by PATIENT --because 'away that week'", ""},
+	{"appointment", "confirm", "appointment.ConfirmAttendance", "pathway_id appointment_id", "", "", "Record that the patient means to come", "PATHWAY APPOINTMENT", ""},
+	{"appointment", "asked", "appointment.RequestChange", "pathway_id appointment_id", "for!=request", "", "Record what the patient asks for; the booking stands", "PATHWAY APPOINTMENT --for RESCHEDULE", ""},
+	{"appointment", "arrived", "appointment.RecordArrival", "pathway_id appointment_id", "at=at", "", "Record that the patient is there", "PATHWAY APPOINTMENT", ""},
+	{"appointment", "outcome", "appointment.RecordOutcome", "pathway_id appointment_id", "code!=outcome_code attendance=attendance_code on=on next=next_appointment_id", "attendance_code=5 on=$today",
+		"Record that the patient was seen: 1 discharged, 2 next appointment given, 3 to be made later", "PATHWAY APPOINTMENT --code 3", ""},
+	{"appointment", "no-show", "appointment.RecordNoShow", "pathway_id appointment_id", "attendance=attendance_code on=on", "attendance_code=3 on=$today", "Record that the patient did not attend", "PATHWAY APPOINTMENT", ""},
+	{"appointment", "in-error", "appointment.EnterInError", "pathway_id appointment_id", "", "", "Strike an appointment that should not be there", "PATHWAY APPOINTMENT", ""},
+	{"appointment", "list", "appointment.ListAppointments", pathway, "", "", "List the appointments of a pathway", "PATHWAY", ""},
+	{"appointment", "show", "appointment.GetAppointment", "pathway_id appointment_id", "", "", "Show one appointment", "PATHWAY APPOINTMENT", ""},
+	{"appointment", "tasks", "pathway.ListToBeBooked", "", "party=party_id overdue=overdue_only", "", "List what is to be booked, soonest due first", "--overdue=true", ""},
+	{"appointment", "task-done", "appointment.EndTask", "pathway_id task_id", "because!=reason_code why!=reason", "", "Decide, as a person in a role, that no appointment is needed", "PATHWAY TASK --because patient_declined --why 'prefers the GP' --user 555000111 --role R0260", ""},
+
+	{"indicator", "list", "pathway.ListIndicators", "", "", "", "List every indicator, and why some are not served", "", ""},
+	{"indicator", "show", "pathway.GetIndicators", "ids?", "from=from_month to=to_month by=by provider=provider tumour=tumour_group export=export", "", "Show indicators, or all that are served", "M08,M01 --from 2026-01 --to 2026-03 --by PROVIDER", ""},
+
 	{"message", "list", "edge.ListMessages", "", "state=state because=reason_code size=page_size", "", "List messages and count them by state and reason", "--state MESSAGE_STATE_PARKED", ""},
 	{"message", "show", "edge.GetMessage", "message_id", "", "", "Show a message field by field, and what became of it", "MESSAGE", ""},
 	{"message", "redrive", "edge.RedriveMessage", "message_id", "", "", "Apply a parked or refused message again", "MESSAGE", ""},
@@ -131,7 +170,10 @@ var nouns = [][2]string{
 	{"referral", "Referrals of a pathway"},
 	{"plan", "The Personalised Cancer Plan, assessments, summary"},
 	{"message", "Messages of other systems: what became of them, and mending them"},
-	{"appointment", "Appointments, sessions and what is to be booked"},
+	{"appointment", "Appointments of a pathway, and what is to be booked"},
+	{"session", "Clinic sessions: open, suspend, close"},
+	{"slot", "Free slots of clinic sessions"},
+	{"indicator", "What dashboards count: waits, offers, handovers"},
 }
 
 // verbsOf returns the verbs of a noun.
