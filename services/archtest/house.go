@@ -57,6 +57,7 @@ var rooms = map[string]kind{
 	"e2e":                    harness,
 	"edge":                   service,
 	"edge/feed":              harness,
+	"edge/fhir":              values,
 	"eventstore":             node,
 	"eventstore/conformance": harness,
 	"kit/bus":                kit,
