@@ -167,6 +167,7 @@ func (s *System) open(ctx context.Context, opts Options, at ports) (_ *run.Progr
 		return nil, deps, err
 	}
 	s.GRPC, s.HTTP = program.GRPC(), program.HTTP()
+	deps.Dir = data.file(modelsDir)
 	// Before the services look for it. A stream that cannot be used is no reason
 	// not to start: commands do not need it, and a rebuild needs NATS to run.
 	if _, err := bus.Ensure(ctx, deps.Bus); err != nil {

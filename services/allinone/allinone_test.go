@@ -96,6 +96,35 @@ func TestStartStopAndStartAgain(t *testing.T) {
 	}
 }
 
+// TestReadModelIsKept: the pathway service finds its read model after a restart,
+// and an empty one after --fresh, although the log is another then.
+func TestReadModelIsKept(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	model := func() (names []string) {
+		names, err := filepath.Glob(filepath.Join(dir, modelsDir, "pathway", "*", "MANIFEST-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	s := start(t, Options{Data: dir})
+	if len(model()) != 1 {
+		t.Errorf("read models %v", model())
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	mark := filepath.Join(dir, modelsDir, "of the old log")
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	start(t, Options{Data: dir, Fresh: true})
+	if _, err := os.Stat(mark); !os.IsNotExist(err) || len(model()) != 1 {
+		t.Errorf("after --fresh: %v, read models %v", err, model())
+	}
+}
+
 func TestTakenPortNamesItsOwner(t *testing.T) {
 	t.Parallel()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")

@@ -22,6 +22,7 @@ import (
 //	lock         held by the process that uses the folder, with its pid
 //	eventstore/  the log: the record
 //	nats/        JetStream: a copy that can be rebuilt from the log
+//	readmodels/  a folder for each service that keeps one: made again from the log when it is not there
 const (
 	formatText = "waymark data "
 	format     = 1
@@ -32,6 +33,7 @@ const (
 	clockFile  = "clock"
 	storeDir   = "eventstore"
 	brokerDir  = "nats"
+	modelsDir  = "readmodels"
 )
 
 // StoreDir returns where the data folder keeps the log, for a check of a stopped system.
@@ -73,7 +75,7 @@ func openFolder(path string, fresh bool) (_ *folder, err error) {
 	}
 	if fresh {
 		// The stamp goes first: what remains after a crash is an unfinished folder.
-		for _, name := range []string{formatFile, keyFile, clockFile, storeDir, brokerDir} {
+		for _, name := range []string{formatFile, keyFile, clockFile, storeDir, brokerDir, modelsDir} {
 			if err := os.RemoveAll(filepath.Join(path, name)); err != nil {
 				return nil, err
 			}

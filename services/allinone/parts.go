@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -67,7 +68,11 @@ func build(deps run.Deps, names ...string) (made []run.Part, err error) {
 		if len(names) > 0 && !slices.Contains(names, p.name) {
 			continue
 		}
-		one, err := p.make(deps)
+		own := deps
+		if deps.Dir != "" {
+			own.Dir = filepath.Join(deps.Dir, p.name)
+		}
+		one, err := p.make(own)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.name, err)
 		}

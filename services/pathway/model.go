@@ -13,6 +13,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 
 	careleadv1 "waymark/proto/waymark/carelead/v1"
@@ -29,9 +30,13 @@ const modelVersion = 2
 // position that they are complete to, written in one batch. It is a cache: a
 // crash may lose the newest batches, position and all, and they are folded again.
 //
+// Beside the position stands the last event that was taken in. A model begins
+// where it left off only if the log still has that event; a log that was put in
+// the place of another, or restored from a backup, is folded from its beginning.
+//
 // Keys, each by its first byte:
 //
-//	m                                    position(8)
+//	m                                    position(8), and of the last event taken in position(8) id(16) revision(8) stream
 //	v pathway                            pb.Pathway
 //	n person                             pb.Person
 //	h party 0 pathway                    held by that party
@@ -51,6 +56,7 @@ type model struct {
 	failed   error         // why it stands still
 
 	// Owned by follow, which is the one writer.
+	last  mark
 	cache map[string]*entryOf // by key
 	dirty map[string]*entryOf // those not stored yet
 
@@ -74,11 +80,11 @@ func openModel(log es.Log, logger *slog.Logger, dir string, fs vfs.FS) (*model, 
 		return nil, fmt.Errorf("read model: %w", err)
 	}
 	m := &model{log: log, slog: logger, db: db, moved: make(chan struct{}), cache: make(map[string]*entryOf), dirty: make(map[string]*entryOf)}
-	at, err := readPosition(db)
+	at, last, err := readMark(db)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	m.position = at
+	m.position, m.last = at, last
 	return m, nil
 }
 
@@ -93,16 +99,99 @@ func (quietLogger) Fatalf(format string, args ...any) {
 	panic(fmt.Sprintf("read model: "+format, args...))
 }
 
-func readPosition(r pebble.Reader) (es.Position, error) {
+// mark is the last event that a model took in, as found again in a log.
+type mark struct {
+	position es.Position
+	id       uuid.UUID
+	revision es.Revision
+	stream   string // "" when there was none
+}
+
+const markLen = 8 + 8 + 16 + 8 // without the stream
+
+func appendMark(at es.Position, last mark) []byte {
+	b := binary.BigEndian.AppendUint64(nil, uint64(at))
+	b = binary.BigEndian.AppendUint64(b, uint64(last.position))
+	b = append(b, last.id[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(last.revision))
+	return append(b, last.stream...)
+}
+
+// readMark reads what a model is complete to.
+func readMark(r pebble.Reader) (at es.Position, last mark, err error) {
 	value, closer, err := r.Get([]byte{'m'})
 	if errors.Is(err, pebble.ErrNotFound) {
-		return 0, nil
+		return 0, mark{}, nil
 	}
 	if err != nil {
-		return 0, err
+		return 0, mark{}, err
 	}
 	defer closer.Close()
-	return es.Position(binary.BigEndian.Uint64(value)), nil
+	if len(value) < markLen {
+		return 0, mark{}, fmt.Errorf("it does not say what it is complete to: %w", pebble.ErrCorruption)
+	}
+	last = mark{position: es.Position(binary.BigEndian.Uint64(value[8:])), id: uuid.UUID(value[16:32]),
+		revision: es.Revision(binary.BigEndian.Uint64(value[32:])), stream: string(value[markLen:])}
+	return es.Position(binary.BigEndian.Uint64(value)), last, nil
+}
+
+// foundIn reports whether a log has the event at its place. Positions are of one
+// log: the same event elsewhere is in another.
+func (k mark) foundIn(ctx context.Context, log es.Log) (found bool, err error) {
+	if k.stream == "" {
+		return true, nil // nothing to be found
+	}
+	seen := errors.New("seen")
+	err = log.Read(ctx, k.stream, k.revision, func(e es.Recorded) error {
+		found = e.ID == k.id && e.Revision == k.revision && e.Position == k.position
+		return seen
+	})
+	if errors.Is(err, seen) {
+		err = nil
+	}
+	return found, err
+}
+
+// begin finds where in the log the model goes on: behind the last event that it
+// took in, so that all it has passed over since is looked at again; at the
+// beginning, emptied, where the log does not have that event.
+func (m *model) begin(ctx context.Context) error {
+	clear(m.cache) // what a run before this one left half done
+	clear(m.dirty)
+	at, last, err := readMark(m.db)
+	if err != nil {
+		return err
+	}
+	found, err := last.foundIn(ctx, m.log)
+	if err != nil {
+		return err
+	}
+	if !found {
+		m.slog.WarnContext(ctx, "the log is not the one that the lists were made of: they are made again from its beginning",
+			slog.String("event.name", "pathway.model.log_replaced"), slog.Uint64("position", uint64(at)))
+		last = mark{}
+	}
+	m.last = last
+	if at == last.position {
+		return nil
+	}
+	b := m.db.NewBatch()
+	defer b.Close()
+	if !found {
+		if err := b.DeleteRange([]byte{0}, []byte{0xff}, nil); err != nil {
+			return err
+		}
+	}
+	if err := b.Set([]byte{'m'}, appendMark(last.position, last), nil); err != nil {
+		return err
+	}
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.position, m.fresh = last.position, time.Time{}
+	return nil
 }
 
 // get reads one message; found is false where there is none.
@@ -129,14 +218,15 @@ const (
 func (m *model) follow(ctx context.Context, now func() time.Time) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	clear(m.cache) // what a run before this one left half done
-	clear(m.dirty)
 	m.fail(nil)
 	defer func() {
 		if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
 			m.fail(err)
 		}
 	}()
+	if err := m.begin(ctx); err != nil {
+		return err
+	}
 	after := m.at()
 	queue := make(chan es.Message, queued)
 	var wg sync.WaitGroup
@@ -154,7 +244,11 @@ func (m *model) follow(ctx context.Context, now func() time.Time) (err error) {
 		})
 		cancel(err)
 	})
-	wg.Go(func() { m.compare(ctx, now) })
+	wg.Go(func() {
+		if err := m.compare(ctx, now); err != nil {
+			cancel(err)
+		}
+	})
 	for {
 		select {
 		case msg := <-queue:
@@ -214,6 +308,7 @@ func (m *model) take(r es.Recorded) error {
 	} else {
 		fold(entry.view, e)
 	}
+	m.last = mark{r.Position, r.ID, r.Revision, r.Stream}
 	return nil
 }
 
@@ -280,7 +375,7 @@ func (m *model) write(at es.Position, fresh time.Time) error {
 			return err
 		}
 	}
-	position := binary.BigEndian.AppendUint64(nil, uint64(at))
+	position := appendMark(at, m.last)
 	if m.positionFirst {
 		// The planted bug: the position is there before what it stands for.
 		if err := m.db.Set([]byte{'m'}, position, pebble.Sync); err != nil {
@@ -307,16 +402,22 @@ func (m *model) write(at es.Position, fresh time.Time) error {
 	return nil
 }
 
-// compare asks the log each second whether the model holds all of it.
-func (m *model) compare(ctx context.Context, now func() time.Time) {
+// compare asks the log each second whether the model holds all of it. It fails
+// when the log has gone back behind the model, as another log may have.
+func (m *model) compare(ctx context.Context, now func() time.Time) error {
 	tick := time.NewTicker(idleFor)
 	defer tick.Stop()
 	for {
-		asked := now()
-		if head, err := m.log.Head(ctx); err == nil && m.at() >= head {
-			m.mu.Lock()
-			m.fresh = asked
-			m.mu.Unlock()
+		asked, held := now(), m.at()
+		if head, err := m.log.Head(ctx); err == nil {
+			if head < held {
+				return fault.Unavailable("pathway.model.ahead", "the log ends before what the lists are made of", time.Second)
+			}
+			if m.at() >= head {
+				m.mu.Lock()
+				m.fresh = asked
+				m.mu.Unlock()
+			}
 		}
 		select {
 		case <-tick.C:
@@ -324,10 +425,10 @@ func (m *model) compare(ctx context.Context, now func() time.Time) {
 			select { // a burst asks once
 			case <-tick.C:
 			case <-ctx.Done():
-				return
+				return nil
 			}
 		case <-ctx.Done():
-			return
+			return nil
 		}
 	}
 }
@@ -407,7 +508,7 @@ type snapshot struct {
 
 func (m *model) snapshot() (snapshot, error) {
 	s := m.db.NewSnapshot()
-	at, err := readPosition(s)
+	at, _, err := readMark(s)
 	if err != nil {
 		return snapshot{}, errors.Join(err, s.Close())
 	}

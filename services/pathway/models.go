@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"waymark/services/kit/es"
@@ -41,7 +42,15 @@ func openModels(log es.Log, logger *slog.Logger, dir string, fs vfs.FS, version 
 	}
 	folder := func(version int) string { return fmt.Sprintf("model-%d", version) }
 	ms := &models{fs: fs, folder: fs.PathJoin(dir, folder(version))}
-	if ms.newest, err = openModel(log, logger, ms.folder, fs); err != nil {
+	ms.newest, err = openModel(log, logger, ms.folder, fs)
+	if pebble.IsCorruptionError(err) {
+		logger.Warn("the read model is damaged: it is made again", slog.String("event.name", "pathway.model.damaged"))
+		if err := fs.RemoveAll(ms.folder); err != nil {
+			return nil, err
+		}
+		ms.newest, err = openModel(log, logger, ms.folder, fs)
+	}
+	if err != nil {
 		return nil, err
 	}
 	for _, name := range names {
@@ -81,6 +90,14 @@ func (ms *models) follow(ctx context.Context, log es.Log, now func() time.Time) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if ms.serving() != ms.newest {
+		known, err := ms.serving().last.foundIn(ctx, log)
+		if err != nil {
+			return err
+		}
+		if !known { // it is of another log
+			ms.retire()
+			return ms.newest.follow(ctx, now)
+		}
 		head, err := log.Head(ctx)
 		if err != nil {
 			return err
