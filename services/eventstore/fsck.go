@@ -24,6 +24,9 @@ type FsckConfig struct {
 	// stream in order of revision, so that a caller can check what it knows of
 	// them, such as a hash chain. An error is a fault of that event.
 	Each func(CheckedEvent) error
+	// Log, if set, is called with every sound event in the order of the log, before
+	// Each is with the first. An error is a fault of that event.
+	Log func(CheckedEvent) error
 }
 
 // CheckedEvent is an event as Fsck hands it on. Data and Metadata are valid
@@ -71,7 +74,7 @@ func Fsck(cfg FsckConfig) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("fsck %s: %w", cfg.Dir, err)
 	}
-	c := &checker{store: st, each: cfg.Each, seed: maphash.MakeSeed()}
+	c := &checker{store: st, each: cfg.Each, log: cfg.Log, seed: maphash.MakeSeed()}
 	c.positions()
 	c.streams()
 	if c.report.OK() && c.sums[0] != c.sums[1] {
@@ -92,6 +95,7 @@ func Fsck(cfg FsckConfig) (Report, error) {
 type checker struct {
 	store  *store
 	each   func(CheckedEvent) error
+	log    func(CheckedEvent) error
 	seed   maphash.Seed
 	report Report
 	// sums of the hashes of all records in position order and in stream order.
@@ -150,6 +154,11 @@ func (c *checker) positions() {
 		c.sums[0] += maphash.Bytes(c.seed, r)
 		c.report.Events++
 		c.report.Bytes += int64(len(r))
+		if c.log != nil {
+			if err := c.event(r, c.log); err != nil {
+				c.fault(positionName(key), err.Error())
+			}
+		}
 	})
 	c.report.LastPosition = last
 }
@@ -176,14 +185,14 @@ func (c *checker) streams() {
 		}
 		revision, position = rev, r.position()
 		c.sums[1] += maphash.Bytes(c.seed, r)
-		if err := c.event(r); err != nil {
+		if err := c.event(r, c.each); err != nil {
 			c.fault(streamKeyName(key), err.Error())
 		}
 	})
 }
 
-// event checks that the frame says what the header says.
-func (c *checker) event(r record) error {
+// event checks that the frame says what the header says, and hands it on.
+func (c *checker) event(r record, to func(CheckedEvent) error) error {
 	ev, err := decodeEvent(r)
 	if err != nil {
 		return err
@@ -201,10 +210,10 @@ func (c *checker) event(r record) error {
 		ev.GetCommitPosition() != r.position() || ev.GetPreparePosition() != r.position() || isJSON(ev) != r.json() {
 		return fmt.Errorf("the frame disagrees with the header")
 	}
-	if c.each == nil {
+	if to == nil {
 		return nil
 	}
-	return c.each(CheckedEvent{
+	return to(CheckedEvent{
 		Stream: string(r.stream()), Revision: r.revision(), Position: r.position(), ID: uuid.UUID(id), Type: string(r.typ()),
 		Data: ev.GetData(), Metadata: ev.GetCustomMetadata(), Created: ticksTime(created),
 	})

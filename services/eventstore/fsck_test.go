@@ -64,6 +64,19 @@ func TestFsck(t *testing.T) {
 	if err != nil || fmt.Sprint(r.First) != `[stream "s-1" revision 3: chain is broken]` {
 		t.Errorf("the caller's own fault: %+v %v", r, err)
 	}
+	var last uint64
+	r, err = Fsck(FsckConfig{Dir: "store", FS: populated(t), Log: func(e CheckedEvent) error {
+		if last++; e.Position != last {
+			t.Errorf("position %d is handed on as the %dth", e.Position, last)
+		}
+		if e.Position == 7 {
+			return errors.New("breaks a rule")
+		}
+		return nil
+	}})
+	if err != nil || last != 44 || r.Faults != 1 || !strings.Contains(fmt.Sprint(r.First), "breaks a rule") {
+		t.Errorf("in the order of the log: %+v %v, %d events", r, err, last)
+	}
 	if _, err := Fsck(FsckConfig{Dir: "none", FS: vfs.NewMem()}); err == nil {
 		t.Error("no store is no fault")
 	}
@@ -190,7 +203,7 @@ func TestFrame(t *testing.T) {
 		for _, position := range []uint64{1, 127, 128, 1 << 40} {
 			r := ev.number("s", position, int64(position-1), 17952534000000000)
 			c := &checker{}
-			if err := errors.Join(r.check(), c.event(r)); err != nil {
+			if err := errors.Join(r.check(), c.event(r, nil)); err != nil {
 				t.Errorf("size %d position %d: %v", size, position, err)
 			}
 			if r.id() != id || r.position() != position || string(r.stream()) != "s" || string(r.typ()) != "T" || cap(r) > len(r)+32 {

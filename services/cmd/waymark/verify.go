@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -73,9 +74,9 @@ func verifyFolder(v *allinone.Verifier, data string) error {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return notFound("", "%s holds no log", data)
 	}
-	report, err := eventstore.Fsck(eventstore.FsckConfig{Dir: dir, Each: func(e eventstore.CheckedEvent) error {
+	report, err := eventstore.Fsck(eventstore.FsckConfig{Dir: dir, Log: func(e eventstore.CheckedEvent) error {
 		v.Next(es.Recorded{ID: e.ID, Stream: e.Stream, Revision: es.Revision(e.Revision), Position: es.Position(e.Position),
-			Type: e.Type, Data: e.Data, Metadata: e.Metadata, Recorded: e.Created})
+			Type: e.Type, Data: bytes.Clone(e.Data), Metadata: bytes.Clone(e.Metadata), Recorded: e.Created})
 		return nil
 	}})
 	switch {
