@@ -1,6 +1,7 @@
 package pathway
 
 import (
+	"fmt"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -10,6 +11,7 @@ import (
 	pb "waymark/proto/waymark/pathway/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
+	"waymark/services/kit/fault"
 )
 
 // categories of streams that belong to one pathway each: "<category>-<pathway id>".
@@ -33,15 +35,22 @@ func (e event) at() *timestamppb.Timestamp { return timestamppb.New(e.Recorded.R
 // they do when they are placed by when they happened, it takes what it can. Call
 // derive when the last one is in.
 //
-// It reports whether it knows the event. One that it does not know, of a newer
-// release, is counted and stays on the timeline.
-func fold(v *pb.Pathway, e event) bool {
+// It fails for an event that it has no case for, and leaves the view as it was:
+// what such an event changes is not known, so nobody may be shown a view without it.
+func fold(v *pb.Pathway, e event) error {
+	if !foldFacts(v, e) && !foldReferral(v, e) && !foldLedger(v, e) && !foldPlan(v, e) && !foldSummary(v, e) && !foldSurveillance(v, e) && !foldAppointment(v, e) {
+		return unknown(e)
+	}
 	v.Events++
 	if p := uint64(e.Position); p > v.LastPosition {
 		v.LastPosition = p
 		v.LastRecorded = e.at()
 	}
-	return foldFacts(v, e) || foldReferral(v, e) || foldLedger(v, e) || foldPlan(v, e) || foldSummary(v, e) || foldSurveillance(v, e) || foldAppointment(v, e)
+	return nil
+}
+
+func unknown(e event) error {
+	return fault.Lost("pathway.event_unknown", fmt.Sprintf("stream %s, revision %d: this release cannot take in a %s", e.Stream, e.Revision, e.Type))
 }
 
 // foldFacts takes the events of "pathway-" streams. Facts are kept as they were

@@ -8,9 +8,8 @@ import (
 )
 
 // foldPerson adds one event of a "person-" stream to what is kept of the person:
-// no name, no number and no place.
-func foldPerson(p *pb.Person, e event) bool {
-	p.LastPosition = max(p.LastPosition, uint64(e.Position))
+// no name, no number and no place. It fails as fold does.
+func foldPerson(p *pb.Person, e event) error {
 	switch m := e.message.(type) {
 	case *personv1.PersonRegistered:
 		p.PersonId = m.PersonId
@@ -47,9 +46,10 @@ func foldPerson(p *pb.Person, e event) bool {
 		*personv1.ProxyRecorded, *personv1.ProxyEnded, *personv1.MergeHeldForReview, *personv1.MergeApproved, *personv1.MergeRejected,
 		*personv1.PersonsLinked, *personv1.PersonsUnlinked:
 	default:
-		return false
+		return unknown(e)
 	}
-	return true
+	p.LastPosition = max(p.LastPosition, uint64(e.Position))
+	return nil
 }
 
 // signInterpreter is SNOMED CT 204331000000107, British Sign Language interpreter needed.

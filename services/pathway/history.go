@@ -194,7 +194,9 @@ func (h *history) view(m moment) (*pb.Pathway, error) {
 	}
 	v := newView(h.pathwayID)
 	for _, e := range events {
-		fold(v, e)
+		if err := fold(v, e); err != nil {
+			return nil, err
+		}
 	}
 	derive(v)
 	return v, h.join(v, m)
@@ -214,7 +216,9 @@ func (h *history) join(v *pb.Pathway, m moment) (err error) {
 		}
 		p := &pb.Person{PersonId: id}
 		for _, e := range events {
-			foldPerson(p, e)
+			if err := foldPerson(p, e); err != nil {
+				return nil, err
+			}
 		}
 		return p, nil
 	})
@@ -253,7 +257,9 @@ func (h *history) occurred(m moment, recorded *pb.Pathway) (v *pb.Pathway, late 
 	})
 	v = newView(h.pathwayID)
 	for _, p := range all {
-		fold(v, p.event)
+		if err := fold(v, p.event); err != nil {
+			return nil, 0, err
+		}
 	}
 	v.Custody, v.Holder = recorded.GetCustody(), recorded.GetHolder()
 	derive(v)

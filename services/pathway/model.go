@@ -294,20 +294,22 @@ func (m *model) take(r es.Recorded) error {
 	if !person && !slices.Contains(categories, category) {
 		return nil
 	}
-	e, err := decode(r)
-	if err != nil {
-		return fault.Lost("pathway.model.undecodable", fmt.Sprintf("the event at position %d cannot be decoded: %v", r.Position, err))
-	}
 	entry, key, err := m.entry(person, id)
 	if err != nil {
 		return err
 	}
-	m.dirty[key] = entry
-	if person {
-		foldPerson(entry.person, e)
-	} else {
-		fold(entry.view, e)
+	e, err := decode(r)
+	switch {
+	case err != nil:
+	case person:
+		err = foldPerson(entry.person, e)
+	default:
+		err = fold(entry.view, e)
 	}
+	if err != nil {
+		return fault.Lost("pathway.model.undecodable", fmt.Sprintf("the event at position %d cannot be taken in: %v", r.Position, err))
+	}
+	m.dirty[key] = entry
 	m.last = mark{r.Position, r.ID, r.Revision, r.Stream}
 	return nil
 }

@@ -247,27 +247,70 @@ func TestModelEqualsRebuiltPathways(t *testing.T) {
 	})
 }
 
-// TestUndecodableEventStopsTheModel and health says so; GetPathway of another pathway goes on.
+// TestUndecodableEventStopsTheModel and health says so, at whatever the release
+// cannot take in; GetPathway of another pathway goes on, that of this one does not
+// leave the event out.
 func TestUndecodableEventStopsTheModel(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
-	_, _, _ = w.handOver(t, pathwayID)
-	other := uuid.NewString()
-	at := w.record(t, "carelead-"+other, time.Time{}, &careleadv1.LedgerOpened{PathwayId: other, Holder: treats})
-	w.Tamper(at, func(e es.Recorded) es.Recorded { e.Data = []byte{0xff}; return e })
-	part, err := New(w.deps())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := part.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "undecodable") {
-		t.Fatalf("Run ended with %v", err)
-	}
-	if part.Fault() == nil {
-		t.Error("health is not red")
-	}
-	c := connect(t, part)
-	if _, err := c.GetPathway(t.Context(), &pb.GetPathwayRequest{PathwayId: pathwayID}); err != nil {
-		t.Error(err)
+	for name, spoil := range map[string]func(es.Recorded) es.Recorded{
+		"damaged data":              func(e es.Recorded) es.Recorded { e.Data = []byte{0xff}; return e },
+		"a type of a newer release": func(e es.Recorded) es.Recorded { e.Type = "waymark.carelead.v1.LedgerFrozen"; return e },
+		"a type of no proto":        func(e es.Recorded) es.Recorded { e.Type = "$metadata"; return e },
+		"an event of no pathway":    func(e es.Recorded) es.Recorded { e.Type, e.Data = "waymark.carelead.v1.CapacityChanged", nil; return e },
+		"a message that is none":    func(e es.Recorded) es.Recorded { e.Type, e.Data = "google.protobuf.Timestamp", nil; return e },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld()
+			_, _, good := w.handOver(t, pathwayID)
+			other := uuid.NewString()
+			w.record(t, "pathway-"+other, time.Time{}, &referralv1.PathwayStarted{FactId: "a", Facts: started, PersonId: personID})
+			before := w.record(t, "carelead-"+other, time.Time{}, &careleadv1.LedgerOpened{PathwayId: other, Holder: treats})
+			at := w.record(t, "carelead-"+other, time.Time{}, &careleadv1.LedgerOpened{PathwayId: other, Holder: treats})
+			after := w.record(t, "pathway-"+uuid.NewString(), time.Time{}, &referralv1.PathwayStarted{FactId: "a", Facts: started, PersonId: personID})
+			if good > before || before > at || at > after {
+				t.Fatal("not in this order")
+			}
+			w.Tamper(at, spoil)
+			fs := vfs.NewMem()
+			m, err := openModel(w, discard, "m", fs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.close()
+			for range 2 { // started again it stops again
+				if err := m.follow(t.Context(), w.clock); err == nil || !strings.Contains(err.Error(), "undecodable") {
+					t.Fatalf("follow ended with %v", err)
+				}
+			}
+			if m.fault() == nil || m.at() != before {
+				t.Errorf("health %v, at %d of %d", m.fault(), m.at(), before)
+			}
+			snap, err := m.snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer snap.Close()
+			if v, err := snap.view(other); err != nil || v.Events != 2 {
+				t.Errorf("the view before it: %v, %v", v, err)
+			}
+
+			part, err := New(w.deps())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := part.Run(t.Context()); err == nil || part.Fault() == nil {
+				t.Errorf("Run ended with %v, health %v", err, part.Fault())
+			}
+			c := connect(t, part)
+			if _, err := c.GetPathway(t.Context(), &pb.GetPathwayRequest{PathwayId: pathwayID}); err != nil {
+				t.Error(err)
+			}
+			_, err = c.GetPathway(t.Context(), &pb.GetPathwayRequest{PathwayId: other})
+			wantCode(t, err, codes.DataLoss)
+			_, err = c.GetTimeline(t.Context(), &pb.GetTimelineRequest{PathwayId: other})
+			wantCode(t, err, codes.DataLoss)
+		})
 	}
 }
 
@@ -381,6 +424,54 @@ func TestWatch(t *testing.T) {
 	if m := next(func(m *pb.WatchResponse) bool { return m.Left }); m.Position < uint64(back) {
 		t.Errorf("%v", m)
 	}
+}
+
+// TestWatchOfNoPathway: it is refused at once, however far the model is, and a
+// pathway that the model does not hold yet is waited for.
+func TestWatchOfNoPathway(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	_, _, at := w.handOver(t, pathwayID)
+	deps := w.deps()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	part, err := New(deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	follow, begin := part.Run, make(chan struct{})
+	part.Run = func(ctx context.Context) error {
+		select {
+		case <-begin:
+			return follow(ctx)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	c := connect(t, part)
+	refused := func(after uint64) {
+		t.Helper()
+		stream, err := c.Watch(ctx, &pb.WatchRequest{What: &pb.WatchRequest_PathwayId{PathwayId: uuid.NewString()}, AfterPosition: after})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = stream.Recv()
+		wantCode(t, err, codes.NotFound)
+	}
+	refused(0)
+	refused(uint64(at) + 1_000_000)
+	stream, err := c.Watch(ctx, &pb.WatchRequest{What: &pb.WatchRequest_PathwayId{PathwayId: strings.ToUpper(pathwayID)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(begin)
+	if m, err := stream.Recv(); err != nil || m.Pathway.GetPathwayId() != pathwayID {
+		t.Errorf("%v, %v", m, err)
+	}
+	if _, err := c.ListCaseload(ctx, &pb.ListCaseloadRequest{PartyId: "lead-1", MinPosition: uint64(at)}); err != nil {
+		t.Fatal(err)
+	}
+	refused(0)
 }
 
 // TestStale: a list that does not follow says how far behind it is.

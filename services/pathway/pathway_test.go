@@ -305,8 +305,8 @@ func TestEveryEventIsKnown(t *testing.T) {
 				count++
 				e.message = estest.Example(t, m)
 				v := newView(pathwayID)
-				if !fold(v, e) {
-					t.Errorf("%s has no case in fold", m.FullName())
+				if err := fold(v, e); err != nil {
+					t.Error(err)
 				}
 				derive(v)
 				if _, ok := lines[e.Type]; !ok {
@@ -315,8 +315,8 @@ func TestEveryEventIsKnown(t *testing.T) {
 			case "person":
 				count++
 				e.message = estest.Example(t, m)
-				if !foldPerson(&pb.Person{}, e) {
-					t.Errorf("%s has no case in foldPerson", m.FullName())
+				if err := foldPerson(&pb.Person{}, e); err != nil {
+					t.Error(err)
 				}
 			}
 		}
@@ -368,7 +368,9 @@ func TestAsOfIsThePrefix(t *testing.T) {
 		grown := newView(pathwayID)
 		last := int64(0)
 		for i, e := range h.events {
-			fold(grown, e)
+			if err := fold(grown, e); err != nil {
+				rt.Fatal(err)
+			}
 			derive(grown)
 			for _, m := range []moment{{position: e.Position}, {recorded: e.Recorded.Recorded}} {
 				got, err := h.view(m)

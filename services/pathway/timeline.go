@@ -64,8 +64,8 @@ func (h *history) timeline(m moment) ([]*pb.TimelineEntry, error) {
 		if !told && strings.HasPrefix(e.Stream, "person-") {
 			continue // about the person, not about the pathway
 		}
-		if !told { // of a newer release
-			l = line{technical, words(nameOf(e.message)) + "."}
+		if !told {
+			return nil, unknown(e)
 		}
 		t, err := entry(e, l)
 		if err != nil {

@@ -29,8 +29,11 @@ func (s *server) Watch(req *pb.WatchRequest, stream grpc.ServerStreamingServer[p
 		if err != nil {
 			return err
 		}
-		if first && req.GetPathwayId() != "" && len(views) == 0 && at.position >= after && m.current() {
-			return errNotFound
+		if first && req.GetPathwayId() != "" && len(views) == 0 {
+			// The model may be behind: whether there is such a pathway the log knows.
+			if _, err := s.load(ctx, req.GetPathwayId()); err != nil {
+				return err
+			}
 		}
 		for _, v := range views {
 			if changed := max(v.pathway.LastPosition, v.pathway.Person.GetLastPosition()); es.Position(changed) <= after && !v.left && !v.came {
