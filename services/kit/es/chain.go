@@ -113,7 +113,9 @@ func splitChain(metadata []byte) (before []byte, sum [sha256.Size]byte, ok bool)
 	if at < 0 || !bytes.HasPrefix(metadata[at:], []byte(chainHead)) || !bytes.HasSuffix(metadata, []byte(chainTail)) {
 		return nil, sum, false
 	}
-	n, err := base64.StdEncoding.Strict().Decode(sum[:], metadata[at+len(chainHead):len(metadata)-len(chainTail)])
+	var raw [sha256.Size + 1]byte // text without the padding that it should have is longer
+	n, err := base64.StdEncoding.Strict().Decode(raw[:], metadata[at+len(chainHead):len(metadata)-len(chainTail)])
+	copy(sum[:], raw[:])
 	return metadata[:at], sum, err == nil && n == len(sum)
 }
 
