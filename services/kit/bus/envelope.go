@@ -107,16 +107,6 @@ func (m *mapper) relays(e *es.Recorded) bool {
 	return !strings.HasPrefix(e.Stream, "$") && id != "" && !m.exclude[category] && strings.HasPrefix(e.Type, protoPrefix)
 }
 
-// metadata is what the bus takes from the metadata that kit/es writes. Reason
-// and actor are not among it and never leave the log.
-type metadata struct {
-	Correlation string `json:"$correlationId"`
-	Causation   string `json:"$causationId"`
-	Tenant      string `json:"tenant"`
-	OccurredAt  string `json:"occurredAt"`
-	Traceparent string `json:"traceparent"`
-}
-
 // message maps one event; previous is the position of the event relayed before.
 // The same arguments give the same bytes in every build.
 func (m *mapper) message(e *es.Recorded, previous es.Position) (*nats.Msg, error) {
@@ -142,19 +132,17 @@ func (m *mapper) message(e *es.Recorded, previous es.Position) (*nats.Msg, error
 	if err != nil {
 		return fail(err)
 	}
-	var meta metadata
-	if len(e.Metadata) > 0 {
-		if err := json.Unmarshal(e.Metadata, &meta); err != nil {
-			return fail(errors.New("metadata is not the JSON it should be"))
-		}
+	meta, err := es.ParseMetadata(*e) // of another writer: what it lacks is unknown
+	if err != nil && len(e.Metadata) > 0 && !json.Valid(e.Metadata) {
+		return fail(errors.New("metadata is not the JSON it should be"))
 	}
 	tenant := meta.Tenant
 	if !odsCode.MatchString(tenant) {
 		tenant = unknownTenant
 	}
 	occurred := e.Recorded
-	if t, err := time.Parse(time.RFC3339Nano, meta.OccurredAt); err == nil {
-		occurred = t
+	if !meta.Occurred.IsZero() {
+		occurred = meta.Occurred
 	}
 
 	ce := cloudevents.New()
@@ -173,7 +161,7 @@ func (m *mapper) message(e *es.Recorded, previous es.Position) (*nats.Msg, error
 	ce.SetExtension("recordedtime", e.Recorded.UTC().Format(time.RFC3339Nano))
 	ce.SetExtension("sequence", fmt.Sprintf("%020d", e.Revision))
 	ce.SetExtension("partitionkey", id)
-	for name, value := range map[string]string{"correlationid": meta.Correlation, "causationid": meta.Causation, "traceparent": meta.Traceparent} {
+	for name, value := range map[string]string{"correlationid": meta.CorrelationID, "causationid": meta.CausationID, "traceparent": meta.Traceparent} {
 		if value != "" {
 			ce.SetExtension(name, value)
 		}

@@ -99,7 +99,7 @@ func write(t testing.TB, log es.Log, stream string, revision es.Revision, m prot
 	if err != nil {
 		t.Fatal(err)
 	}
-	meta := `{"commandId":"c","$correlationId":"corr-1","$causationId":"cause-1","actor":{"user":"555"},"purpose":"TREAT","reason":"secret reason","tenant":"RJ1","occurredAt":"2026-11-20T08:00:00Z","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","chain":"x"}`
+	meta := `{"commandId":"6f1c3f4e-8f52-4a58-9d2e-0f7f5b1d2a11","$correlationId":"corr-1","$causationId":"cause-1","actor":{"user":"555"},"purpose":"TREAT","reason":"secret reason","tenant":"RJ1","occurredAt":"2026-11-20T08:00:00Z","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","chain":"x"}`
 	done, err := log.Append(context.Background(), stream, revision-1, []es.NewEvent{{ID: uuid.New(), Type: string(m.ProtoReflect().Descriptor().FullName()), Data: data, Metadata: []byte(meta)}})
 	if err != nil {
 		t.Fatal(err)

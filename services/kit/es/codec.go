@@ -50,9 +50,9 @@ func renderJSON(e Recorded, types resolver) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stream %s, revision %d: %w", e.Stream, e.Revision, err)
 	}
-	var metadata json.RawMessage
-	if json.Valid(e.Metadata) {
-		metadata = e.Metadata
+	metadata, err := metadataJSON(e)
+	if err != nil {
+		return nil, fmt.Errorf("stream %s, revision %d: %w", e.Stream, e.Revision, err)
 	}
 	out, err := json.Marshal(struct {
 		Stream   string          `json:"stream"`
@@ -70,6 +70,23 @@ func renderJSON(e Recorded, types resolver) ([]byte, error) {
 	// json.Marshal compacted the data, which protojson spaces at random, and
 	// escaped HTML, which nobody needs here.
 	return bytes.TrimSpace(out), nil
+}
+
+// metadataJSON renders metadata of ours with all names and defaults in full, and
+// any other as it is, where it is JSON.
+func metadataJSON(e Recorded) (json.RawMessage, error) {
+	m, err := ParseMetadata(e)
+	if err != nil {
+		if json.Valid(e.Metadata) {
+			return e.Metadata, nil
+		}
+		return nil, nil
+	}
+	full, err := json.Marshal(m)
+	if _, sum, ok := splitChain(e.Metadata); ok && err == nil {
+		full = appendChain(full[:len(full)-1], Chain{sum: sum})
+	}
+	return full, err
 }
 
 // Unhandled is what an Evolve's default branch panics with:

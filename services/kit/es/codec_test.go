@@ -21,6 +21,7 @@ func FuzzRecorded(f *testing.F) {
 	written := log.Events()[0]
 	f.Add(written.Type, written.Data, written.Metadata)
 	f.Add("waymark.meta.v1.Schema", []byte{0x0a, 0x01, 'x'}, []byte(`{"commandId":"`))
+	f.Add("waymark.meta.v1.Schema", []byte{0x0a, 0x01, 'x'}, []byte(`{"commandId":"6f2a9c1e-52c8-4b7e-9d15-0c3b8a7e4f10","commandHash":"T5u9clIujHtFvBmq1And3w==","$correlationId":"x","index":0}`))
 	f.Add("google.protobuf.Any", []byte{0x0a, 0x03, 'a', '/', 'b'}, []byte(`{}`))
 	f.Fuzz(func(t *testing.T, typ string, data, metadata []byte) {
 		e := es.Recorded{ID: written.ID, Stream: written.Stream, Type: typ, Data: data, Metadata: metadata, Recorded: written.Recorded}

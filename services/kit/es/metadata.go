@@ -1,6 +1,7 @@
 package es
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/hmac"
@@ -9,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -20,9 +22,28 @@ import (
 	"waymark/services/kit/fault"
 )
 
-// Metadata is what stands beside each event, as JSON that any EventStoreDB tool
-// shows. Every default is written out, so that a reader needs no rule of ours:
-// purpose, tenant and correlation are never empty.
+// Metadata is what stands beside each event. As stored it is JSON with short
+// names that leaves out what can be told from the rest, because every event
+// keeps it for 30 years; ParseMetadata fills everything in again, so that
+// purpose, tenant and correlation are never empty. The JSON names below are
+// those that people are shown, and those of the form written before (see
+// parseLong). As stored, in this order:
+//
+//	$correlationId  correlation; EventStoreDB's projections read this name
+//	c               command id, where it is another
+//	h               hash of the request, keyed
+//	$causationId    causation, where there is one
+//	u r o b         actor: user, role, organisation, on behalf of; empty ones left out
+//	p               purpose, unless TREAT
+//	reason
+//	t               tenant, unless it is the actor's organisation
+//	at              when it happened, where the command says so
+//	traceparent     where the trace is sampled: of others nothing is kept to look up
+//	i n             index and count, unless 0 of 1
+//	chain           always last, see Chain
+//
+// Ids are 22 letters of base64url. A correlation or causation that is no UUID
+// stands as it is, behind "=" where it could be taken for one.
 type Metadata struct {
 	CommandID     uuid.UUID `json:"commandId"`
 	CommandHash   string    `json:"commandHash"` // keyed, see Options.Key; only equality means anything
@@ -51,12 +72,179 @@ type Actor struct {
 
 // ParseMetadata reads the metadata of an event that Streams wrote.
 func ParseMetadata(e Recorded) (Metadata, error) {
-	var m Metadata
-	if err := json.Unmarshal(e.Metadata, &m); err != nil || m.CommandID == uuid.Nil {
+	parse := parseShort
+	if bytes.HasPrefix(e.Metadata, []byte(idHead)) {
+		parse = parseLong
+	}
+	m, ok := parse(e.Metadata)
+	if !ok || m.CommandID == uuid.Nil {
 		return Metadata{}, fault.Lost("es.metadata_unreadable", fmt.Sprintf("stream %s, revision %d: its metadata is not ours", e.Stream, e.Revision))
 	}
 	return m, nil
 }
+
+// parseLong reads the form that was written until November 2026, with every name
+// and default in full.
+func parseLong(metadata []byte) (m Metadata, ok bool) {
+	return m, json.Unmarshal(metadata, &m) == nil
+}
+
+// parseShort reads the form of today. It is strict: what it accepts is what
+// command.shared writes, and members that a later release adds.
+func parseShort(metadata []byte) (m Metadata, ok bool) {
+	m.Count = 1
+	own, hash := "", ""
+	ok = members(metadata, func(name string, value string) bool {
+		var err error
+		switch name {
+		case "$correlationId":
+			m.CorrelationID, own = longID(value), value
+		case "c":
+			own = value
+		case "h":
+			hash = value
+		case "$causationId":
+			m.CausationID = longID(value)
+		case "u":
+			m.Actor.User = value
+		case "r":
+			m.Actor.Role = value
+		case "o":
+			m.Actor.Organisation = value
+		case "b":
+			m.Actor.OnBehalfOf = value
+		case "p":
+			m.Purpose = value
+		case "reason":
+			m.Reason = value
+		case "t":
+			m.Tenant = value
+		case "at":
+			m.Occurred, err = time.Parse(time.RFC3339Nano, value)
+		case "traceparent":
+			m.Traceparent = value
+		case "i":
+			m.Index, err = strconv.Atoi(value)
+		case "n":
+			m.Count, err = strconv.Atoi(value)
+		}
+		return err == nil
+	})
+	if !ok {
+		return m, false
+	}
+	m.Purpose = cmp.Or(m.Purpose, defaultPurpose)
+	m.Tenant = cmp.Or(m.Tenant, m.Actor.Organisation)
+	if m.CommandID, ok = parseID([]byte(own)); !ok {
+		return m, false
+	}
+	sum, ok := parseID([]byte(hash))
+	m.CommandHash = base64.StdEncoding.EncodeToString(sum[:])
+	return m, ok
+}
+
+// members calls yield for each member of a flat JSON object of strings and
+// numbers; a string comes without its quotes.
+func members(b []byte, yield func(name, value string) bool) bool {
+	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' {
+		return false
+	}
+	for rest := b[1 : len(b)-1]; ; rest = rest[1:] {
+		name, after, ok := cutText(rest)
+		if !ok || len(after) == 0 || after[0] != ':' {
+			return false
+		}
+		var value string
+		if rest = after[1:]; len(rest) > 0 && rest[0] == '"' {
+			if value, rest, ok = cutText(rest); !ok {
+				return false
+			}
+		} else {
+			n := bytes.IndexByte(rest, ',')
+			if n < 0 {
+				n = len(rest)
+			}
+			value, rest = string(rest[:n]), rest[n:]
+		}
+		if !yield(name, value) {
+			return false
+		}
+		if len(rest) == 0 {
+			return true
+		}
+		if rest[0] != ',' {
+			return false
+		}
+	}
+}
+
+// cutText takes a JSON string off the front of b.
+func cutText(b []byte) (text string, rest []byte, ok bool) {
+	raw, rest, plain := cutPlain(b)
+	if plain {
+		return string(raw), rest, true
+	}
+	for i := 1; i < len(b); i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			return text, b[i+1:], json.Unmarshal(b[:i+1], &text) == nil
+		}
+	}
+	return "", nil, false
+}
+
+// cutPlain takes a JSON string without escapes off the front of b.
+func cutPlain(b []byte) (raw, rest []byte, ok bool) {
+	if len(b) == 0 || b[0] != '"' {
+		return nil, nil, false
+	}
+	for i := 1; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '"':
+			return b[1:i], b[i+1:], true
+		case c == '\\' || c < ' ' || c >= utf8.RuneSelf:
+			return nil, nil, false
+		}
+	}
+	return nil, nil, false
+}
+
+// Ids as they are stored.
+const idLen = 22
+
+func appendID(b []byte, id [16]byte) []byte { return base64.RawURLEncoding.AppendEncode(b, id[:]) }
+
+func parseID(text []byte) (id [16]byte, ok bool) {
+	if len(text) != idLen {
+		return id, false
+	}
+	var raw [18]byte // base64 decodes in groups of three
+	n, err := base64.RawURLEncoding.Strict().Decode(raw[:], text)
+	copy(id[:], raw[:])
+	return id, err == nil && n == len(id)
+}
+
+// shortID is a correlation or causation as it is stored; longID takes it back.
+func shortID(s string) string {
+	if id, err := uuid.Parse(s); err == nil && id.String() == s {
+		return string(appendID(nil, id))
+	}
+	if len(s) == idLen || strings.HasPrefix(s, "=") {
+		return "=" + s
+	}
+	return s
+}
+
+func longID(s string) string {
+	if id, ok := parseID([]byte(s)); ok {
+		return uuid.UUID(id).String()
+	}
+	return strings.TrimPrefix(s, "=")
+}
+
+const defaultPurpose = "TREAT"
 
 // hashLen is how much of the keyed hash of a request is kept.
 const hashLen = 16
@@ -92,9 +280,12 @@ func parseCommand(key []byte, req Request) (command, error) {
 	return c, nil
 }
 
-// The head of each metadata has one length, so that a fold finds the command
-// without parsing JSON.
+// What a metadata begins with, so that a fold finds the command without parsing
+// all of it.
 const (
+	shortHead = `{"$correlationId":`
+
+	// The form before: each of one length.
 	idHead   = `{"commandId":"`
 	hashHead = `","commandHash":"`
 	hashTail = `","$correlationId":"`
@@ -108,6 +299,30 @@ var (
 
 // parseHead returns the command that wrote a metadata.
 func parseHead(metadata []byte) (id uuid.UUID, hash [hashLen]byte, ok bool) {
+	rest, short := bytes.CutPrefix(metadata, []byte(shortHead))
+	if !short {
+		return parseLongHead(metadata)
+	}
+	own, rest, ok := cutPlain(rest)
+	if after, other := bytes.CutPrefix(rest, []byte(`,"c":`)); ok && other {
+		own, rest, ok = cutPlain(after)
+	}
+	after, has := bytes.CutPrefix(rest, []byte(`,"h":`))
+	if !ok || !has {
+		return id, hash, false
+	}
+	text, _, ok := cutPlain(after)
+	if !ok {
+		return id, hash, false
+	}
+	raw, ok := parseID(own)
+	if ok {
+		hash, ok = parseID(text)
+	}
+	return raw, hash, ok
+}
+
+func parseLongHead(metadata []byte) (id uuid.UUID, hash [hashLen]byte, ok bool) {
 	if len(metadata) < headLen || string(metadata[:len(idHead)]) != idHead {
 		return id, hash, false
 	}
@@ -125,48 +340,43 @@ func parseHead(metadata []byte) (id uuid.UUID, hash [hashLen]byte, ok bool) {
 }
 
 // shared returns the part of a metadata that all events of a command share,
-// ready for the members index, count and chain.
+// ready for the members i, n and chain.
 //
 // A command that names no tenant keeps the stream's: a receiver of another
 // organisation who acts on a trust's record does not carry it away. The first
 // command of a stream settles it, by its tenant or its actor's organisation.
 func (c command) shared(ctx context.Context, streamTenant string) []byte {
-	b := make([]byte, 0, 768)
-	b = append(b, idHead...)
-	b = append(b, c.id.String()...)
-	b = append(b, hashHead...)
-	b = base64.StdEncoding.AppendEncode(b, c.hash[:])
-	b = append(b, hashTail[:len(hashTail)-1]...)
-	h := c.header
-	correlation := h.GetCorrelationId()
-	if correlation == "" {
-		correlation = c.id.String()
+	b := make([]byte, 0, 384)
+	h, a := c.header, c.header.GetActor()
+	own := string(appendID(nil, c.id))
+	b = append(b, shortHead...)
+	if h.GetCorrelationId() == "" {
+		b = appendString(b, own)
+	} else if correlation := shortID(h.GetCorrelationId()); correlation == own {
+		b = appendString(b, own)
+	} else {
+		b = appendMember(appendString(b, correlation), `,"c":`, own)
 	}
-	b = appendString(b, correlation)
-	b = appendMember(b, `,"$causationId":`, h.GetCausationId())
-	a := h.GetActor()
-	b = append(b, `,"actor":{"user":`...)
-	b = appendString(b, a.GetUser())
-	b = appendMember(b, `,"role":`, a.GetRoleCode())
-	b = append(b, `,"organisation":`...)
-	b = appendString(b, a.GetOrganisation())
-	b = appendMember(b, `,"onBehalfOf":`, a.GetOnBehalfOf())
-	purpose := h.GetPurpose()
-	if purpose == "" {
-		purpose = "TREAT"
+	b = append(b, `,"h":"`...)
+	b = append(appendID(b, c.hash), '"')
+	b = appendMember(b, `,"$causationId":`, shortID(h.GetCausationId()))
+	b = appendMember(b, `,"u":`, a.GetUser())
+	b = appendMember(b, `,"r":`, a.GetRoleCode())
+	b = appendMember(b, `,"o":`, a.GetOrganisation())
+	b = appendMember(b, `,"b":`, a.GetOnBehalfOf())
+	if h.GetPurpose() != defaultPurpose {
+		b = appendMember(b, `,"p":`, h.GetPurpose())
 	}
-	b = append(b, `},"purpose":`...)
-	b = appendString(b, purpose)
 	b = appendMember(b, `,"reason":`, h.GetReason())
-	tenant := c.tenant(streamTenant)
-	b = append(b, `,"tenant":`...)
-	b = appendString(b, tenant)
+	if tenant := c.tenant(streamTenant); tenant != a.GetOrganisation() {
+		b = appendMember(b, `,"t":`, tenant)
+	}
 	if t := h.GetOccurredAt(); t != nil {
-		b = append(b, `,"occurredAt":"`...)
+		b = append(b, `,"at":"`...)
 		b = t.AsTime().AppendFormat(b, time.RFC3339Nano)
 		b = append(b, '"')
 	}
-	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+	if span := trace.SpanContextFromContext(ctx); span.IsSampled() {
 		b = fmt.Appendf(b, `,"traceparent":"00-%s-%s-%s"`, span.TraceID(), span.SpanID(), span.TraceFlags())
 	}
 	return b
@@ -181,9 +391,12 @@ func (c command) tenant(stream string) string {
 func place(shared []byte, index, count int) []byte {
 	b := make([]byte, 0, len(shared)+40+chainLen)
 	b = append(b, shared...)
-	b = append(b, `,"index":`...)
+	if count == 1 {
+		return b
+	}
+	b = append(b, `,"i":`...)
 	b = strconv.AppendInt(b, int64(index), 10)
-	b = append(b, `,"count":`...)
+	b = append(b, `,"n":`...)
 	return strconv.AppendInt(b, int64(count), 10)
 }
 

@@ -144,7 +144,7 @@ func TestCommandRefused(t *testing.T) {
 		return []proto.Message{wrapperspb.String("no case for this")}, nil
 	})
 	wantCode(t, err, "es.event_unhandled", codes.DataLoss)
-	_, err = s.Do(t.Context(), "a", newRequest(), add(make([]int64, 4000)...))
+	_, err = s.Do(t.Context(), "a", newRequest(), add(make([]int64, 6000)...))
 	wantCode(t, err, "command.too_large", codes.InvalidArgument)
 }
 
@@ -343,6 +343,44 @@ func TestTenantStaysWithTheStream(t *testing.T) {
 	}
 }
 
+// TestMetadataForms: what was written in the form before is read as what is
+// written now, and an event of one small command stays small.
+func TestMetadataForms(t *testing.T) {
+	t.Parallel()
+	const chain = `,"chain":"yT62+YOPh9BmsPH5LYDws6ei+551pucSQuf3NG7Th0="}`
+	for long, short := range map[string]string{
+		`{"commandId":"31cc0c5a-1b60-5f21-8a32-201d4af6faa7","commandHash":"T5u9clIujHtFvBmq1And3w==","$correlationId":"2ef2fa2f-284e-50aa-a0cf-d469b1c6c80d","$causationId":"73224eab-1dc7-55df-9228-87a93e55c2d4","actor":{"user":"waymark/referral","organisation":"RJ1"},"purpose":"TREAT","tenant":"RJ1","index":0,"count":1`:                                             `{"$correlationId":"LvL6LyhOUKqgz9RpscbIDQ","c":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","$causationId":"cyJOqx3HVd-SKIepPlXC1A","u":"waymark/referral","o":"RJ1"`,
+		`{"commandId":"31cc0c5a-1b60-5f21-8a32-201d4af6faa7","commandHash":"T5u9clIujHtFvBmq1And3w==","$correlationId":"31cc0c5a-1b60-5f21-8a32-201d4af6faa7","actor":{"user":"5","role":"R8000","organisation":"RJ1","onBehalfOf":"6"},"purpose":"BTG","reason":"a \"b\"","tenant":"RXX","occurredAt":"2026-03-02T12:30:00Z","traceparent":"00-01-02-01","index":1,"count":2`: `{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","u":"5","r":"R8000","o":"RJ1","b":"6","p":"BTG","reason":"a \"b\"","t":"RXX","at":"2026-03-02T12:30:00Z","traceparent":"00-01-02-01","later":7,"i":1,"n":2`,
+		`{"commandId":"31cc0c5a-1b60-5f21-8a32-201d4af6faa7","commandHash":"T5u9clIujHtFvBmq1And3w==","$correlationId":"abcdefghijklmnopqrstuA","actor":{"user":"5","organisation":""},"purpose":"TREAT","tenant":"","index":0,"count":1`:                                                                                                                                      `{"$correlationId":"=abcdefghijklmnopqrstuA","c":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","u":"5"`,
+	} {
+		want, err := es.ParseMetadata(es.Recorded{Metadata: []byte(long + chain)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := es.ParseMetadata(es.Recorded{Metadata: []byte(short + chain)})
+		if err != nil || got != want {
+			t.Errorf("%s\nis %+v, %v\nnot %+v", short, got, err, want)
+		}
+		a, _ := es.CommandIn([]byte(long))
+		if b, ok := es.CommandIn([]byte(short)); !ok || a != b {
+			t.Errorf("%s: command %s, not %s", short, b, a)
+		}
+	}
+	for _, bad := range []string{``, `{}`, `{"$correlationId":"LvL6LyhOUKqgz9RpscbIDQ"}`, `{"$correlationId":"x","h":"T5u9clIujHtFvBmq1And3w"}`, `{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","n":x}`,
+		`{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3x"}`, `{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","u":"5`, `{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw" "h":"T5u9clIujHtFvBmq1And3w"}`} {
+		if m, err := es.ParseMetadata(es.Recorded{Metadata: []byte(bad)}); err == nil {
+			t.Errorf("%s is read as %+v", bad, m)
+		}
+	}
+	log := estest.NewAuditedLog(t)
+	if _, err := newTallies(log).Do(t.Context(), "a", newRequest(), add(1)); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(log.Events()[0].Metadata); n > 180 {
+		t.Errorf("metadata of %d bytes: %s", n, log.Events()[0].Metadata)
+	}
+}
+
 func TestMetadata(t *testing.T) {
 	t.Parallel()
 	log := estest.NewAuditedLog(t)
@@ -383,7 +421,7 @@ func TestMetadata(t *testing.T) {
 	if m != want {
 		t.Errorf("metadata %+v\nwant     %+v", m, want)
 	}
-	if !strings.HasSuffix(string(events[2].Metadata), `"}`) || !strings.Contains(string(events[2].Metadata), `,"count":1,"chain":"`) {
+	if !strings.HasSuffix(string(events[2].Metadata), `"}`) || !strings.Contains(string(events[2].Metadata), `,"o":"RJ1","t":"RXX","chain":"`) {
 		t.Errorf("the chain is not the last member: %s", events[2].Metadata)
 	}
 	line, err := es.JSON(events[0])
