@@ -550,7 +550,10 @@ func visibility(ctx context.Context, l *lab) (*measure, error) {
 				mu.Unlock()
 				return err
 			})
-			return quantile(took, 0.99).Seconds() * 1000, err
+			if err != nil {
+				return 0, err
+			}
+			return quantile(took, 0.99).Seconds() * 1000, nil
 		}}, nil
 }
 
