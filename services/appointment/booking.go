@@ -124,6 +124,20 @@ func (s *service) hold(ctx context.Context, req onPathway, session Session, c Ho
 	return err
 }
 
+// settleLapsed ends the holds of a session that were not followed up.
+func (s *service) settleLapsed(ctx context.Context, first *metav1.Command, sessionID string) error {
+	state, err := s.loadSession(ctx, sessionID)
+	if err != nil {
+		return err
+	}
+	for _, slot := range state.Value.lapsed(s.clock()) {
+		if err := s.settle(ctx, first, sessionID, slot, state.Value.claims[slot], "hold_lapsed"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // settle ends a hold: taken where its booking was made, else abandoned in the
 // pathway's stream and only then released. The slot is never free while the
 // booking can still be made.

@@ -3,6 +3,7 @@ package appointment
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -20,6 +21,9 @@ import (
 // service is what the two gRPC services and the reactions share.
 type service struct {
 	clock        func() time.Time
+	log          es.Log
+	slog         *slog.Logger
+	holds        holds
 	appointments *es.Streams[Appointments]
 	sessions     *es.Streams[Session]
 	pathways     referralv1.PathwayServiceClient // nil where no referral service is known
@@ -43,6 +47,7 @@ func New(deps run.Deps) (run.Part, error) {
 		},
 		React:      s.react,
 		Categories: []string{"appointment", "session", "plan"},
+		Run:        s.run,
 	}, nil
 }
 
@@ -50,8 +55,14 @@ func newService(deps run.Deps) *service {
 	opts := es.Options{Key: deps.Key}
 	s := &service{
 		clock:        deps.Clock,
+		log:          deps.Log,
+		slog:         deps.Slog,
 		appointments: es.NewStreams(deps.Log, appointmentDecider(), opts),
 		sessions:     es.NewStreams(deps.Log, sessionDecider(), opts),
+	}
+	s.holds.clear()
+	if s.slog == nil {
+		s.slog = slog.New(slog.DiscardHandler)
 	}
 	if deps.Dial != nil {
 		if conn := deps.Dial("referral"); conn != nil {
@@ -311,16 +322,11 @@ func (s *sessionServer) CloseSession(ctx context.Context, req *pb.CloseSessionRe
 
 func (s *sessionServer) RunSessionTimers(ctx context.Context, req *pb.RunSessionTimersRequest) (*pb.SessionReply, error) {
 	id := streamID(req.SessionId)
-	state, err := s.loadSession(ctx, id)
-	if err != nil {
+	if err := s.settleLapsed(ctx, req.Command, id); err != nil {
 		return nil, err
 	}
-	for _, slot := range state.Value.lapsed(s.clock()) {
-		if err := s.settle(ctx, req.Command, id, slot, state.Value.claims[slot], "hold_lapsed"); err != nil {
-			return nil, err
-		}
-	}
-	if state, err = s.sessions.Load(ctx, id); err != nil {
+	state, err := s.sessions.Load(ctx, id)
+	if err != nil {
 		return nil, err
 	}
 	return &pb.SessionReply{Session: state.Value.Message(id), Receipt: state.Receipt()}, nil

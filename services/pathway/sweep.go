@@ -31,19 +31,31 @@ type overdueTasks interface {
 
 // sweeping tells the referral service of answers that are late, and the
 // appointment service of what should have been booked, by the clock of the
-// pathways, until ctx ends. It stands here because only the read model knows
+// pathways, until ctx ends: as soon as the lists hold all of the log, and then
+// from time to time. It stands here because only the read model knows
 // what is due on all pathways: the plan and care lead services keep such an index
 // of their own. Whoever is asked decides: the command does nothing when it is
 // early, and the same deadline always gives the same command.
 func (s *server) sweeping(ctx context.Context) {
+	for m := s.models.serving(); ; {
+		moved := m.changed()
+		if m.current() {
+			break
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return
+		}
+	}
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
+		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+			s.slog.WarnContext(ctx, "what is overdue was not all recorded; it is tried again", slog.String("event.name", "pathway.sweep_failed"))
+		}
 		select {
 		case <-tick.C:
-			if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
-				s.slog.WarnContext(ctx, "what is overdue was not all recorded; it is tried again", slog.String("event.name", "pathway.sweep_failed"))
-			}
 		case <-ctx.Done():
 			return
 		}
