@@ -29,8 +29,14 @@ type work struct {
 	organisation, system string
 	m                    message // HL7 v2 only
 	effects              []*pb.Effect
-	kept                 []*pb.KeptResources
 	person               string
+
+	// of a FHIR document only
+	received time.Time // when it came
+	scope    string    // tells the commands of one resource from those of another
+	path     string    // of the resource that is applied
+	kept     []*pb.KeptResources
+	people   []*pb.AppliedPerson
 }
 
 // kinds says what is done with each type of message. A type that is known and
@@ -51,14 +57,14 @@ var kinds = map[string]func(context.Context, *work) error{
 // however often the message is applied.
 func (w *work) command(step string) *metav1.Command {
 	return &metav1.Command{
-		CommandId: uuid.NewSHA1(uuid.MustParse(w.arrival.commands), []byte(step)).String(), CorrelationId: w.arrival.commands, CausationId: w.arrival.id,
+		CommandId: uuid.NewSHA1(uuid.MustParse(w.arrival.commands), []byte(w.scope+step)).String(), CorrelationId: w.arrival.commands, CausationId: w.arrival.id,
 		Actor: &metav1.Actor{User: w.system, Organisation: w.organisation},
 	}
 }
 
 // done notes a command that was taken.
 func (w *work) done(name string, c *metav1.Command, subject string) {
-	w.effects = append(w.effects, &pb.Effect{Command: name, CommandId: c.CommandId, SubjectId: subject})
+	w.effects = append(w.effects, &pb.Effect{Command: name, CommandId: c.CommandId, SubjectId: subject, Path: w.path})
 }
 
 // answered turns the refusal of a service into one of the message: field is what

@@ -139,13 +139,14 @@ func (s *service) take(ctx context.Context, a arrival) (taken, error) {
 	}
 	received := a.content.header()
 	received.MessageId, received.PatientKeys, received.RedriveOf, received.CommandsOf = a.id, a.keys, a.redriveOf, a.commands
+	received.ReceivedAt = timestamppb.New(s.clock())
 	if received.Raw, received.Gzip, err = pack(a.raw); err != nil {
 		return taken{}, err
 	}
 	if st, err = s.messages.Do(ctx, a.id, &pb.KeepMessageRequest{Command: header("keep"), MessageId: a.id}, keep(received)); err != nil {
 		return taken{}, err
 	}
-	outcome, err := s.outcome(ctx, a, reused)
+	outcome, err := s.outcome(ctx, a, st.Value.Received.ReceivedAt.AsTime(), reused)
 	if err != nil {
 		return taken{}, err
 	}
@@ -160,16 +161,16 @@ func (s *service) take(ctx context.Context, a arrival) (taken, error) {
 }
 
 // outcome applies the message and says how that went.
-func (s *service) outcome(ctx context.Context, a arrival, reused error) (proto.Message, error) {
+func (s *service) outcome(ctx context.Context, a arrival, received time.Time, reused error) (proto.Message, error) {
 	now := timestamppb.New(s.clock())
-	work := &work{service: s, arrival: a}
+	work := &work{service: s, arrival: a, received: received}
 	work.organisation, work.system = a.content.sender()
 	err := reused
 	if err == nil {
 		err = a.content.apply(ctx, work)
 	}
 	if err == nil {
-		return &pb.MessageApplied{Effects: work.effects, PersonId: work.person, Kept: work.kept, At: now}, nil
+		return &pb.MessageApplied{Effects: work.effects, PersonId: work.person, Kept: work.kept, People: work.people, At: now}, nil
 	}
 	var why *stop
 	if !errors.As(err, &why) {
@@ -202,14 +203,19 @@ func passing(ctx context.Context, err error) bool {
 // keys hashes the identifiers of the patients in a message.
 func (s *service) keys(c content) (keys []string) {
 	for _, p := range c.patients() {
-		mac := hmac.New(sha256.New, s.key)
-		mac.Write([]byte("edge patient\x00" + p.assigner + "\x00" + p.value))
-		key := p.prefix + hex.EncodeToString(mac.Sum(nil)[:16])
+		key := p.prefix + s.hash(p.assigner, p.value)
 		if !slices.Contains(keys, key) {
 			keys = append(keys, key)
 		}
 	}
 	return keys
+}
+
+// hash is the key of an identifier of a patient.
+func (s *service) hash(assigner, value string) string {
+	mac := hmac.New(sha256.New, s.key)
+	mac.Write([]byte("edge patient\x00" + assigner + "\x00" + value))
+	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
 // waits reports whether an earlier message of a patient holds this one back.

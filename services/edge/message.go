@@ -34,7 +34,7 @@ func evolve(s state, event proto.Message) state {
 	switch e := event.(type) {
 	case *pb.MessageReceived:
 		if raw, err := unpack(e); err == nil { // it was packed here
-			s.Digest = read(e, raw).digest()
+			s.Digest = digestOf(e, raw)
 		}
 		kept := proto.CloneOf(e)
 		kept.Raw = nil
@@ -103,7 +103,21 @@ func messageName(m message) string {
 }
 
 // read is a message in the format in which it was received.
-func read(received *pb.MessageReceived, raw []byte) content { return readV2(raw) }
+func read(received *pb.MessageReceived, raw []byte) content {
+	if received.ContentType == fhirJSON {
+		return readDocument(raw, received.Facility, received.Application)
+	}
+	return readV2(raw)
+}
+
+// digestOf is the digest of a message that was received. Of most documents it is
+// that of the bytes: they are not read again for it.
+func digestOf(e *pb.MessageReceived, raw []byte) [sha256.Size]byte {
+	if e.ContentType == fhirJSON && !strings.HasPrefix(e.Type, "Bundle/message") {
+		return sha256.Sum256(raw)
+	}
+	return read(e, raw).digest()
+}
 
 // packFrom is the size from which a message is kept packed. An append to the log
 // holds 1 MiB, and records of whole lives in FHIR are larger, but pack well.

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	appointmentv1 "waymark/proto/waymark/appointment/v1"
 	pb "waymark/proto/waymark/edge/v1"
 	personv1 "waymark/proto/waymark/person/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
@@ -32,6 +33,8 @@ type service struct {
 	slog     *slog.Logger
 	persons  personv1.PersonServiceClient
 	pathways referralv1.PathwayServiceClient
+
+	appointments appointmentv1.AppointmentServiceClient
 }
 
 // cachedFolds is how many messages are kept folded: a repeat comes soon or never.
@@ -62,6 +65,8 @@ func newService(deps run.Deps) *service {
 		slog:     deps.Slog,
 		persons:  personv1.NewPersonServiceClient(deps.Dial("person")),
 		pathways: referralv1.NewPathwayServiceClient(deps.Dial("referral")),
+
+		appointments: appointmentv1.NewAppointmentServiceClient(deps.Dial("appointment")),
 	}
 }
 

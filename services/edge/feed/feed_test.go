@@ -20,6 +20,7 @@ import (
 
 	pb "waymark/proto/waymark/edge/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
+	"waymark/services/appointment"
 	"waymark/services/edge"
 	"waymark/services/kit/es"
 	"waymark/services/kit/estest"
@@ -81,7 +82,7 @@ func open(t testing.TB, log es.Log, opts edge.ListenOptions) *house {
 		return dial{plain(service), h}
 	}
 	var parts []run.Part
-	for _, make := range []func(run.Deps) (run.Part, error){person.New, referral.New, edge.New} {
+	for _, make := range []func(run.Deps) (run.Part, error){person.New, referral.New, appointment.New, edge.New} {
 		part, err := make(deps)
 		if err != nil {
 			t.Fatal(err)

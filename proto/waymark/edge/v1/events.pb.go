@@ -52,7 +52,9 @@ type MessageReceived struct {
 	// application/fhir+json; empty for HL7 v2.
 	ContentType string `protobuf:"bytes,11,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
 	// raw is packed with gzip; unpacked it is what came.
-	Gzip          bool `protobuf:"varint,12,opt,name=gzip,proto3" json:"gzip,omitempty"`
+	Gzip bool `protobuf:"varint,12,opt,name=gzip,proto3" json:"gzip,omitempty"`
+	// Where the message says no time of its own, it was said now.
+	ReceivedAt    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -169,6 +171,13 @@ func (x *MessageReceived) GetGzip() bool {
 		return x.Gzip
 	}
 	return false
+}
+
+func (x *MessageReceived) GetReceivedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReceivedAt
+	}
+	return nil
 }
 
 // MessageApplied says that every command of the message was taken.
@@ -679,7 +688,7 @@ var File_waymark_edge_v1_events_proto protoreflect.FileDescriptor
 
 const file_waymark_edge_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1cwaymark/edge/v1/events.proto\x12\x0fwaymark.edge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1awaymark/meta/v1/meta.proto\"\xbc\x03\n" +
+	"\x1cwaymark/edge/v1/events.proto\x12\x0fwaymark.edge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1awaymark/meta/v1/meta.proto\"\xff\x03\n" +
 	"\x0fMessageReceived\x12#\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\tmessageId\x12\x16\n" +
@@ -697,7 +706,9 @@ const file_waymark_edge_v1_events_proto_rawDesc = "" +
 	" \x01(\tB\x04\x88\xce\x18\x03R\n" +
 	"commandsOf\x12'\n" +
 	"\fcontent_type\x18\v \x01(\tB\x04\x88\xce\x18\x02R\vcontentType\x12\x18\n" +
-	"\x04gzip\x18\f \x01(\bB\x04\x88\xce\x18\x02R\x04gzip:\v\x92\xce\x18\amessage\"\xa3\x02\n" +
+	"\x04gzip\x18\f \x01(\bB\x04\x88\xce\x18\x02R\x04gzip\x12A\n" +
+	"\vreceived_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\n" +
+	"receivedAt:\v\x92\xce\x18\amessage\"\xa3\x02\n" +
 	"\x0eMessageApplied\x127\n" +
 	"\aeffects\x18\x01 \x03(\v2\x17.waymark.edge.v1.EffectB\x04\x88\xce\x18\x03R\aeffects\x12!\n" +
 	"\tperson_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x120\n" +
@@ -759,19 +770,20 @@ var file_waymark_edge_v1_events_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_waymark_edge_v1_events_proto_depIdxs = []int32{
-	4, // 0: waymark.edge.v1.MessageApplied.effects:type_name -> waymark.edge.v1.Effect
-	9, // 1: waymark.edge.v1.MessageApplied.at:type_name -> google.protobuf.Timestamp
-	3, // 2: waymark.edge.v1.MessageApplied.kept:type_name -> waymark.edge.v1.KeptResources
-	2, // 3: waymark.edge.v1.MessageApplied.people:type_name -> waymark.edge.v1.AppliedPerson
-	5, // 4: waymark.edge.v1.MessageParked.reason:type_name -> waymark.edge.v1.Reason
-	9, // 5: waymark.edge.v1.MessageParked.at:type_name -> google.protobuf.Timestamp
-	5, // 6: waymark.edge.v1.MessageRefused.reason:type_name -> waymark.edge.v1.Reason
-	9, // 7: waymark.edge.v1.MessageRefused.at:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	9, // 0: waymark.edge.v1.MessageReceived.received_at:type_name -> google.protobuf.Timestamp
+	4, // 1: waymark.edge.v1.MessageApplied.effects:type_name -> waymark.edge.v1.Effect
+	9, // 2: waymark.edge.v1.MessageApplied.at:type_name -> google.protobuf.Timestamp
+	3, // 3: waymark.edge.v1.MessageApplied.kept:type_name -> waymark.edge.v1.KeptResources
+	2, // 4: waymark.edge.v1.MessageApplied.people:type_name -> waymark.edge.v1.AppliedPerson
+	5, // 5: waymark.edge.v1.MessageParked.reason:type_name -> waymark.edge.v1.Reason
+	9, // 6: waymark.edge.v1.MessageParked.at:type_name -> google.protobuf.Timestamp
+	5, // 7: waymark.edge.v1.MessageRefused.reason:type_name -> waymark.edge.v1.Reason
+	9, // 8: waymark.edge.v1.MessageRefused.at:type_name -> google.protobuf.Timestamp
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_waymark_edge_v1_events_proto_init() }
