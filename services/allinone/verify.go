@@ -12,6 +12,7 @@ import (
 	metav1 "waymark/proto/waymark/meta/v1"
 	"waymark/services/appointment"
 	"waymark/services/carelead"
+	"waymark/services/edge"
 	"waymark/services/kit/bus"
 	"waymark/services/kit/es"
 	"waymark/services/person"
@@ -59,7 +60,7 @@ type verified struct {
 // NewVerifier returns a verifier of a log from its first event.
 func NewVerifier() *Verifier {
 	custody := carelead.NewCustody()
-	return &Verifier{custody: custody, auditors: []auditor{custody, person.NewAudit(), referral.NewAudit(), plan.NewAudit(), appointment.NewAudit()}, streams: map[string]*verified{}}
+	return &Verifier{custody: custody, auditors: []auditor{custody, person.NewAudit(), referral.NewAudit(), plan.NewAudit(), appointment.NewAudit(), edge.NewAudit()}, streams: map[string]*verified{}}
 }
 
 // Next takes the next event of the log. It never fails: it counts.

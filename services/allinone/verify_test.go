@@ -12,6 +12,7 @@ import (
 
 	appointmentv1 "waymark/proto/waymark/appointment/v1"
 	careleadv1 "waymark/proto/waymark/carelead/v1"
+	edgev1 "waymark/proto/waymark/edge/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
 	personv1 "waymark/proto/waymark/person/v1"
 	planv1 "waymark/proto/waymark/plan/v1"
@@ -67,6 +68,31 @@ func story() []write {
 	}
 }
 
+// later is something else that happens two hours after the rest.
+var later = write{"carelead-w1", []proto.Message{&careleadv1.HandoverReminderSent{HandoverId: "h1"}}}
+
+// booked is how an appointment gets its slot, but for the last step.
+func booked(id string) []write {
+	return []write{
+		{"session-s1", []proto.Message{&appointmentv1.SlotHeld{SlotId: "1", AppointmentId: id, PathwayId: "w1", HoldId: id}}},
+		{"appointment-w1", []proto.Message{&appointmentv1.AppointmentBooked{AppointmentId: id, Booking: &appointmentv1.Booking{SessionId: "s1", SlotId: "1", HoldId: id}}}},
+	}
+}
+
+// wanted is an appointment to be booked, with its task.
+func wanted() []write {
+	return []write{{"appointment-w1", []proto.Message{&appointmentv1.AppointmentRequested{AppointmentId: "a1"},
+		&appointmentv1.ToBeBookedTaskRaised{TaskId: "t1", Cause: "requested", CauseId: "a1", Due: "2026-05-01"}}}}
+}
+
+func kept(id, of string) write {
+	return write{"message-" + id, []proto.Message{&edgev1.MessageReceived{MessageId: id, Raw: []byte("MSH"), RedriveOf: of}}}
+}
+
+func parked(id string) write {
+	return write{"message-" + id, []proto.Message{&edgev1.MessageParked{Reason: &edgev1.Reason{Code: "x"}}}}
+}
+
 func verify(events []es.Recorded) *Verifier {
 	v := NewVerifier()
 	for _, e := range events {
@@ -88,12 +114,21 @@ func TestVerifyFindsPlantedDamage(t *testing.T) {
 	start := func(day string) *referralv1.PathwayStarted {
 		return &referralv1.PathwayStarted{FactId: "g1", Facts: &referralv1.StartFacts{ReceivedOn: day, ResponsibleTeam: &referralv1.Team{Organisation: "RJ1", Name: "RJ1 Breast"}}}
 	}
+	urgent := func(day string) *referralv1.PathwayStarted {
+		e := start(day)
+		e.Facts.Priority, e.Facts.ReferralType, e.Facts.Source = "3", "01", "03"
+		return e
+	}
 	for _, tt := range []struct {
 		name string
 		then []write
 		want string
 	}{
 		{"nothing", nil, ""},
+		{"what a booking and a redriven message are", append(booked("a1"), []write{
+			{"session-s1", []proto.Message{&appointmentv1.SlotTaken{SlotId: "1", AppointmentId: "a1", HoldId: "a1"}}},
+			kept("m1", ""), parked("m1"), {"message-m1", []proto.Message{&edgev1.MessageRedriven{ByMessageId: "m2"}}}, kept("m2", "m1"), kept("m3", ""),
+			{"message-m2", []proto.Message{&edgev1.MessageApplied{}}}, later}...), ""},
 		{"a lead without acceptance", one("carelead-w1", transfer(accepted, other), &careleadv1.PatientNoticeDue{Holder: other}), "I3"},
 		{"a time-out that transfers", []write{
 			{"carelead-w1", []proto.Message{&careleadv1.HandoverOffered{HandoverId: "h2", From: lead, To: other}}},
@@ -139,18 +174,83 @@ func TestVerifyFindsPlantedDamage(t *testing.T) {
 		{"a plan published with an open concern", []write{
 			{"plan-w1", []proto.Message{&planv1.PlanOpened{PlanId: "l1"}, &planv1.ConcernRaised{ConcernId: "c1"}}},
 			{"plan-w1", []proto.Message{&planv1.PlanPublished{Version: 1}}}}, "nobody decided"},
+		{"a ring of three merges", []write{
+			{"person-a", []proto.Message{&personv1.PersonRegistered{PersonId: "a"}, &personv1.PersonMergedInto{MergeId: "m1", SurvivingPersonId: "b", MergedPersonId: "a"}}},
+			{"person-b", []proto.Message{&personv1.PersonRegistered{PersonId: "b"}, &personv1.PersonsMerged{MergeId: "m1", SurvivingPersonId: "b", MergedPersonId: "a"}}},
+			{"person-b", []proto.Message{&personv1.PersonMergedInto{MergeId: "m2", SurvivingPersonId: "c", MergedPersonId: "b"}}},
+			{"person-c", []proto.Message{&personv1.PersonRegistered{PersonId: "c"}, &personv1.PersonsMerged{MergeId: "m2", SurvivingPersonId: "c", MergedPersonId: "b"}}},
+			{"person-c", []proto.Message{&personv1.PersonMergedInto{MergeId: "m3", SurvivingPersonId: "a", MergedPersonId: "c"}}},
+			{"person-a", []proto.Message{&personv1.PersonsMerged{MergeId: "m3", SurvivingPersonId: "a", MergedPersonId: "c"}}}}, "circle"},
+		{"an adjustment without a reason", one("pathway-w1", &referralv1.FirstSeenAdjustmentSet{FactId: "f3", Facts: &referralv1.FirstSeenAdjustmentFacts{Days: 3, Reason: "9"}}), "without a missed appointment"},
+		{"an adjustment longer than the wait until first seen", []write{
+			{"pathway-w1", []proto.Message{&referralv1.FirstSeen{FactId: "f3", Facts: &referralv1.FirstSeenFacts{On: "2026-03-12"}}}},
+			{"pathway-w1", []proto.Message{&referralv1.FirstSeenAdjustmentSet{FactId: "f4", Facts: &referralv1.FirstSeenAdjustmentFacts{Days: 11, Reason: "3"}}}}}, "longer than the wait until first seen"},
+		{"an adjustment longer than the 28-day clock", []write{
+			{"pathway-w2", []proto.Message{urgent("2026-03-02")}},
+			{"pathway-w2", []proto.Message{&referralv1.FirstSeenAdjustmentSet{FactId: "g2", Facts: &referralv1.FirstSeenAdjustmentFacts{Days: 9, Reason: "3"}}}},
+			{"pathway-w2", []proto.Message{&referralv1.DiagnosisCommunicated{FactId: "g3", Facts: &referralv1.DiagnosisFacts{Told: &referralv1.Told{On: "2026-03-10"}}}}}}, "Faster Diagnosis clock"},
+		{"a treatment adjustment for an outpatient", one("pathway-w1", &referralv1.TreatmentAdjustmentSet{FactId: "f3", Facts: &referralv1.TreatmentAdjustmentFacts{Days: 3, Reason: "8", Setting: referralv1.TreatmentSetting_TREATMENT_SETTING_OUTPATIENT}}), "declined offer of admission"},
+		{"a treatment adjustment longer than the wait", []write{
+			{"pathway-w1", []proto.Message{&referralv1.TreatmentAdjustmentSet{FactId: "f3", Facts: &referralv1.TreatmentAdjustmentFacts{Days: 6, Reason: "8", Setting: referralv1.TreatmentSetting_TREATMENT_SETTING_DAY_CASE}}}},
+			{"pathway-w1", []proto.Message{&referralv1.TreatmentStarted{FactId: "f4", Facts: &referralv1.TreatmentFacts{On: "2026-03-15", EventType: "02"}}}}}, "longer than the wait for treatment"},
+		{"adjustments longer than the 62-day clock", []write{
+			{"pathway-w1", []proto.Message{&referralv1.FirstSeenAdjustmentSet{FactId: "f3", Facts: &referralv1.FirstSeenAdjustmentFacts{Days: 12, Reason: "3"}}}},
+			{"pathway-w1", []proto.Message{&referralv1.TreatmentAdjustmentSet{FactId: "f4", Facts: &referralv1.TreatmentAdjustmentFacts{Days: 4, Reason: "8", Setting: referralv1.TreatmentSetting_TREATMENT_SETTING_DAY_CASE}}}},
+			{"pathway-w1", []proto.Message{&referralv1.TreatmentStarted{FactId: "f5", Facts: &referralv1.TreatmentFacts{On: "2026-03-16", EventType: "01"}}}}}, "longer than the 62-day clock"},
+		{"a wish without a task", one("appointment-w1", &appointmentv1.AppointmentRequested{AppointmentId: "a1"}), "silent end"},
+		{"a task without a day", one("appointment-w1", &appointmentv1.AppointmentRequested{AppointmentId: "a1"}, &appointmentv1.ToBeBookedTaskRaised{TaskId: "t1", Cause: "requested", CauseId: "a1"}), "no day"},
+		{"a cancellation without a task", append(booked("a1"), one("appointment-w1", &appointmentv1.AppointmentCancelled{AppointmentId: "a1"})...), "silent end"},
+		{"a missed appointment without a task", append(booked("a1"), one("appointment-w1", &appointmentv1.PatientDidNotAttend{AppointmentId: "a1", AttendanceCode: "3"})...), "silent end"},
+		{"a missed appointment that discharges", append(booked("a1"), one("appointment-w1", &appointmentv1.PatientDidNotAttend{AppointmentId: "a1", AttendanceCode: "3", OutcomeCode: "1"})...), "one missed appointment"},
+		{"a next appointment that is not there", append(booked("a1"), one("appointment-w1", &appointmentv1.AppointmentFulfilled{AppointmentId: "a1", OutcomeCode: "2", NextAppointmentId: "a2"})...), "not booked"},
+		{"a next appointment to be made by nobody", append(booked("a1"), one("appointment-w1", &appointmentv1.AppointmentFulfilled{AppointmentId: "a1", OutcomeCode: "3"})...), "seen again"},
+		{"a follow-up after discharge that nobody books", one("appointment-w1", &appointmentv1.DischargeRecorded{VisitId: "v1", FollowUpIntended: true}), "to be followed up"},
+		{"a task answered by nothing", append(wanted(), one("appointment-w1", &appointmentv1.ToBeBookedTaskBooked{TaskId: "t1", AppointmentId: "a9"})...), "not booked"},
+		{"a task that a system ends", append(wanted(), one("appointment-w1", &appointmentv1.ToBeBookedTaskEnded{TaskId: "t1", ReasonCode: "not_needed"})...), "without a person"},
+		{"a test that nobody books", []write{
+			{"plan-w1", []proto.Message{&planv1.PlanOpened{PlanId: "l1"}, &planv1.ItemBecameDue{ItemId: "i1"}}}, later}, "no task to book it"},
+		{"a suspended session with a patient in it", []write{booked("a1")[0], booked("a1")[1],
+			{"session-s1", []proto.Message{&appointmentv1.SlotTaken{SlotId: "1", AppointmentId: "a1", HoldId: "a1"}}},
+			{"session-s1", []proto.Message{&appointmentv1.SessionSuspended{Displaced: []*appointmentv1.Displaced{{AppointmentId: "a1", PathwayId: "w1", HoldId: "a1", SlotId: "1"}}}}}, later}, "was not cancelled"},
+		{"a booking whose slot is never taken", append(booked("a1"), later), "only held"},
+		{"a booking without a hold", one("appointment-w1", &appointmentv1.AppointmentBooked{AppointmentId: "a1", Booking: &appointmentv1.Booking{SessionId: "s1", SlotId: "1", HoldId: "a1"}}), "not held"},
+		{"a slot given away under a booking", append(booked("a1"), one("session-s1", &appointmentv1.SlotReleased{SlotId: "1", AppointmentId: "a1", HoldId: "a1"})...), "given away"},
+		{"a message with two outcomes", []write{kept("m1", ""), {"message-m1", []proto.Message{&edgev1.MessageApplied{}}},
+			{"message-m1", []proto.Message{&edgev1.MessageRefused{Reason: &edgev1.Reason{Code: "x"}}}}}, "applied already"},
+		{"an outcome of no message", one("message-m1", &edgev1.MessageApplied{}), "never kept"},
+		{"a message parked for no reason", []write{kept("m1", ""), {"message-m1", []proto.Message{&edgev1.MessageParked{}}}}, "without a reason"},
+		{"a message that says it repeats another", []write{kept("m1", ""), parked("m1"), kept("m2", "m1")}, "does not say so"},
+		{"a repeat that does not say what it repeats", []write{kept("m1", ""), parked("m1"), kept("m2", ""),
+			{"message-m1", []proto.Message{&edgev1.MessageRedriven{ByMessageId: "m2"}}}}, "does not say so"},
+		{"a message repeated twice", []write{kept("m1", ""), parked("m1"),
+			{"message-m1", []proto.Message{&edgev1.MessageRedriven{ByMessageId: "m2"}}}, kept("m2", "m1"),
+			{"message-m1", []proto.Message{&edgev1.MessageRedriven{ByMessageId: "m3"}}}}, "two messages"},
+		{"a repeat of what was applied", []write{kept("m1", ""), {"message-m1", []proto.Message{&edgev1.MessageApplied{}}},
+			{"message-m1", []proto.Message{&edgev1.MessageRedriven{ByMessageId: "m2"}}}}, "that was applied"},
 		{"an event in another's stream", one("pathway-w1", &careleadv1.PatientNoticeDue{Holder: lead}), "lies in a stream"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			log := estest.NewLog()
+			at := time.Date(2026, 4, 1, 9, 0, 0, 0, time.UTC)
+			log.SetClock(func() time.Time { at = at.Add(time.Millisecond); return at })
+			guilty := len(tt.then) - 1
 			for i, w := range append(story(), tt.then...) {
+				if w.events[0] == later.events[0] {
+					at, guilty = at.Add(2*time.Hour), guilty-1
+				}
 				w.to(t, log, i)
 			}
 			events := log.Events()
+			if len(tt.then) > guilty+1 {
+				// What a reaction has left undone is found by the passing of time alone.
+				if v := verify(events[:len(events)-1]); v.Faults != 0 {
+					t.Errorf("it is blamed before the reaction had its time: %v", v.First)
+				}
+			}
 			v := verify(events)
 			if tt.want == "" {
-				if v.Faults != 0 || v.Pathways != 1 || v.Open != 1 || v.Transfers != 1 || v.Instants != len(events) || v.Commands != len(story()) {
+				if v.Faults != 0 || v.Pathways != 1 || v.Open != 1 || v.Transfers != 1 || v.Instants != len(events) || v.Commands != len(story())+len(tt.then) {
 					t.Errorf("%+v", v)
 				}
 				return
@@ -158,8 +258,12 @@ func TestVerifyFindsPlantedDamage(t *testing.T) {
 			if v.Faults == 0 || !strings.Contains(v.First[0].Text, tt.want) {
 				t.Fatalf("%d faults %v, want one with %q", v.Faults, v.First, tt.want)
 			}
-			last := tt.then[len(tt.then)-1]
-			if at := v.First[0]; at.Stream != last.stream || at.Position < events[len(events)-len(last.events)].Position {
+			last := tt.then[guilty]
+			first := len(events) // of the events of the guilty command
+			for _, w := range tt.then[guilty:] {
+				first -= len(w.events)
+			}
+			if at := v.First[0]; at.Stream != last.stream || at.Position < events[first].Position || at.Position > events[first+len(last.events)-1].Position {
 				t.Errorf("it names %s at %d, not the event that broke the rule", at.Stream, at.Position)
 			}
 		})

@@ -97,6 +97,8 @@ func (a *Audit) Next(e es.Entry) error {
 			return fmt.Errorf("a merge is answered that was not asked of this person")
 		case m.answered:
 			return fmt.Errorf("a merge is answered twice")
+		case a.circle(m):
+			return fmt.Errorf("merges go in a circle: the person who survives was merged, over others or at once, into the one who is merged now")
 		case p.into != "":
 			return fmt.Errorf("a person who was merged away survives a merge")
 		}
@@ -107,6 +109,21 @@ func (a *Audit) Next(e es.Entry) error {
 		}
 	}
 	return nil
+}
+
+// circle reports whether the survivor of m was itself merged into the merged person.
+func (a *Audit) circle(m *auditedMerge) bool {
+	at := m.surviving
+	for range len(a.merges) + 1 { // a circle that does not pass here has its own end
+		next := a.merges[a.person(at).into]
+		if next == nil || !next.answered {
+			return false
+		}
+		if at = next.surviving; at == m.merged {
+			return true
+		}
+	}
+	return true
 }
 
 // End finds what only the end of the log shows.

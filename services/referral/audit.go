@@ -10,6 +10,8 @@ import (
 
 	pb "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
+	"waymark/services/kit/nhs"
+	"waymark/services/waitingtimes"
 )
 
 // Audit checks the streams of pathways, referrals and the directory from their
@@ -170,7 +172,108 @@ func (p *auditedPathway) order(recorded time.Time) error {
 			}
 		}
 	}
+	return p.adjustments(start, today)
+}
+
+// adjustments checks that days come off a wait only for a reason that the
+// waiting-time rules list, and never more of them than were waited.
+func (p *auditedPathway) adjustments(start *pb.StartFacts, today string) error {
+	from := start.ReceivedOn // day 0 of the 62 days
+	upgrade, _ := p.fact("UpgradedByConsultant").(*pb.UpgradeFacts)
+	if upgrade != nil {
+		from = upgrade.On
+	}
+	seen, told, decided := today, "", ""
+	var firstSeen *pb.FirstSeenAdjustmentFacts
+	type wait struct {
+		begins, ecad, ends string
+		first              bool
+		adjustment         *pb.TreatmentAdjustmentFacts
+	}
+	waits := []wait{{}}
+	seenOn := ""
+	for _, f := range p.facts {
+		on, w := auditedDay(f.facts), &waits[len(waits)-1]
+		if (f.event == "DecisionToTreatMade" || f.event == "EcadSet") && w.ends != "" {
+			waits = append(waits, wait{})
+			w = &waits[len(waits)-1]
+		}
+		switch v := f.facts.(type) {
+		case *pb.FirstSeenFacts:
+			seen, seenOn = on, on
+		case *pb.DiagnosisFacts, *pb.RuledOutFacts:
+			told = on
+		case *pb.FirstSeenAdjustmentFacts:
+			firstSeen = v
+		case *pb.DecisionToTreatFacts:
+			if w.begins = on; decided == "" {
+				decided = on
+			}
+		case *pb.EcadFacts:
+			w.ecad = on
+		case *pb.TreatmentAdjustmentFacts:
+			w.adjustment = v
+		case *pb.TreatmentFacts:
+			w.ends, w.first = on, waitingtimes.FirstTreatment(v.EventType)
+		}
+	}
+	if n := firstSeen.GetDays(); n > 0 {
+		if firstSeen.Reason != "3" {
+			return fmt.Errorf("days come off the wait until first seen without a missed appointment as the reason")
+		}
+		if longer(n, start.ReceivedOn, seen) {
+			return fmt.Errorf("the first-seen adjustment of %d days is longer than the wait until first seen", n)
+		}
+		route := waitingtimes.RouteOf(start.Priority, start.ReferralType, start.Source, upgrade != nil)
+		if told != "" && (route == waitingtimes.USC || route == waitingtimes.BreastSympt || route == waitingtimes.Screening) {
+			end := told
+			if decided != "" && decided < end {
+				end = decided
+			}
+			if longer(n, start.ReceivedOn, end) {
+				return fmt.Errorf("the first-seen adjustment of %d days is longer than the Faster Diagnosis clock", n)
+			}
+		}
+	}
+	for _, w := range waits {
+		n := w.adjustment.GetDays()
+		if n > 0 {
+			admitted := w.adjustment.Setting == pb.TreatmentSetting_TREATMENT_SETTING_ORDINARY_ADMISSION || w.adjustment.Setting == pb.TreatmentSetting_TREATMENT_SETTING_DAY_CASE
+			if w.adjustment.Reason != "8" || !admitted {
+				return fmt.Errorf("days come off the wait for treatment without a declined offer of admission as the reason")
+			}
+			begins, ends := w.ecad, w.ends
+			if begins == "" {
+				begins = w.begins
+			}
+			if ends == "" {
+				ends = today
+			}
+			if longer(n, begins, ends) {
+				return fmt.Errorf("the treatment adjustment of %d days is longer than the wait for treatment", n)
+			}
+		}
+		if !w.first {
+			continue
+		}
+		if upgrade == nil || upgrade.On <= seenOn {
+			n += firstSeen.GetDays()
+		}
+		if n > 0 && longer(n, from, w.ends) {
+			return fmt.Errorf("the adjustments of %d days together are longer than the 62-day clock", n)
+		}
+	}
 	return nil
+}
+
+// longer reports whether n days are more than there are between two days.
+func longer(n uint32, from, to string) bool {
+	a, err := nhs.ParseDate(from)
+	if err != nil {
+		return true
+	}
+	b, err := nhs.ParseDate(to)
+	return err != nil || int(n) > a.DaysUntil(b)
 }
 
 // auditedDay is the day of a fact: its own, or that on which the patient was told.

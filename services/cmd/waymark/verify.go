@@ -27,7 +27,8 @@ func (c *cli) verifyCommand() *cobra.Command {
   * every command was recorded whole, and once
   * at every instant exactly one party was accountable for each open pathway (I1),
     accountability passed only by acceptance or a listed cause, and was told (I2 to I9)
-  * no other rule of the domain is broken
+  * whatever is planned for a patient has an appointment or a task with a day, and no slot two
+  * persons, clocks, adjustments, plans and messages of other systems keep their rules
 
 by code that shares nothing with the services that wrote it. Names the first events that break
 a rule and exits with 5. Against a running system, or with --data in the folder of a stopped one.

@@ -1,0 +1,110 @@
+package edge
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	pb "waymark/proto/waymark/edge/v1"
+	"waymark/services/kit/es"
+)
+
+// Audit checks the streams of messages from their events alone: every message
+// that was kept has one outcome or none yet, and a message that took the place of
+// another is known by both. It shares no code with the fold and the decisions.
+type Audit struct {
+	messages map[string]*auditedMessage // by id
+}
+
+// auditedMessage is what is known of one message.
+type auditedMessage struct {
+	kept, applied bool
+	outcome       string // the event that concluded it
+	of, by        string // the message that it repeats, and the one that repeats it
+}
+
+// NewAudit returns an audit of a log from its first event.
+func NewAudit() *Audit { return &Audit{map[string]*auditedMessage{}} }
+
+func (a *Audit) message(id string) *auditedMessage {
+	m := a.messages[id]
+	if m == nil {
+		m = &auditedMessage{}
+		a.messages[id] = m
+	}
+	return m
+}
+
+// Next takes the next event of the log, of any category.
+func (a *Audit) Next(e es.Entry) error {
+	category, id, _ := strings.Cut(e.Stream, "-")
+	if category != "message" {
+		return nil
+	}
+	m := a.message(id)
+	v, keeps := e.Event.(*pb.MessageReceived)
+	switch {
+	case keeps && m.kept:
+		return errors.New("a message is kept twice")
+	case !keeps && !m.kept:
+		return errors.New("something becomes of a message that was never kept")
+	}
+	switch {
+	case keeps:
+		return a.keep(id, m, v)
+	}
+	switch v := e.Event.(type) {
+	case *pb.MessageApplied:
+		m.applied = true
+		return m.conclude("applied")
+	case *pb.MessageParked:
+		if v.GetReason().GetCode() == "" {
+			return errors.New("a message is parked without a reason")
+		}
+		return m.conclude("parked")
+	case *pb.MessageRefused:
+		if v.GetReason().GetCode() == "" {
+			return errors.New("a message is refused without a reason")
+		}
+		return m.conclude("refused")
+	case *pb.MessageRedriven:
+		by := strings.ToLower(v.ByMessageId)
+		switch next := a.messages[by]; {
+		case by == "" || by == id:
+			return errors.New("a message takes its own place, or nobody's does")
+		case m.applied:
+			return errors.New("a message is redriven that was applied")
+		case m.by != "":
+			return errors.New("two messages take the place of one")
+		case next != nil && next.kept && next.of != id:
+			return fmt.Errorf("message-%s takes the place of this one and does not say so", by)
+		}
+		m.by = by
+	}
+	return nil
+}
+
+func (a *Audit) keep(id string, m *auditedMessage, v *pb.MessageReceived) error {
+	m.kept, m.of = true, strings.ToLower(v.RedriveOf)
+	switch {
+	case strings.ToLower(v.MessageId) != id:
+		return errors.New("a message is kept in the stream of another")
+	case len(v.Raw) == 0:
+		return errors.New("a message is kept without its bytes")
+	case m.of != "" && a.message(m.of).by != id:
+		return fmt.Errorf("it takes the place of message-%s, which does not say so", m.of)
+	}
+	return nil
+}
+
+func (m *auditedMessage) conclude(outcome string) error {
+	if m.outcome != "" {
+		return fmt.Errorf("a message is %s that was %s already", outcome, m.outcome)
+	}
+	m.outcome = outcome
+	return nil
+}
+
+// End finds what only the end of the log shows: nothing. A message without an
+// outcome has none yet: its sender got no answer and sends it again.
+func (a *Audit) End() []error { return nil }
