@@ -35,6 +35,13 @@ conformance: ## run the official client's own test suite against the node
 interop: build tools/node_modules/.bin/buf ## HL7 v2 and FHIR against a running system, by clients and validators of others
 	@node tools/interop/run.mjs
 
+sim: ## simulate the whole system under faults: SEEDS=500, SEED=17 replays one, PLANT=all finds the planted bugs
+ifdef PLANT
+	@cd services && go test -tags planted -count=1 -timeout 15m -run '^TestPlanted$$' -v ./sim -args "$(PLANT)" | grep -vE '^(=== |--- |ok|PASS)'
+else
+	@cd services && SEED='$(SEED)' FIRST='$(FIRST)' SEEDS='$(or $(SEEDS),500)' go test -count=1 -timeout 30m -run '^TestSeeds$$' -v ./sim | grep -vE '^(=== | *--- PASS|ok|PASS)'
+endif
+
 soak: ## run the long fault tests (about 25 minutes, some need root)
 	@cd services && go test -tags soak -count=1 -timeout 60m -run '^TestSoak' -v ./eventstore | grep -v '^=== '
 	@cd services && go test -tags soak -count=1 -timeout 30m -v ./kit/run ./kit/bus | grep -v '^=== '
@@ -68,4 +75,4 @@ tools/node_modules/.bin/buf: tools/package-lock.json
 	@npm --prefix tools ci --no-audit --no-fund --silent
 	@touch $@
 
-.PHONY: help run build test check gen conformance interop soak fuzz clean
+.PHONY: help run build test check gen conformance interop sim soak fuzz clean

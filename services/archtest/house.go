@@ -66,12 +66,14 @@ var rooms = map[string]kind{
 	"kit/fault":              values,
 	"kit/mllp":               values,
 	"kit/nhs":                values,
+	"kit/planted":            values,
 	"kit/run":                kit,
 	"kit/runtest":            kit,
 	"pathway":                service,
 	"person":                 service,
 	"plan":                   service,
 	"referral":               service,
+	"sim":                    harness,
 	"waitingtimes":           pure,
 }
 
@@ -84,9 +86,9 @@ type driver struct {
 
 var drivers = []driver{
 	// The node implements the server side of the protocol that the client's module carries.
-	{"github.com/EventStore/EventStore-Client-Go/v4/protos", []string{"kit/es", "eventstore", "bench"}, nil},
+	{"github.com/EventStore/EventStore-Client-Go/v4/protos", []string{"kit/es", "eventstore", "bench", "sim"}, nil},
 	{"github.com/EventStore/EventStore-Client-Go", []string{"kit/es", "eventstore/conformance", "bench"}, []string{"eventstore"}},
-	{"github.com/cockroachdb/pebble", []string{"eventstore", "pathway", "bench"}, nil},
+	{"github.com/cockroachdb/pebble", []string{"eventstore", "pathway", "bench", "sim"}, nil},
 	{"github.com/nats-io/nats.go", []string{"kit/bus", "kit/run", "allinone", "cmd"}, nil},
 	{"github.com/nats-io/nats-server", []string{"allinone"}, []string{"kit/bus", "kit/run"}},
 	{"github.com/spf13/cobra", []string{"cmd"}, nil},
@@ -96,8 +98,9 @@ var drivers = []driver{
 
 // clocks are the rooms that may read the machine's time; all others are given a
 // clock, so that any clock works. The node stands for a server of another
-// make, which has a clock of its own; its tests give it theirs.
-var clocks = []string{"kit/run", "cmd", "eventstore"}
+// make, which has a clock of its own; its tests give it theirs. The clock of the
+// simulation is the machine's, which a bubble stands in for.
+var clocks = []string{"kit/run", "cmd", "eventstore", "sim"}
 
 // testOnly are packages that nothing but tests and test kits may import.
 var testOnly = []string{"testing", "waymark/services/kit/estest", "waymark/services/kit/runtest", "pgregory.net/rapid"}

@@ -104,7 +104,7 @@ func decidePast(stream string, h *head, expected int64, ids []eventID, has store
 		return verdict{err: err}
 	case len(ids) > 0 && matched == len(ids):
 		return verdict{idempotent: last}
-	case len(ids) > 0 && matched == 0 && expected == expectNoStream && h.deleted():
+	case len(ids) > 0 && matched == 0 && expected == expectNoStream && h.deleted(), planted("revision unchecked"):
 		return verdict{write: true}
 	}
 	return wrong

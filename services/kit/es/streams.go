@@ -18,6 +18,7 @@ import (
 
 	metav1 "waymark/proto/waymark/meta/v1"
 	"waymark/services/kit/fault"
+	"waymark/services/kit/planted"
 )
 
 // Decider folds one kind of stream. Both functions are pure.
@@ -172,7 +173,7 @@ func (s *Streams[S]) Do(ctx context.Context, id string, req Request, decide func
 		}
 		if first, found, err := e.fold.find(cmd); err != nil {
 			return State[S]{}, err
-		} else if found && !s.forgetful {
+		} else if found && !s.forgetful && !planted.Is("command forgotten") {
 			return s.stateAfter(ctx, e, first)
 		}
 		if attempt > attempts {
@@ -274,7 +275,7 @@ func (s *Streams[S]) stateAfter(ctx context.Context, e *entry[S], t taken) (Stat
 // read in the time left; else it returns the append's error.
 func (s *Streams[S]) lookFor(ctx context.Context, e *entry[S], cmd command, failed error) (State[S], error) {
 	if ctx.Err() == nil && s.catchUp(ctx, e) == nil {
-		if t, found, err := e.fold.find(cmd); found && err == nil && !s.forgetful {
+		if t, found, err := e.fold.find(cmd); found && err == nil && !s.forgetful && !planted.Is("command forgotten") {
 			return s.stateAfter(ctx, e, t)
 		}
 		e.behind = true // the append may still be on its way

@@ -1,0 +1,15 @@
+// Package sim tries the whole system under faults, by seed: the event store node
+// on a disk that loses what was not synced, and everything that stands on it, in
+// one bubble of testing/synctest, on its clock.
+//
+//	world.go    a run: its options, its clock, its end
+//	actor.go    waits and draws that are the same for a seed, whatever the scheduler does
+//	disk.go     a disk in memory that can lose power
+//	node.go     the node, crashed and started again
+//	link.go     es.Log over a bad network
+//	writers.go  clients of kit/es alone
+//	history.go  what was promised; check.go what became of it
+//
+// What makes a run repeatable is that no two things ever happen at one instant:
+// see actor.
+package sim

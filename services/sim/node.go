@@ -1,0 +1,126 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
+
+	"waymark/services/eventstore"
+)
+
+// node is the event store over its lives.
+type node struct {
+	w    *world
+	a    *actor
+	dead sync.WaitGroup // lives that are being buried
+
+	mu   sync.Mutex
+	disk *disk // under mu
+	life *life // under mu; nil while the node is down
+}
+
+// life is the node from one start to the next crash.
+type life struct {
+	ctx     context.Context // ends with the life
+	end     context.CancelFunc
+	node    *eventstore.Node
+	conn    *grpc.ClientConn
+	streams streamspb.StreamsClient
+}
+
+func newNode(w *world) *node {
+	n := &node{w: w, a: w.actor("node")}
+	n.disk = newDisk(vfs.NewCrashableMem(), n.a)
+	return n
+}
+
+// start opens the store and serves it.
+func (n *node) start() error {
+	n.mu.Lock()
+	disk := n.disk
+	n.mu.Unlock()
+	skew := n.w.skew(n.a)
+	opened, err := eventstore.Open(eventstore.Config{
+		Dir: "/store", FS: disk, NoSync: n.w.opt.NoSync, FreeBytes: plenty,
+		Clock: func() time.Time { return time.Now().Add(skew) },
+		Fatal: func(reason string) { n.w.fail("the node's storage failed: %s", reason) },
+	})
+	if err != nil {
+		return fmt.Errorf("the node does not start: %w", err)
+	}
+	lis := bufconn.Listen(1 << 20)
+	go func() {
+		if err := opened.Serve(lis); err != nil {
+			n.w.fail("the node serves no more: %v", err)
+		}
+	}()
+	conn, err := grpc.NewClient("passthrough:///node",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
+	if err != nil {
+		return err
+	}
+	l := &life{node: opened, conn: conn, streams: streamspb.NewStreamsClient(conn)}
+	l.ctx, l.end = context.WithCancel(context.Background())
+	disk.opens.Store(false)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.life = l
+	return nil
+}
+
+func plenty() (uint64, error) { return 1 << 40, nil }
+
+// now returns the life of this moment, nil while the node is down.
+func (n *node) now() *life {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.life
+}
+
+// crash takes the power away: of what was not synced a part is kept, nobody
+// hears from this life again.
+func (n *node) crash(percent int) error {
+	n.mu.Lock()
+	l := n.life
+	n.life = nil
+	l.end()
+	after, err := n.disk.crashed(percent, n.a.draw("survive"))
+	n.disk.hurry()
+	n.disk = newDisk(after, n.a)
+	n.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	n.dead.Go(l.bury)
+	return nil
+}
+
+// bury lets go of what a dead process would have left to its kernel.
+func (l *life) bury() {
+	l.conn.Close()
+	_ = l.node.Close() // it writes to a disk that is gone
+}
+
+// stop ends the node in order.
+func (n *node) stop() {
+	n.mu.Lock()
+	l := n.life
+	n.life = nil
+	n.disk.hurry()
+	n.mu.Unlock()
+	if l != nil {
+		l.end()
+		l.bury()
+	}
+	n.dead.Wait()
+}

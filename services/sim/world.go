@@ -1,0 +1,304 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"waymark/services/kit/es"
+)
+
+// Options of a run. Drawn gives those of a seed; a run is a function of seed and
+// options.
+type Options struct {
+	Writers  int           // clients of kit/es alone
+	Streams  int           // that they share
+	Commands int           // of each client
+	Delay    time.Duration // most time that a message takes, one way
+	Dropped  int           // percent of calls that never arrive
+	Unheard  int           // percent of calls that are done and reported as failed
+	Repeated int           // percent of calls that arrive a second time
+	CrashGap time.Duration // most time between two crashes of the node
+	Unsynced int           // percent of unsynced data that a crash keeps; -1 draws it anew for each
+	Skew     time.Duration // most that a clock is ahead or behind
+	Cuts     bool          // actors lose and regain their network one by one
+	NoSync   bool          // plants a bug: append is answered before the sync
+}
+
+// Drawn returns the options of a seed.
+func Drawn(seed uint64) Options {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	o := Options{
+		Writers:  2 + rng.IntN(4),
+		Streams:  1 + rng.IntN(3),
+		Commands: 10 + rng.IntN(15),
+		Delay:    time.Duration(1+rng.IntN(8)) * time.Millisecond,
+		Dropped:  rng.IntN(5),
+		Unheard:  10,
+		Repeated: rng.IntN(6),
+		CrashGap: time.Duration(60+rng.IntN(300)) * time.Millisecond,
+		Unsynced: -1,
+		Skew:     time.Duration(rng.IntN(3000)) * time.Millisecond,
+		Cuts:     rng.IntN(3) == 0,
+	}
+	switch rng.IntN(4) {
+	case 0:
+		o.Unsynced = 0
+	case 1:
+		o.Unsynced = 100
+	}
+	return o
+}
+
+// Result of a run.
+type Result struct {
+	Seed      uint64
+	Options   Options
+	Ops       int // calls of the log
+	Crashes   int
+	InFlight  int // appends that a crash hit
+	Acked     int // events of acknowledged appends
+	Events    int // in the log at the end
+	Retries   int // commands sent again by clients
+	Lost      int
+	Doubled   int
+	Reordered int
+	// Unexplained counts all else that is wrong.
+	Unexplained int
+	Faults      []string // the first of all of them
+	Simulated   time.Duration
+	Hash        string // of the log, the counters and the simulated time
+}
+
+// Bad is how much is wrong with a run.
+func (r Result) Bad() int { return r.Lost + r.Doubled + r.Reordered + r.Unexplained }
+
+func (r *Result) add(o Result) {
+	r.Ops += o.Ops
+	r.Crashes += o.Crashes
+	r.InFlight += o.InFlight
+	r.Acked += o.Acked
+	r.Events += o.Events
+	r.Retries += o.Retries
+	r.Lost += o.Lost
+	r.Doubled += o.Doubled
+	r.Reordered += o.Reordered
+	r.Unexplained += o.Unexplained
+	r.Simulated += o.Simulated
+}
+
+// String is a run in a few lines: its options, its counts, and what is wrong.
+func (r Result) String() string {
+	var b strings.Builder
+	if r.Hash != "" {
+		fmt.Fprintf(&b, "seed %d %+v\nhash %s\n", r.Seed, r.Options, r.Hash)
+	}
+	fmt.Fprintf(&b, "operations %d, crashes %d (%d appends under way), events %d, acknowledged %d, retries %d, simulated %s\n",
+		r.Ops, r.Crashes, r.InFlight, r.Events, r.Acked, r.Retries, r.Simulated.Round(time.Millisecond))
+	fmt.Fprintf(&b, "lost %d, doubled %d, reordered %d, unexplained %d", r.Lost, r.Doubled, r.Reordered, r.Unexplained)
+	for _, f := range r.Faults {
+		b.WriteString("\n  " + f)
+	}
+	return b.String()
+}
+
+// world is one run.
+type world struct {
+	seed  uint64
+	opt   Options
+	begun time.Time
+
+	history    *history
+	log        []es.Recorded // at the end
+	node       *node
+	life       context.Context // of all that is not a fault
+	end        context.CancelFunc
+	background sync.WaitGroup // calls that nobody waits for
+
+	mu     sync.Mutex
+	actors int64           // under mu: how many there are
+	healed bool            // under mu
+	cut    map[*actor]bool // under mu
+	result Result          // under mu
+}
+
+// patience is how much simulated time everything may take once all is healed.
+const patience = 2 * time.Minute
+
+// Play plays one seed. It must be called in a bubble of testing/synctest; what
+// it returns is to be checked outside.
+func Play(seed uint64, opt Options) *world {
+	w := newWorld(seed, opt)
+	defer w.end()
+	if err := w.play(); err != nil {
+		w.fail("%v", err)
+	}
+	return w
+}
+
+func newWorld(seed uint64, opt Options) *world {
+	w := &world{seed: seed, opt: opt, begun: time.Now(), cut: map[*actor]bool{}, result: Result{Seed: seed, Options: opt}}
+	w.life, w.end = context.WithCancel(context.Background())
+	w.history = newHistory(w)
+	w.node = newNode(w)
+	return w
+}
+
+// play runs the safety phase, then the liveness phase, then the checks.
+func (w *world) play() error {
+	if err := w.node.start(); err != nil {
+		return err
+	}
+	clients := w.writers()
+	reading := w.follow()
+	safety, end := context.WithCancel(context.Background())
+	defer end()
+	var nemeses sync.WaitGroup
+	nemeses.Go(func() { w.crashes(safety) })
+	if w.opt.Cuts {
+		nemeses.Go(func() { w.cuts(safety) })
+	}
+	master := w.actor("master")
+	done := make(chan struct{})
+	go func() { clients.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(20*time.Second + time.Duration(master.id)):
+	}
+	end()
+	nemeses.Wait()
+	if err := w.heal(); err != nil {
+		return err
+	}
+	select {
+	case <-done:
+	case <-time.After(patience):
+		w.fail("not every command was answered %s after all was healed", patience)
+		w.end()
+		<-done
+	}
+	w.settle(master, reading)
+	w.end()
+	w.background.Wait()
+	// The last crash keeps nothing that was not promised.
+	w.count(func(r *Result) { r.Crashes++ })
+	if err := w.node.crash(0); err != nil {
+		return err
+	}
+	if err := w.node.start(); err != nil {
+		return err
+	}
+	log, err := readAll(context.Background(), w.node.now().streams, 0)
+	w.log = log
+	w.node.stop()
+	w.count(func(r *Result) { r.Simulated = time.Since(w.begun) })
+	return err
+}
+
+// settle waits until all who follow the log have come to its end.
+func (w *world) settle(a *actor, r *reader) {
+	limit, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	log := w.link(a)
+	for {
+		head, err := log.Head(limit)
+		r.mu.Lock()
+		at := r.at
+		r.mu.Unlock()
+		if err == nil && at == head {
+			return
+		}
+		if a.wait(limit, "settle", 50*time.Millisecond) != nil {
+			w.fail("a reader is at position %d of %d %s after all was healed", at, head, patience)
+			return
+		}
+	}
+}
+
+// crashes crashes the node and starts it again until ctx ends.
+func (w *world) crashes(ctx context.Context) {
+	a := w.actor("crashes")
+	for a.wait(ctx, "gap", w.opt.CrashGap) == nil {
+		percent := w.opt.Unsynced
+		if percent < 0 {
+			percent = a.draw("percent").IntN(101)
+		}
+		hit := w.history.inFlight()
+		w.count(func(r *Result) { r.Crashes++; r.InFlight += hit })
+		if err := w.node.crash(percent); err != nil {
+			w.fail("crash: %v", err)
+			return
+		}
+		_ = a.wait(context.Background(), "down", 60*time.Millisecond)
+		if err := w.node.start(); err != nil {
+			w.fail("%v", err)
+			return
+		}
+	}
+}
+
+// cuts takes the network from one actor after the other, and gives it back.
+func (w *world) cuts(ctx context.Context) {
+	a := w.actor("cuts")
+	for a.wait(ctx, "gap", 300*time.Millisecond) == nil {
+		w.mu.Lock()
+		victims := w.history.links
+		w.mu.Unlock()
+		if len(victims) == 0 {
+			continue
+		}
+		victim := victims[a.draw("victim").IntN(len(victims))]
+		w.setCut(victim, true)
+		_ = a.wait(ctx, "cut", 500*time.Millisecond)
+		w.setCut(victim, false)
+	}
+}
+
+func (w *world) setCut(a *actor, cut bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut[a] = cut
+}
+
+func (w *world) cutOff(a *actor) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cut[a]
+}
+
+// heal ends all faults.
+func (w *world) heal() error {
+	w.mu.Lock()
+	w.healed = true
+	clear(w.cut)
+	w.mu.Unlock()
+	if w.node.now() == nil {
+		return w.node.start()
+	}
+	return nil
+}
+
+func (w *world) faulty() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.healed
+}
+
+// skew draws how far a clock is off.
+func (w *world) skew(a *actor) time.Duration {
+	return time.Duration(a.draw("skew").Int64N(2*int64(w.opt.Skew)+1)) - w.opt.Skew
+}
+
+func (w *world) count(f func(*Result)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f(&w.result)
+}
+
+// fail notes what nothing explains.
+func (w *world) fail(format string, args ...any) {
+	w.count(func(r *Result) { r.unexplained(format, args...) })
+}
