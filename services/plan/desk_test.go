@@ -189,3 +189,33 @@ func (d *desk) review(id string) {
 func (d *desk) tell(id string) []proto.Message {
 	return d.do(TellPatient{d.env(), &pb.TellPatientRequest{ResultId: id, On: d.now.Format(time.DateOnly), Medium: "letter"}})
 }
+
+// TestDiagnosisHeardLate: by the time a diagnosis is heard, somebody may have opened
+// the plan and closed it. That is no reason for another, unless it was an error.
+func TestDiagnosisHeardLate(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	heard := func() int {
+		out, err := openFirst{OpenPlan{d.env(), openPlan()}}.Decide(d.state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(out)
+	}
+	if heard() != 1 {
+		t.Error("the first plan was not opened")
+	}
+	d.open()
+	d.publish()
+	d.do(ClosePlan{d.env(), &pb.ClosePlanRequest{Outcome: "completed", Reason: "done"}})
+	if heard() != 0 {
+		t.Error("a plan was opened after it had been closed")
+	}
+	e := newDesk(t)
+	e.open()
+	e.do(MarkInError{e.env(), &pb.MarkInErrorRequest{SecondPerson: "U2", Reason: "another patient's"}})
+	d = e
+	if heard() != 1 {
+		t.Error("no plan was opened after one that was an error")
+	}
+}

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
 
 	metav1 "waymark/proto/waymark/meta/v1"
 	pb "waymark/proto/waymark/plan/v1"
@@ -78,9 +80,21 @@ func (s *server) onDiagnosis(ctx context.Context, e bus.Event, m *referralv1.Dia
 		c := OpenPlan{Env: s.env(req), OpenPlanRequest: &pb.OpenPlanRequest{PersonId: p.PersonId, TreatingOrganisation: cmp.Or(p.Start.GetResponsibleTeam().GetOrganisation(), e.Tenant),
 			TreatingTeam: p.Start.GetResponsibleTeam().GetName(),
 			Diagnosis:    &pb.Diagnosis{Icd10: p.Diagnosis.GetIcd10(), Stage: "unstaged", UnstagedReason: "not recorded yet", ToldOn: toldOn}}}
-		_, err = s.do(ctx, req, "", c)
+		_, err = s.do(ctx, req, "", openFirst{c})
 	}
 	return append(errs, err, s.assessmentDue(ctx, e, "hna_dx", atDiagnosis, toldOn))
+}
+
+// openFirst opens the plan that a diagnosis asks for. An event may be heard late:
+// where a plan was opened by somebody, and closed since, there is none to open.
+type openFirst struct{ OpenPlan }
+
+// Decide records nothing where there was a plan that was not an error.
+func (c openFirst) Decide(s State) ([]proto.Message, error) {
+	if slices.ContainsFunc(s.plans, func(p *pb.Plan) bool { return p.State != pb.PlanState_PLAN_STATE_ENTERED_IN_ERROR }) {
+		return nil, nil
+	}
+	return c.OpenPlan.Decide(s)
 }
 
 // onTreatmentEnd asks for the summary of the period and an assessment.
