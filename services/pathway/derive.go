@@ -141,14 +141,13 @@ func clocks(v *pb.Pathway) (out []*pb.Clock) {
 		return nil
 	}
 	gone := v.Closed.GetOn()
-	run := func(name, start, end, discontinued string, result func() (waitingtimes.Result, error)) {
-		from, _ := nhs.ParseDate(start)
-		if from.IsZero() {
+	run := func(name, start, end, discontinued string, last func() (nhs.Date, waitingtimes.Rule, error), result func() (waitingtimes.Result, error)) {
+		if date(start).IsZero() {
 			return
 		}
 		c := &pb.Clock{Clock: name, StartOn: start, EndOn: end}
 		out = append(out, c)
-		due, rule, err := waitingtimes.Due(name, from)
+		due, rule, err := last()
 		if err != nil {
 			c.Problem = err.Error()
 			return
@@ -200,31 +199,34 @@ func clocks(v *pb.Pathway) (out []*pb.Clock) {
 		if end == "" || decided != "" && decided < end {
 			end = decided
 		}
-		run("fds", v.Start.ReceivedOn, end, gone, func() (waitingtimes.Result, error) {
-			return waitingtimes.FasterDiagnosis{Received: date(v.Start.ReceivedOn), End: date(told), DecisionToTreat: date(decided),
-				FirstSeenAdjustment: adjustment, EndReason: reason, Exclusion: exclusion}.Result()
-		})
+		fds := waitingtimes.FasterDiagnosis{Received: date(v.Start.ReceivedOn), End: date(told), DecisionToTreat: date(decided),
+			FirstSeenAdjustment: adjustment, EndReason: reason, Exclusion: exclusion}
+		run("fds", v.Start.ReceivedOn, end, gone, fds.LastDay, fds.Result)
 	}
 	if route := routes[v.Route]; route != waitingtimes.NoRoute {
+		treatment := first // before it started, the one that is decided on
+		if n := len(v.Treatments); treatment == nil && n > 0 && v.Treatments[n-1].Started == nil {
+			treatment = v.Treatments[n-1]
+		}
 		r := waitingtimes.Referral{Route: route, Received: date(v.Start.ReceivedOn), Upgraded: date(v.Upgrade.GetOn()), FirstSeen: date(v.FirstSeen.GetOn()),
 			Transferred: date(v.Transfer.GetOn()), TreatmentStart: date(first.GetStarted().GetOn()), FirstSeenAdjustment: adjustment,
-			TreatmentAdjustment: int(first.GetAdjustment().GetDays()), EventType: first.GetStarted().GetEventType(), Modality: first.GetStarted().GetModality()}
+			TreatmentAdjustment: int(treatment.GetAdjustment().GetDays()), EventType: first.GetStarted().GetEventType(), Modality: first.GetStarted().GetModality()}
 		start := v.Start.ReceivedOn
 		if v.Upgrade != nil {
 			start = v.Upgrade.On
 		}
-		run("d62", start, first.GetStarted().GetOn(), cmp.Or(v.RuledOut.GetTold().GetOn(), gone), r.Result)
-		if v.Transfer != nil && first != nil {
-			run("d38", start, v.Transfer.On, "", func() (waitingtimes.Result, error) { to38, _, err := r.Phases(); return to38, err })
-			run("d24", v.Transfer.On, first.Started.On, "", func() (waitingtimes.Result, error) { _, to24, err := r.Phases(); return to24, err })
+		discontinued := cmp.Or(v.RuledOut.GetTold().GetOn(), gone)
+		run("d62", start, first.GetStarted().GetOn(), discontinued, r.LastDay, r.Result)
+		if v.Transfer != nil {
+			run("d38", start, v.Transfer.On, "", func() (nhs.Date, waitingtimes.Rule, error) { return waitingtimes.Due("d38", r.ClockStart()) }, r.ToTransfer)
+			run("d24", v.Transfer.On, first.GetStarted().GetOn(), discontinued, r.LastDayAfterTransfer, r.AfterTransfer)
 		}
 	}
 	for _, t := range v.Treatments {
 		start := cmp.Or(t.Ecad.GetOn(), t.Decision.GetOn())
-		run("d31", start, t.Started.GetOn(), gone, func() (waitingtimes.Result, error) {
-			return waitingtimes.Treatment{ClockStart: date(start), Start: date(t.Started.On), Adjustment: int(t.Adjustment.GetDays()),
-				EventType: t.Started.EventType, Modality: t.Started.Modality}.Result()
-		})
+		d31 := waitingtimes.Treatment{ClockStart: date(start), Start: date(t.Started.GetOn()), Adjustment: int(t.Adjustment.GetDays()),
+			EventType: t.Started.GetEventType(), Modality: t.Started.GetModality()}
+		run("d31", start, t.Started.GetOn(), gone, d31.LastDay, d31.Result)
 	}
 	return out
 }

@@ -127,28 +127,44 @@ func (s *subject) sixtyTwo() waitingtimes.Referral {
 	}
 }
 
-// phase counts one of the two phases of a pathway that was transferred and
-// treated, by the month of the treatment.
-func (s *subject) phase(to func() (waitingtimes.Result, error), provider string) {
-	one := caseOf{on: s.first().GetStarted().GetOn(), provider: provider}
-	r, err := to()
-	if err != nil || !r.Counted {
+// days38 counts a pathway when it is transferred.
+func days38(s *subject) {
+	investigating, _, shared := s.shared()
+	if !shared {
+		return
+	}
+	one := caseOf{on: s.Transfer.On, provider: investigating}
+	r, err := s.sixtyTwo().ToTransfer()
+	if err != nil || routes[s.Route] == waitingtimes.NoRoute || !r.Counted {
 		s.add(one.out())
 		return
 	}
 	s.add(one.met(!r.Breach))
 }
 
-func days38(s *subject) {
-	if investigating, _, shared := s.shared(); shared && s.first() != nil {
-		s.phase(func() (waitingtimes.Result, error) { to38, _, err := s.sixtyTwo().Phases(); return to38, err }, investigating)
-	}
-}
-
+// days24 counts a pathway when it is treated after its transfer, or can no longer
+// be in time.
 func days24(s *subject) {
-	if _, treating, shared := s.shared(); shared && s.first() != nil {
-		s.phase(func() (waitingtimes.Result, error) { _, to24, err := s.sixtyTwo().Phases(); return to24, err }, treating)
+	_, treating, shared := s.shared()
+	if !shared {
+		return
 	}
+	one := caseOf{on: s.Transfer.On, provider: treating}
+	if s.first() != nil {
+		if r, err := s.sixtyTwo().AfterTransfer(); err == nil && r.Counted && routes[s.Route] != waitingtimes.NoRoute {
+			s.add(one.met(!r.Breach))
+			return
+		}
+		s.add(one.out())
+		return
+	}
+	for _, c := range s.Clocks {
+		if c.Clock == "d24" && c.Status == referralv1.ClockStatus_CLOCK_STATUS_RUNNING && c.BreachAfter != "" && s.over(day(c.BreachAfter)) {
+			s.add(one.met(false))
+			return
+		}
+	}
+	s.add(one.out()) // it may still be in time, or nothing is to be treated
 }
 
 func daysWaited(s *subject) {
@@ -192,7 +208,7 @@ func waitingNow(s *subject) {
 		if c.Status != referralv1.ClockStatus_CLOCK_STATUS_RUNNING || c.BreachAfter == "" {
 			continue
 		}
-		// Adjustments made so far are not counted yet: breach_after leaves them out.
+		// As the clock stands: less the adjustments made so far, as breach_after has them.
 		days := int(c.Limit) - s.today.DaysUntil(day(c.BreachAfter))
 		splits := []string{band(c.Clock, max(0, days))}
 		for _, over := range []int{62, 104} {

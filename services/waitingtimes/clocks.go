@@ -76,6 +76,12 @@ func (c FasterDiagnosis) Result() (Result, error) {
 	return r, nil
 }
 
+// LastDay returns the last day on which the clock can end without a breach, with
+// the adjustment that was made so far.
+func (c FasterDiagnosis) LastDay() (nhs.Date, Rule, error) {
+	return lastDay("fds", c.Received, c.FirstSeenAdjustment)
+}
+
 // Treatment is the input of the 31-day clock.
 type Treatment struct {
 	ClockStart, Start nhs.Date // ClockStart: decision to treat; for a subsequent treatment the ECAD
@@ -104,6 +110,12 @@ func (c Treatment) Result() (Result, error) {
 		return Result{}, err
 	}
 	return Result{Days: days, Counted: true, Breach: days > rule.Limit, Rule: rule}, nil
+}
+
+// LastDay returns the last day on which the treatment can start without a breach,
+// with the adjustment that was made so far.
+func (c Treatment) LastDay() (nhs.Date, Rule, error) {
+	return lastDay("d31", c.ClockStart, c.Adjustment)
 }
 
 // Referral is the input of the 62-day clock and of its two phases. Dates that
@@ -150,27 +162,64 @@ func (c Referral) Result() (Result, error) {
 	return Result{Days: days, Counted: true, Breach: days > rule.Limit, Rule: rule}, nil
 }
 
-// Phases returns the 38-day phase (clock start to transfer) and the 24-day
-// phase (transfer to treatment) of a pathway that was transferred.
+// LastDay returns the last day on which the first definitive treatment can start
+// without a breach, with the adjustments that were made so far.
+func (c Referral) LastDay() (nhs.Date, Rule, error) {
+	adjustment := c.TreatmentAdjustment + c.firstSeen()
+	if c.FirstSeen.IsZero() && c.Route == Upgrade { // whenever that will be, the upgrade is not later
+		adjustment = c.TreatmentAdjustment + c.FirstSeenAdjustment
+	}
+	return lastDay("d62", c.ClockStart(), adjustment)
+}
+
+// LastDayAfterTransfer is that of the 24-day phase.
+func (c Referral) LastDayAfterTransfer() (nhs.Date, Rule, error) {
+	return lastDay("d24", c.Transferred, c.TreatmentAdjustment)
+}
+
+// ToTransfer returns the 38-day phase, clock start to transfer, of a pathway that
+// was transferred, whether or not it was treated since.
+func (c Referral) ToTransfer() (Result, error) {
+	return phase("d38", c.ClockStart(), c.Transferred, c.firstSeen())
+}
+
+// AfterTransfer returns the 24-day phase, transfer to treatment.
+func (c Referral) AfterTransfer() (Result, error) {
+	return phase("d24", c.Transferred, c.TreatmentStart, c.TreatmentAdjustment)
+}
+
+func phase(clock string, start, end nhs.Date, adjustment int) (Result, error) {
+	rule, err := RuleOn(clock, start)
+	if err != nil {
+		return Result{}, err
+	}
+	days, err := interval(clock, start, end, adjustment)
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{Days: days, Counted: true, Breach: days > rule.Limit, Rule: rule}, nil
+}
+
+// Phases returns both phases of a pathway that was transferred and treated.
 func (c Referral) Phases() (to38, to24 Result, err error) {
-	rule38, err := RuleOn("d38", c.ClockStart())
-	if err != nil {
-		return to38, to24, err
+	if to38, err = c.ToTransfer(); err != nil {
+		return Result{}, Result{}, err
 	}
-	rule24, err := RuleOn("d24", c.Transferred)
-	if err != nil {
-		return to38, to24, err
+	if to24, err = c.AfterTransfer(); err != nil {
+		return Result{}, Result{}, err
 	}
-	d38, err := interval("d38", c.ClockStart(), c.Transferred, c.firstSeen())
+	return to38, to24, nil
+}
+
+func lastDay(clock string, start nhs.Date, adjustment int) (nhs.Date, Rule, error) {
+	due, rule, err := Due(clock, start)
 	if err != nil {
-		return to38, to24, err
+		return due, rule, err
 	}
-	d24, err := interval("d24", c.Transferred, c.TreatmentStart, c.TreatmentAdjustment)
-	if err != nil {
-		return to38, to24, err
+	if adjustment < 0 {
+		return due, rule, fmt.Errorf("clock %s: adjustment of %d days", clock, adjustment)
 	}
-	return Result{Days: d38, Counted: true, Breach: d38 > rule38.Limit, Rule: rule38},
-		Result{Days: d24, Counted: true, Breach: d24 > rule24.Limit, Rule: rule24}, nil
+	return due.AddDays(adjustment), rule, nil
 }
 
 // Share is one trust's part of a 62-day pathway, in halves of a patient.

@@ -195,6 +195,65 @@ func TestAdjustments(t *testing.T) {
 	})
 }
 
+// TestLastDay: ended on its last day a clock has no breach, a day later it has,
+// whatever was adjusted.
+func TestLastDay(t *testing.T) {
+	start := on(t, "2026-02-20") // over the end of a month, a change of clocks, and Easter
+	for _, adjusted := range []int{0, 1, 14} {
+		for _, route := range []Route{USC, BreastSympt, Screening, Upgrade} {
+			r := Referral{Route: route, Received: start, Upgraded: start, FirstSeen: start.AddDays(9), Transferred: start.AddDays(30),
+				FirstSeenAdjustment: adjusted, TreatmentAdjustment: 2 * adjusted, EventType: "01", Modality: "01"}
+			for name, clock := range map[string]struct {
+				last   func() (nhs.Date, Rule, error)
+				result func(end nhs.Date) (Result, error)
+				days   int
+			}{
+				"fds": {FasterDiagnosis{Received: start, FirstSeenAdjustment: adjusted}.LastDay, func(end nhs.Date) (Result, error) {
+					return FasterDiagnosis{Received: start, End: end, FirstSeenAdjustment: adjusted, EndReason: "01"}.Result()
+				}, 28 + adjusted},
+				"d31": {Treatment{ClockStart: start, Adjustment: adjusted}.LastDay, func(end nhs.Date) (Result, error) {
+					return Treatment{ClockStart: start, Start: end, Adjustment: adjusted, EventType: "01", Modality: "01"}.Result()
+				}, 31 + adjusted},
+				"d62": {r.LastDay, func(end nhs.Date) (Result, error) {
+					r := r
+					r.TreatmentStart = end
+					return r.Result()
+				}, 62 + 3*adjusted},
+				"d24": {r.LastDayAfterTransfer, func(end nhs.Date) (Result, error) {
+					r := r
+					r.TreatmentStart = end
+					return r.AfterTransfer()
+				}, 30 + 24 + 2*adjusted},
+			} {
+				last, rule, err := clock.last()
+				if err != nil || rule.ID == "" {
+					t.Fatalf("%s: %v", name, err)
+				}
+				if got := start.DaysUntil(last); got != clock.days {
+					t.Errorf("%s with %d days adjusted: last day %s is day %d, want %d", name, adjusted, last, got, clock.days)
+				}
+				on, err1 := clock.result(last)
+				after, err2 := clock.result(last.AddDays(1))
+				if err1 != nil || err2 != nil || on.Breach || !after.Breach || on.Rule.ID != rule.ID {
+					t.Errorf("%s with %d days adjusted: %+v, %+v, %v, %v", name, adjusted, on, after, err1, err2)
+				}
+			}
+		}
+	}
+	// After an upgrade the first-seen adjustment counts only where the upgrade was not later than the first attendance.
+	late := Referral{Route: Upgrade, Received: start, Upgraded: start.AddDays(10), FirstSeen: start.AddDays(9), FirstSeenAdjustment: 7}
+	if last, _, err := late.LastDay(); err != nil || late.Upgraded.DaysUntil(last) != 62 {
+		t.Errorf("seen before the upgrade: %s, %v", last, err)
+	}
+	late.FirstSeen = nhs.Date{} // not seen yet
+	if last, _, err := late.LastDay(); err != nil || late.Upgraded.DaysUntil(last) != 69 {
+		t.Errorf("not seen yet: %s, %v", last, err)
+	}
+	if _, _, err := (Treatment{ClockStart: start, Adjustment: -1}).LastDay(); err == nil {
+		t.Error("an adjustment of less than nothing was taken")
+	}
+}
+
 func planDeadlines(t tb, r map[string]string) {
 	clocks := map[string]string{"PL-01": "hna_dx", "PL-02": "eots_target", "PL-03": "hna_eot", "PL-04": "ccr_3m", "PL-05": "ccr_12m", "PL-06": "qol_18m"}
 	due, _, err := Due(clocks[r["id"]], on(t, r["from_date"]))

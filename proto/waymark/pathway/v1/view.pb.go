@@ -652,7 +652,7 @@ type Clock struct {
 	Counted bool  `protobuf:"varint,6,opt,name=counted,proto3" json:"counted,omitempty"`
 	Breach  bool  `protobuf:"varint,7,opt,name=breach,proto3" json:"breach,omitempty"`
 	Limit   int32 `protobuf:"varint,8,opt,name=limit,proto3" json:"limit,omitempty"`
-	// Last day without a breach, while it runs.
+	// Last day without a breach, while it runs, with the adjustments made so far.
 	BreachAfter string `protobuf:"bytes,9,opt,name=breach_after,json=breachAfter,proto3" json:"breach_after,omitempty"`
 	// The rule that it was computed by, and its source.
 	Rule   string `protobuf:"bytes,10,opt,name=rule,proto3" json:"rule,omitempty"`
@@ -2919,7 +2919,7 @@ func (x *Visit) GetPlannedTreatment() bool {
 // Deadline is something that must happen by a time.
 type Deadline struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// fds, d31, d62, handover_seen, handover_answer, first_contact, review_task,
+	// fds, d31, d62, d24, handover_seen, handover_answer, first_contact, review_task,
 	// referral_answer, assessment_offer, assessment_answer, summary, delivery,
 	// plan_review, concern_escalated, surveillance_item, result_review,
 	// result_told, alert, to_be_booked, change_requested, ask_again.
