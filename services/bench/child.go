@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 	"time"
@@ -22,6 +24,9 @@ import (
 	"waymark/services/referral"
 )
 
+// ProfileVariable names the folder in which each child leaves a CPU profile.
+const ProfileVariable = "BENCH_PROFILE"
+
 // Child is the other side of a measurement, in a process of its own: it prints
 // the address it listens on and serves until in ends, which it does with its
 // parent. Roles:
@@ -29,7 +34,7 @@ import (
 //	echo              the bare gRPC server of the limits
 //	forward ADDRESS   a service that only passes an echo on
 //	node DIR          the event store node
-//	services URL DIR  the referral and the pathway service, on the node at URL
+//	services URL DIR NAME...  the named services, on the node at URL
 func Child(ctx context.Context, in io.Reader, out io.Writer, args ...string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -38,9 +43,20 @@ func Child(ctx context.Context, in io.Reader, out io.Writer, args ...string) err
 		cancel()
 	}()
 	role := strings.Join(args[:min(1, len(args))], "")
+	if dir := os.Getenv(ProfileVariable); dir != "" {
+		f, err := os.CreateTemp(dir, role+"-*.prof")
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	switch {
-	case role == "services" && len(args) == 3:
-		return serveServices(ctx, out, args[1], args[2])
+	case role == "services" && len(args) > 3:
+		return serveServices(ctx, out, args[1], args[2], args[3:])
 	case role == "node" && len(args) == 2:
 		lis, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -85,8 +101,8 @@ func dialBare(address string) (*grpc.ClientConn, error) {
 	return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
 
-// serveServices runs what `waymark run referral pathway` does, without a bus.
-func serveServices(ctx context.Context, out io.Writer, url, dir string) error {
+// serveServices runs what `waymark run NAME...` does, without a bus.
+func serveServices(ctx context.Context, out io.Writer, url, dir string, names []string) error {
 	logger, err := run.NewLogger(io.Discard, "text", "error")
 	if err != nil {
 		return err
@@ -103,8 +119,12 @@ func serveServices(ctx context.Context, out io.Writer, url, dir string) error {
 	deps := program.Deps(log, nil, storyKey)
 	deps.Dir = dir
 	var parts []run.Part
-	for _, make := range []func(run.Deps) (run.Part, error){referral.New, pathway.New} {
-		part, err := make(deps)
+	made := map[string]func(run.Deps) (run.Part, error){"referral": referral.New, "pathway": pathway.New}
+	for _, name := range names {
+		if made[name] == nil {
+			return errors.Join(fmt.Errorf("bench: no service %q", name), program.Close())
+		}
+		part, err := made[name](deps)
 		if err != nil {
 			return errors.Join(err, program.Close())
 		}

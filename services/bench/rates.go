@@ -162,7 +162,7 @@ type system struct {
 // pathways of the measurements: each worker has four of its own.
 const pathwaysOfMeasurements = 4 * inFlight
 
-func (l *lab) system(ctx context.Context) (*system, error) {
+func (l *lab) system(ctx context.Context, names ...string) (*system, error) {
 	node, err := l.start("node", filepath.Join(l.dir, "store"))
 	if err != nil {
 		return nil, err
@@ -190,7 +190,7 @@ func (l *lab) system(ctx context.Context) (*system, error) {
 			return nil, err
 		}
 	}
-	p, err := l.start("services", storeURL(node.address), filepath.Join(l.dir, "models"))
+	p, err := l.start(append([]string{"services", storeURL(node.address), filepath.Join(l.dir, "models")}, names...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -238,7 +238,7 @@ func (s *system) commands() side {
 }
 
 func commandRate(ctx context.Context, l *lab) (*measure, error) {
-	s, err := l.system(ctx)
+	s, err := l.system(ctx, "referral")
 	if err != nil {
 		return nil, err
 	}
@@ -250,7 +250,7 @@ func commandRate(ctx context.Context, l *lab) (*measure, error) {
 // commandLatency paces commands, and then echoes, at half of the rate that
 // commands reach at most.
 func commandLatency(ctx context.Context, l *lab) (*measure, error) {
-	s, err := l.system(ctx)
+	s, err := l.system(ctx, "referral")
 	if err != nil {
 		return nil, err
 	}
@@ -300,7 +300,7 @@ func commandLatency(ctx context.Context, l *lab) (*measure, error) {
 
 // queryRate asks for a pathway of 60 events; the limit is an echo with an answer of that size.
 func queryRate(ctx context.Context, l *lab) (*measure, error) {
-	s, err := l.system(ctx)
+	s, err := l.system(ctx, "pathway")
 	if err != nil {
 		return nil, err
 	}
@@ -409,7 +409,7 @@ func rebuildRate(ctx context.Context, l *lab) (*measure, error) {
 
 // rebuild starts the services with no read models and waits until they are made.
 func (l *lab) rebuild(ctx context.Context, store, dir string, head es.Position) error {
-	p, err := startProcess(l.opts.Child("services", storeURL(store), dir))
+	p, err := startProcess(l.opts.Child("services", storeURL(store), dir, "pathway"))
 	if err != nil {
 		return err
 	}
@@ -523,7 +523,7 @@ func asOf(ctx context.Context, l *lab) (*measure, error) {
 
 // visibility is how long after its answer a command is in the lists.
 func visibility(ctx context.Context, l *lab) (*measure, error) {
-	s, err := l.system(ctx)
+	s, err := l.system(ctx, "referral", "pathway")
 	if err != nil {
 		return nil, err
 	}
