@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"math"
 	"net"
 	"strings"
 	"testing"
@@ -252,6 +253,58 @@ func FuzzRecord(f *testing.F) {
 			t.Errorf("the frame says otherwise: %v, %v", got, err)
 		}
 	})
+}
+
+// FuzzUsual: what the short way of reading an append takes, it reads as the
+// generated types do; and it takes what clients send.
+func FuzzUsual(f *testing.F) {
+	event := func(m *streamspb.AppendReq_ProposedMessage) []byte {
+		b, err := proto.Marshal(&streamspb.AppendReq{Content: &streamspb.AppendReq_ProposedMessage_{ProposedMessage: m}})
+		if err != nil {
+			f.Fatal(err)
+		}
+		return b
+	}
+	names := map[string]string{"type": "waymark.x.v1.Y", "content-type": "application/octet-stream"}
+	for _, asString := range []bool{true, false} {
+		b := event(&streamspb.AppendReq_ProposedMessage{Id: uuidMessage(eventID{3: 9, 12: 200}, asString), Metadata: names, CustomMetadata: []byte("{}"), Data: []byte("data")})
+		if readUsual(b) == nil {
+			f.Error("what clients send is not read the short way")
+		}
+		f.Add(b)
+	}
+	f.Add(event(&streamspb.AppendReq_ProposedMessage{Metadata: names}))
+	f.Add(event(&streamspb.AppendReq_ProposedMessage{Id: uuidMessage(eventID{1}, true), Metadata: map[string]string{"type": "a", "content-type": "b", "more": "c"}}))
+	f.Add([]byte{0x0a, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e := readUsual(b)
+		if e == nil {
+			return
+		}
+		var m streamspb.AppendReq
+		if err := proto.Unmarshal(b, &m); err != nil {
+			t.Fatal(err)
+		}
+		p := m.GetProposedMessage()
+		id, err := parseUUID(p.GetId())
+		if err != nil || id != e.id || len(p.GetMetadata()) != 2 || p.GetMetadata()["type"] != e.typ || p.GetMetadata()["content-type"] != e.contentType ||
+			!bytes.Equal(p.GetCustomMetadata(), e.metadata) || !bytes.Equal(p.GetData(), e.data) {
+			t.Errorf("%v, %v\nis read as %+v", &m, err, e)
+		}
+		if _, size, err := newProposed(t.Context(), "s", p); err != nil || size != e.size() {
+			t.Errorf("size %d, %v; read as %d", size, err, e.size())
+		}
+	})
+}
+
+func TestSuccessFrame(t *testing.T) {
+	t.Parallel()
+	for _, o := range []outcome{{revision: 0, position: 1}, {revision: 300, position: 1 << 40}, {revision: math.MaxInt64 - 1, position: math.MaxUint64}} {
+		var got streamspb.AppendResp
+		if err := proto.Unmarshal(successFrame(o), &got); err != nil || !proto.Equal(&got, successResponse(o)) {
+			t.Errorf("%+v: %v, %v", o, &got, err)
+		}
+	}
 }
 
 // FuzzLogTail: any bytes can be a log.

@@ -58,17 +58,15 @@ func (s *streams) Append(stream streamspb.Streams_AppendServer) error {
 	}
 	size := 0
 	for {
-		msg, err := stream.Recv()
+		var msg appendMessage
+		err := stream.RecvMsg(&msg)
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
 			return err
 		}
-		if msg.GetProposedMessage() == nil {
-			return invalid("every message of an append after the first must hold an event")
-		}
-		ev, bytes, err := newProposed(ctx, w.stream, msg.GetProposedMessage())
+		ev, bytes, err := msg.propose(ctx, w.stream)
 		if err != nil {
 			return err
 		}
@@ -85,7 +83,21 @@ func (s *streams) Append(stream streamspb.Streams_AppendServer) error {
 	if err != nil {
 		return refuse(ctx, err)
 	}
+	if o.revision >= 0 && o.position > 0 {
+		return stream.SendMsg(successFrame(o))
+	}
 	return stream.SendAndClose(successResponse(o))
+}
+
+// propose checks and pre-encodes the event of a message.
+func (m *appendMessage) propose(ctx context.Context, stream string) (proposed, int, error) {
+	if e := m.usual; e != nil {
+		return propose(stream, e.id, e.typ, e.contentType == "application/json", e.metadata, e.data), e.size(), nil
+	}
+	if m.other.GetProposedMessage() == nil {
+		return proposed{}, 0, invalid("every message of an append after the first must hold an event")
+	}
+	return newProposed(ctx, stream, m.other.GetProposedMessage())
 }
 
 // message is an event of Append or of BatchAppend.
