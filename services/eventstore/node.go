@@ -175,6 +175,7 @@ func (n *Node) start() error {
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(10_000),
+		grpc.NumStreamWorkers(64), // a goroutine that has grown its stack once serves many calls
 		grpc.MaxHeaderListSize(64 << 10),
 		grpc.InitialWindowSize(1 << 20),
 		grpc.InitialConnWindowSize(4 << 20),
