@@ -22,18 +22,24 @@ type problem struct {
 
 // problems by reason; a reason that is not here is 422, processing.
 var problems = map[string]problem{
-	"edge.fhir.unreadable":      {http.StatusBadRequest, "structure", "REC_BAD_REQUEST"},
-	"edge.fhir.type_missing":    {http.StatusBadRequest, "structure", "REC_BAD_REQUEST"},
-	"edge.fhir.type_unknown":    {http.StatusBadRequest, "not-supported", "REC_BAD_REQUEST"},
-	"edge.fhir.xml":             {http.StatusUnsupportedMediaType, "not-supported", "REC_UNSUPPORTED_MEDIA_TYPE"},
-	"edge.fhir.stu3":            {http.StatusUnprocessableEntity, "not-supported", "REC_UNPROCESSABLE_ENTITY"},
-	"edge.field.required":       {http.StatusBadRequest, "required", "REC_BAD_REQUEST"},
-	"edge.field.invalid":        {http.StatusBadRequest, "value", "REC_BAD_REQUEST"},
-	"person.nhs_number.invalid": {http.StatusBadRequest, "value", "REC_BAD_REQUEST"},
-	"edge.control_id.reused":    {http.StatusConflict, "duplicate", "REC_CONFLICT"},
-	"appointment.stale":         {http.StatusConflict, "conflict", "REC_CONFLICT"},
-	"referral.stale":            {http.StatusConflict, "conflict", "REC_CONFLICT"},
-	"appointment.slot.taken":    {http.StatusConflict, "conflict", "REC_CONFLICT"},
+	"edge.fhir.unreadable":          {http.StatusBadRequest, "structure", "REC_BAD_REQUEST"},
+	"edge.fhir.type_missing":        {http.StatusBadRequest, "structure", "REC_BAD_REQUEST"},
+	"edge.fhir.type_unknown":        {http.StatusBadRequest, "not-supported", "REC_BAD_REQUEST"},
+	"edge.fhir.xml":                 {http.StatusUnsupportedMediaType, "not-supported", "REC_UNSUPPORTED_MEDIA_TYPE"},
+	"edge.fhir.stu3":                {http.StatusUnprocessableEntity, "not-supported", "REC_UNPROCESSABLE_ENTITY"},
+	"edge.field.required":           {http.StatusBadRequest, "required", "REC_BAD_REQUEST"},
+	"edge.field.invalid":            {http.StatusBadRequest, "value", "REC_BAD_REQUEST"},
+	"person.nhs_number.invalid":     {http.StatusBadRequest, "value", "REC_BAD_REQUEST"},
+	"edge.control_id.reused":        {http.StatusConflict, "duplicate", "REC_CONFLICT"},
+	"appointment.stale":             {http.StatusConflict, "conflict", "REC_CONFLICT"},
+	"referral.stale":                {http.StatusConflict, "conflict", "REC_CONFLICT"},
+	"edge.bars.event_unknown":       {http.StatusBadRequest, "not-supported", "REC_BAD_REQUEST"},
+	"edge.bars.version_unsupported": {http.StatusUnprocessableEntity, "not-supported", "REC_UNPROCESSABLE_ENTITY"},
+	"edge.bars.not_found":           {http.StatusNotFound, "not-found", "REC_NOT_FOUND"},
+	"edge.bars.conflict":            {http.StatusConflict, "conflict", "REC_CONFLICT"},
+	"edge.bars.duplicate":           {http.StatusConflict, "duplicate", "REC_CONFLICT"},
+	"edge.bars.use_case":            {http.StatusUnprocessableEntity, "not-supported", "REC_UNPROCESSABLE_ENTITY"},
+	"appointment.slot.taken":        {http.StatusConflict, "conflict", "REC_CONFLICT"},
 }
 
 func problemOf(code string) problem {
@@ -85,6 +91,9 @@ func (d *document) reply(id string, outcome proto.Message) (int, []byte) {
 	case *pb.MessageParked:
 		return http.StatusAccepted, operationOutcome(id, issue("warning", problem{issue: "incomplete"}, o.Reason.Code, o.Reason.Field, "kept for a person to look at: "+o.Reason.Text))
 	case *pb.MessageApplied:
+		if body := d.response(id, o); body != nil {
+			return http.StatusOK, body
+		}
 		issues := []map[string]any{issue("information", problem{issue: "informational"}, "edge.applied", "", "the document was taken")}
 		for _, k := range o.Kept {
 			issues = append(issues, issue("information", problem{issue: "informational"}, k.Code, k.Type, "kept with the document, and made into no command"))

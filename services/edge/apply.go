@@ -37,6 +37,9 @@ type work struct {
 	path     string    // of the resource that is applied
 	kept     []*pb.KeptResources
 	people   []*pb.AppliedPerson
+	// of a BaRS message: what it is about, and when its sender last changed it
+	focus     string
+	focusSaid time.Time
 }
 
 // kinds says what is done with each type of message. A type that is known and

@@ -432,14 +432,7 @@ func (d *document) apply(ctx context.Context, w *work) error {
 	if err := w.waits(); err != nil {
 		return err
 	}
-	if header, ok := d.message(); ok {
-		return d.process(ctx, w, header)
-	}
-	in, err := d.read(w)
-	if err != nil {
-		return err
-	}
-	return in.run(ctx)
+	return d.process(ctx, w)
 }
 
 // r4 refuses STU3 and older where it can be told.

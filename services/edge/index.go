@@ -5,7 +5,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "waymark/proto/waymark/edge/v1"
@@ -27,6 +30,19 @@ type index struct {
 	pathways map[string][]*pathway      // person id to theirs, oldest first
 	started  map[string]*pathway        // by pathway id
 	survivor map[string]string          // a merged person to the one who survived
+	changed  map[string]time.Time       // a referral or appointment to its newest change
+	incoming map[string]string          // a referral that came by BaRS to its message
+	decided  []decided                  // what was decided on those, by position
+}
+
+// decided is a decision on a referral that came by BaRS.
+type decided struct {
+	at                es.Position
+	recorded          time.Time
+	message, referral string
+	status            string // of the ServiceRequest from then on
+	reason            string // of the message that says so
+	rejection         string // why it was rejected
 }
 
 // pathway is what the edge must know of one. Guarded by the index.
@@ -45,8 +61,8 @@ type entry struct {
 
 func newIndex(log es.Log) *index {
 	x := &index{messages: map[string]*entry{}, people: map[string]string{}, held: map[string]map[string]bool{},
-		pathways: map[string][]*pathway{}, started: map[string]*pathway{}, survivor: map[string]string{}}
-	x.Follower = es.Follow(log, "edge.index.behind", x.fold, category, "pathway", "person")
+		pathways: map[string][]*pathway{}, started: map[string]*pathway{}, survivor: map[string]string{}, changed: map[string]time.Time{}, incoming: map[string]string{}}
+	x.Follower = es.Follow(log, "edge.index.behind", x.fold, category, "pathway", "person", "referral", "appointment")
 	return x
 }
 
@@ -56,7 +72,10 @@ func (x *index) fold(at es.Recorded) error {
 	if err != nil {
 		return err
 	}
-	_, id, _ := strings.Cut(at.Stream, "-")
+	of, id, _ := strings.Cut(at.Stream, "-")
+	if of == "referral" || of == "appointment" {
+		return x.changes(of, at, event)
+	}
 	switch e := event.(type) {
 	case *referralv1.PathwayStarted:
 		one := &pathway{id: id, person: e.PersonId, team: e.Facts.GetResponsibleTeam()}
@@ -97,6 +116,14 @@ func (x *index) fold(at es.Recorded) error {
 				}
 			}
 		}
+		if e.FocusSaidAt != nil {
+			x.change(e.FocusId, e.FocusSaidAt.AsTime())
+		}
+		for _, effect := range e.Effects {
+			if effect.Command == "referral.AcknowledgeReceipt" && v.ContentType == fhirJSON {
+				x.incoming[effect.SubjectId] = id
+			}
+		}
 		for _, p := range e.People {
 			for _, k := range p.PatientKeys {
 				x.people[k] = p.PersonId
@@ -134,6 +161,78 @@ func (x *index) person(keys []string) string {
 		}
 	}
 	return ""
+}
+
+// change notes when a thing was changed. The caller holds the lock.
+func (x *index) change(id string, at time.Time) {
+	if at.After(x.changed[id]) {
+		x.changed[id] = at
+	}
+}
+
+// changes notes what was done here to a referral or an appointment. What a message
+// did counts as of when its sender said it, by the sender's clock.
+func (x *index) changes(of string, at es.Recorded, event proto.Message) error {
+	x.decision(at, event)
+	about := event.ProtoReflect()
+	field := about.Descriptor().Fields().ByName(protoreflect.Name(of + "_id"))
+	if field == nil || field.Kind() != protoreflect.StringKind || field.IsList() {
+		return nil
+	}
+	m, err := es.ParseMetadata(at)
+	if err != nil {
+		return err
+	}
+	if x.messages[m.CausationID] == nil {
+		x.change(about.Get(field).String(), at.Recorded)
+	}
+	return nil
+}
+
+// decision notes what the receiver of a referral decided, which its sender is told.
+// The caller holds the lock.
+func (x *index) decision(at es.Recorded, event proto.Message) {
+	d := decided{at: at.Position, recorded: at.Recorded, status: "active", reason: "update"}
+	switch e := event.(type) {
+	case *referralv1.ReferralAccepted:
+		d.referral, d.reason = e.ReferralId, "new"
+	case *referralv1.ReferralRejected:
+		d.referral, d.status, d.reason, d.rejection = e.ReferralId, "revoked", "new", e.RejectionReason
+	case *referralv1.ReferralBegun:
+		d.referral = e.ReferralId
+	case *referralv1.ReferralHeld:
+		d.referral, d.status = e.ReferralId, "on-hold"
+	case *referralv1.ReferralResumed:
+		d.referral = e.ReferralId
+	case *referralv1.ReferralRedirected:
+		d.referral, d.status = e.ReferralId, "revoked"
+	case *referralv1.ReferralNotAttended:
+		d.referral, d.status, d.reason = e.ReferralId, "revoked", "new"
+	case *referralv1.ReferralCompleted:
+		d.referral, d.status = e.ReferralId, "completed"
+	}
+	if d.message = x.incoming[d.referral]; d.message != "" {
+		x.decided = append(x.decided, d)
+	}
+}
+
+// decisions on the referrals of a sender after a position, oldest first.
+func (x *index) decisions(organisation string, after es.Position, most int) (found []decided) {
+	x.Lock()
+	defer x.Unlock()
+	for _, d := range x.decided {
+		if d.at > after && x.messages[d.message].view.Facility == organisation && len(found) < most {
+			found = append(found, d)
+		}
+	}
+	return found
+}
+
+// newest is when a referral or an appointment was last changed; zero for never.
+func (x *index) newest(id string) time.Time {
+	x.Lock()
+	defer x.Unlock()
+	return x.changed[id]
 }
 
 // pathwaysOf returns the pathways of a person, and of those who were merged into

@@ -170,7 +170,11 @@ func (s *service) outcome(ctx context.Context, a arrival, received time.Time, re
 		err = a.content.apply(ctx, work)
 	}
 	if err == nil {
-		return &pb.MessageApplied{Effects: work.effects, PersonId: work.person, Kept: work.kept, People: work.people, At: now}, nil
+		done := &pb.MessageApplied{Effects: work.effects, PersonId: work.person, Kept: work.kept, People: work.people, FocusId: work.focus, At: now}
+		if !work.focusSaid.IsZero() {
+			done.FocusSaidAt = timestamppb.New(work.focusSaid)
+		}
+		return done, nil
 	}
 	var why *stop
 	if !errors.As(err, &why) {

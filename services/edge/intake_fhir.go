@@ -33,6 +33,7 @@ const (
 	pathwayUnclear    = "edge.fhir.pathway_unclear"    // the patient is on several, and it names none
 	recordedAlready   = "edge.fhir.recorded_already"   // the pathway has this already
 	undated           = "edge.fhir.undated"            // no element says on which day
+	appointmentOver   = "edge.fhir.appointment_over"   // it was cancelled: what is booked now needs an identifier of its own
 	appointmentUnseen = "edge.fhir.appointment_unseen" // a change of an appointment that is not known
 )
 
@@ -211,8 +212,8 @@ func (d *document) identifiers(p node) (ids []patientID) {
 }
 
 // read reads the whole document, and changes nothing: what is refused is refused
-// before anything is done.
-func (d *document) read(w *work) (*intake, error) {
+// before anything is done. What a BaRS message is about is left to it.
+func (d *document) read(w *work, m *barsMessage) (*intake, error) {
 	in := &intake{d: d, w: w, byNode: map[string]*someone{}}
 	for _, r := range d.resources {
 		if r.kind != "Patient" || r.deleted {
@@ -230,6 +231,7 @@ func (d *document) read(w *work) (*intake, error) {
 		case r.deleted:
 			in.keep(r.kind, deletion)
 		case r.kind == "Patient":
+		case m != nil && (r.path == m.focus.path || r.path == m.header.path): // the message itself
 		case !mapped:
 			in.keep(r.kind, notMapped)
 		default:
@@ -390,7 +392,7 @@ func (in *intake) patient(r resource) (*someone, error) {
 			}
 		}
 		if died.text() != "" {
-			on, err := instant(died)
+			on, err := timeOf(died)
 			if err != nil {
 				return nil, err
 			}
@@ -505,9 +507,9 @@ type when struct {
 	text string // RFC 3339; "" when only a date was said
 }
 
-// instant reads a date, dateTime or instant; zero for nothing. A year or month
+// timeOf reads a date, dateTime or instant; zero for nothing. A year or month
 // alone is nothing either: it is no day.
-func instant(n node) (when, error) {
+func timeOf(n node) (when, error) {
 	text := n.text()
 	if n.v == nil || partialDate(text) {
 		return when{}, nil
@@ -527,7 +529,7 @@ func instant(n node) (when, error) {
 func earliest(nodes ...node) (string, error) {
 	first := ""
 	for _, n := range nodes {
-		at, err := instant(n)
+		at, err := timeOf(n)
 		if err != nil {
 			return "", err
 		}
@@ -845,7 +847,6 @@ type booking struct {
 	on                 string // its day
 	by                 appointmentv1.CancelledBy
 	reason             string
-	seen               int64
 	referral           string
 }
 
@@ -903,7 +904,6 @@ func (in *intake) booking(r resource) (*booking, error) {
 	if b.id == "" || len(b.id) > 60 {
 		return nil, refuse("edge.field.required", r.get("identifier").path, "an identifier, or an id, of at most 60 characters is needed to know the appointment again")
 	}
-	b.seen, _ = strconv.ParseInt(strings.Trim(r.str("meta", "versionId"), `W/"`), 10, 64)
 	switch b.status {
 	case "booked", "arrived", "fulfilled", "checked-in", "cancelled", "noshow", "entered-in-error":
 	case "proposed", "pending", "waitlist":
@@ -911,11 +911,11 @@ func (in *intake) booking(r resource) (*booking, error) {
 	default:
 		return nil, refuse("edge.field.invalid", r.get("status").path, "not a status of an R4 Appointment")
 	}
-	start, err := instant(r.get("start"))
+	start, err := timeOf(r.get("start"))
 	if err != nil {
 		return nil, err
 	}
-	end, err := instant(r.get("end"))
+	end, err := timeOf(r.get("end"))
 	if err != nil {
 		return nil, err
 	}
@@ -944,7 +944,7 @@ func (in *intake) booking(r resource) (*booking, error) {
 		}
 	}
 	channel := r.extension("DeliveryChannel")
-	for _, text := range append([]string{channel.str("valueCode")}, codesOf(channel.codings("valueCodeableConcept"))...) {
+	for _, text := range append([]string{channel.str("valueCode")}, codeTexts(channel.codings("valueCodeableConcept"))...) {
 		switch strings.ToLower(text) {
 		case "telephone", "phone":
 			b.place.Medium = appointmentv1.Medium_MEDIUM_TELEPHONE
@@ -966,7 +966,7 @@ func (in *intake) booking(r resource) (*booking, error) {
 	return b, nil
 }
 
-func codesOf(codings []coding) (codes []string) {
+func codeTexts(codings []coding) (codes []string) {
 	for _, c := range codings {
 		codes = append(codes, c.code)
 	}
@@ -1010,8 +1010,10 @@ func (w *work) book(ctx context.Context, pathway string, b *booking, r resource)
 		w.effects = append(w.effects, &pb.Effect{Command: "appointment." + name, CommandId: c, SubjectId: a.AppointmentId, Path: w.path})
 		return nil
 	}
-	over := a != nil && slices.Contains([]appointmentv1.AppointmentStatus{appointmentv1.AppointmentStatus_APPOINTMENT_STATUS_CANCELLED, appointmentv1.AppointmentStatus_APPOINTMENT_STATUS_NOSHOW, appointmentv1.AppointmentStatus_APPOINTMENT_STATUS_ENTERED_IN_ERROR}, a.Status)
-	if a == nil || over && b.status == "booked" {
+	if over := a != nil && slices.Contains([]appointmentv1.AppointmentStatus{appointmentv1.AppointmentStatus_APPOINTMENT_STATUS_CANCELLED, appointmentv1.AppointmentStatus_APPOINTMENT_STATUS_NOSHOW, appointmentv1.AppointmentStatus_APPOINTMENT_STATUS_ENTERED_IN_ERROR}, a.Status); over && b.status == "booked" {
+		return a, appointmentOver, nil
+	}
+	if a == nil {
 		if b.status == "cancelled" || b.status == "entered-in-error" {
 			return nil, appointmentUnseen, nil
 		}
@@ -1025,7 +1027,7 @@ func (w *work) book(ctx context.Context, pathway string, b *booking, r resource)
 			return a, recordedAlready, nil
 		}
 		c := w.command("move")
-		reply, err := service.RescheduleAppointment(ctx, &appointmentv1.RescheduleAppointmentRequest{Command: c, PathwayId: pathway, AppointmentId: a.AppointmentId, SeenVersion: b.seen, To: place, Reason: "moved in the sending system", OverlapOverrideReason: bookedElsewhere})
+		reply, err := service.RescheduleAppointment(ctx, &appointmentv1.RescheduleAppointmentRequest{Command: c, PathwayId: pathway, AppointmentId: a.AppointmentId, SeenVersion: a.Version, To: place, Reason: "moved in the sending system", OverlapOverrideReason: bookedElsewhere})
 		return a, "", did("RescheduleAppointment", reply, c.CommandId, err, "start")
 	}
 	c := w.command(b.status)
@@ -1053,7 +1055,7 @@ func (w *work) book(ctx context.Context, pathway string, b *booking, r resource)
 		if a.Status == appointmentv1.AppointmentStatus_APPOINTMENT_STATUS_CANCELLED {
 			return a, recordedAlready, nil
 		}
-		reply, err := service.CancelAppointment(ctx, &appointmentv1.CancelAppointmentRequest{Command: c, PathwayId: pathway, AppointmentId: a.AppointmentId, SeenVersion: b.seen, By: b.by, Reason: b.reason})
+		reply, err := service.CancelAppointment(ctx, &appointmentv1.CancelAppointmentRequest{Command: c, PathwayId: pathway, AppointmentId: a.AppointmentId, SeenVersion: a.Version, By: b.by, Reason: b.reason})
 		return a, "", did("CancelAppointment", reply, c.CommandId, err, "status")
 	case "entered-in-error":
 		if a.Status == appointmentv1.AppointmentStatus_APPOINTMENT_STATUS_ENTERED_IN_ERROR {

@@ -34,6 +34,7 @@ type service struct {
 	persons  personv1.PersonServiceClient
 	pathways referralv1.PathwayServiceClient
 
+	referrals    referralv1.ReferralServiceClient
 	appointments appointmentv1.AppointmentServiceClient
 }
 
@@ -66,6 +67,7 @@ func newService(deps run.Deps) *service {
 		persons:  personv1.NewPersonServiceClient(deps.Dial("person")),
 		pathways: referralv1.NewPathwayServiceClient(deps.Dial("referral")),
 
+		referrals:    referralv1.NewReferralServiceClient(deps.Dial("referral")),
 		appointments: appointmentv1.NewAppointmentServiceClient(deps.Dial("appointment")),
 	}
 }

@@ -18,8 +18,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	appointmentv1 "waymark/proto/waymark/appointment/v1"
 	pb "waymark/proto/waymark/edge/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
+	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/appointment"
 	"waymark/services/edge"
 	"waymark/services/kit/es"
@@ -35,6 +37,10 @@ import (
 type house struct {
 	edge pb.EdgeServiceClient
 	log  es.Log
+
+	referrals    referralv1.ReferralServiceClient
+	appointments appointmentv1.AppointmentServiceClient
+
 	mllp string
 	fail atomic.Pointer[failure] // what calls of the edge to others do
 }
@@ -104,6 +110,7 @@ func open(t testing.TB, log es.Log, opts edge.ListenOptions) *house {
 		t.Fatal(err)
 	}
 	h.edge = pb.NewEdgeServiceClient(conn)
+	h.referrals, h.appointments = referralv1.NewReferralServiceClient(conn), appointmentv1.NewAppointmentServiceClient(conn)
 	t.Cleanup(func() {
 		conn.Close()
 		cancel()
@@ -138,6 +145,21 @@ func (h *house) want(t testing.TB, raw, ack, reason string) *pb.TakeMessageReply
 		t.Errorf("%s is not acknowledged with %s: %q", r.Message.Type, ack, r.Acknowledgement)
 	}
 	return r
+}
+
+// head is the position of the newest event that the edge follows.
+func (h *house) head(t testing.TB) (head uint64) {
+	t.Helper()
+	if err := h.log.ReadAll(t.Context(), 0, func(e es.Recorded) error {
+		switch category, _, _ := strings.Cut(e.Stream, "-"); category {
+		case "message", "pathway", "person", "referral", "appointment":
+			head = uint64(e.Position)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return head
 }
 
 // count counts the events of a type in the log.

@@ -588,6 +588,202 @@ func (x *TakeDocumentReply) GetReceipt() *v1.Receipt {
 	return nil
 }
 
+type ListAnswersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ODS code of who sent the referrals.
+	Organisation string `protobuf:"bytes,1,opt,name=organisation,proto3" json:"organisation,omitempty"`
+	// The position of the last answer that was read.
+	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	// 0 means 50; at most 200 are given.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Position of a receipt: the answers hold at least that write.
+	MinPosition   uint64 `protobuf:"varint,4,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAnswersRequest) Reset() {
+	*x = ListAnswersRequest{}
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAnswersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAnswersRequest) ProtoMessage() {}
+
+func (x *ListAnswersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAnswersRequest.ProtoReflect.Descriptor instead.
+func (*ListAnswersRequest) Descriptor() ([]byte, []int) {
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListAnswersRequest) GetOrganisation() string {
+	if x != nil {
+		return x.Organisation
+	}
+	return ""
+}
+
+func (x *ListAnswersRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *ListAnswersRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAnswersRequest) GetMinPosition() uint64 {
+	if x != nil {
+		return x.MinPosition
+	}
+	return 0
+}
+
+type ListAnswersReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answers       []*Answer              `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAnswersReply) Reset() {
+	*x = ListAnswersReply{}
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAnswersReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAnswersReply) ProtoMessage() {}
+
+func (x *ListAnswersReply) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAnswersReply.ProtoReflect.Descriptor instead.
+func (*ListAnswersReply) Descriptor() ([]byte, []int) {
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListAnswersReply) GetAnswers() []*Answer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+// Answer is a message Bundle to the sender of a referral. It is the same each time
+// it is read.
+type Answer struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Position uint64                 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
+	// The message that it answers.
+	MessageId  string `protobuf:"bytes,2,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	ReferralId string `protobuf:"bytes,3,opt,name=referral_id,json=referralId,proto3" json:"referral_id,omitempty"`
+	// FHIR R4 JSON.
+	Bundle        []byte                 `protobuf:"bytes,4,opt,name=bundle,proto3" json:"bundle,omitempty"`
+	RecordedAt    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=recorded_at,json=recordedAt,proto3" json:"recorded_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Answer) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Answer) GetMessageId() string {
+	if x != nil {
+		return x.MessageId
+	}
+	return ""
+}
+
+func (x *Answer) GetReferralId() string {
+	if x != nil {
+		return x.ReferralId
+	}
+	return ""
+}
+
+func (x *Answer) GetBundle() []byte {
+	if x != nil {
+		return x.Bundle
+	}
+	return nil
+}
+
+func (x *Answer) GetRecordedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RecordedAt
+	}
+	return nil
+}
+
 type ListMessagesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UNSPECIFIED lists every state.
@@ -604,7 +800,7 @@ type ListMessagesRequest struct {
 
 func (x *ListMessagesRequest) Reset() {
 	*x = ListMessagesRequest{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[6]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +812,7 @@ func (x *ListMessagesRequest) String() string {
 func (*ListMessagesRequest) ProtoMessage() {}
 
 func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[6]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +825,7 @@ func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesRequest.ProtoReflect.Descriptor instead.
 func (*ListMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{6}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListMessagesRequest) GetState() MessageState {
@@ -673,7 +869,7 @@ type ListMessagesReply struct {
 
 func (x *ListMessagesReply) Reset() {
 	*x = ListMessagesReply{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[7]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +881,7 @@ func (x *ListMessagesReply) String() string {
 func (*ListMessagesReply) ProtoMessage() {}
 
 func (x *ListMessagesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[7]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +894,7 @@ func (x *ListMessagesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesReply.ProtoReflect.Descriptor instead.
 func (*ListMessagesReply) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{7}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListMessagesReply) GetMessages() []*Message {
@@ -733,7 +929,7 @@ type MessageCount struct {
 
 func (x *MessageCount) Reset() {
 	*x = MessageCount{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[8]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +941,7 @@ func (x *MessageCount) String() string {
 func (*MessageCount) ProtoMessage() {}
 
 func (x *MessageCount) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[8]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +954,7 @@ func (x *MessageCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageCount.ProtoReflect.Descriptor instead.
 func (*MessageCount) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{8}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MessageCount) GetState() MessageState {
@@ -791,7 +987,7 @@ type GetMessageRequest struct {
 
 func (x *GetMessageRequest) Reset() {
 	*x = GetMessageRequest{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[9]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +999,7 @@ func (x *GetMessageRequest) String() string {
 func (*GetMessageRequest) ProtoMessage() {}
 
 func (x *GetMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[9]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +1012,7 @@ func (x *GetMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMessageRequest.ProtoReflect.Descriptor instead.
 func (*GetMessageRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{9}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetMessageRequest) GetMessageId() string {
@@ -839,7 +1035,7 @@ type GetMessageReply struct {
 
 func (x *GetMessageReply) Reset() {
 	*x = GetMessageReply{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[10]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1047,7 @@ func (x *GetMessageReply) String() string {
 func (*GetMessageReply) ProtoMessage() {}
 
 func (x *GetMessageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[10]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1060,7 @@ func (x *GetMessageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMessageReply.ProtoReflect.Descriptor instead.
 func (*GetMessageReply) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{10}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetMessageReply) GetMessage() *Message {
@@ -907,7 +1103,7 @@ type RedriveMessageRequest struct {
 
 func (x *RedriveMessageRequest) Reset() {
 	*x = RedriveMessageRequest{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[11]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1115,7 @@ func (x *RedriveMessageRequest) String() string {
 func (*RedriveMessageRequest) ProtoMessage() {}
 
 func (x *RedriveMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[11]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1128,7 @@ func (x *RedriveMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveMessageRequest.ProtoReflect.Descriptor instead.
 func (*RedriveMessageRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{11}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RedriveMessageRequest) GetCommand() *v1.Command {
@@ -969,7 +1165,7 @@ type Correction struct {
 
 func (x *Correction) Reset() {
 	*x = Correction{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[12]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1177,7 @@ func (x *Correction) String() string {
 func (*Correction) ProtoMessage() {}
 
 func (x *Correction) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[12]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1190,7 @@ func (x *Correction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Correction.ProtoReflect.Descriptor instead.
 func (*Correction) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{12}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Correction) GetPath() string {
@@ -1023,7 +1219,7 @@ type RedriveMessageReply struct {
 
 func (x *RedriveMessageReply) Reset() {
 	*x = RedriveMessageReply{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[13]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +1231,7 @@ func (x *RedriveMessageReply) String() string {
 func (*RedriveMessageReply) ProtoMessage() {}
 
 func (x *RedriveMessageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[13]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +1244,7 @@ func (x *RedriveMessageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveMessageReply.ProtoReflect.Descriptor instead.
 func (*RedriveMessageReply) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{13}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RedriveMessageReply) GetMessage() *Message {
@@ -1084,7 +1280,7 @@ type KeepMessageRequest struct {
 
 func (x *KeepMessageRequest) Reset() {
 	*x = KeepMessageRequest{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[14]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1096,7 +1292,7 @@ func (x *KeepMessageRequest) String() string {
 func (*KeepMessageRequest) ProtoMessage() {}
 
 func (x *KeepMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[14]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1109,7 +1305,7 @@ func (x *KeepMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepMessageRequest.ProtoReflect.Descriptor instead.
 func (*KeepMessageRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{14}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *KeepMessageRequest) GetCommand() *v1.Command {
@@ -1136,7 +1332,7 @@ type ConcludeMessageRequest struct {
 
 func (x *ConcludeMessageRequest) Reset() {
 	*x = ConcludeMessageRequest{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[15]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1344,7 @@ func (x *ConcludeMessageRequest) String() string {
 func (*ConcludeMessageRequest) ProtoMessage() {}
 
 func (x *ConcludeMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[15]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1357,7 @@ func (x *ConcludeMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConcludeMessageRequest.ProtoReflect.Descriptor instead.
 func (*ConcludeMessageRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{15}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ConcludeMessageRequest) GetCommand() *v1.Command {
@@ -1227,7 +1423,24 @@ const file_waymark_edge_v1_edge_proto_rawDesc = "" +
 	"\tduplicate\x18\x02 \x01(\bR\tduplicate\x12\x16\n" +
 	"\x06answer\x18\x03 \x01(\fR\x06answer\x12\x16\n" +
 	"\x06status\x18\x04 \x01(\x05R\x06status\x122\n" +
-	"\areceipt\x18\x05 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"\xcf\x01\n" +
+	"\areceipt\x18\x05 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"\xa5\x01\n" +
+	"\x12ListAnswersRequest\x12-\n" +
+	"\forganisation\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xd8\xce\x18\x01R\forganisation\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\x04R\x05after\x12'\n" +
+	"\tpage_size\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xc8\x01(\x00R\bpageSize\x12!\n" +
+	"\fmin_position\x18\x04 \x01(\x04R\vminPosition\"E\n" +
+	"\x10ListAnswersReply\x121\n" +
+	"\aanswers\x18\x01 \x03(\v2\x17.waymark.edge.v1.AnswerR\aanswers\"\xb9\x01\n" +
+	"\x06Answer\x12\x1a\n" +
+	"\bposition\x18\x01 \x01(\x04R\bposition\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x02 \x01(\tR\tmessageId\x12\x1f\n" +
+	"\vreferral_id\x18\x03 \x01(\tR\n" +
+	"referralId\x12\x16\n" +
+	"\x06bundle\x18\x04 \x01(\fR\x06bundle\x12;\n" +
+	"\vrecorded_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"recordedAt\"\xcf\x01\n" +
 	"\x13ListMessagesRequest\x12=\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1d.waymark.edge.v1.MessageStateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12(\n" +
 	"\vreason_code\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18dR\n" +
@@ -1283,10 +1496,11 @@ const file_waymark_edge_v1_edge_proto_rawDesc = "" +
 	"\x15MESSAGE_STATE_APPLIED\x10\x02\x12\x18\n" +
 	"\x14MESSAGE_STATE_PARKED\x10\x03\x12\x19\n" +
 	"\x15MESSAGE_STATE_REFUSED\x10\x04\x12\x1a\n" +
-	"\x16MESSAGE_STATE_REDRIVEN\x10\x052\xcc\x03\n" +
+	"\x16MESSAGE_STATE_REDRIVEN\x10\x052\xa3\x04\n" +
 	"\vEdgeService\x12U\n" +
 	"\vTakeMessage\x12#.waymark.edge.v1.TakeMessageRequest\x1a!.waymark.edge.v1.TakeMessageReply\x12X\n" +
-	"\fTakeDocument\x12$.waymark.edge.v1.TakeDocumentRequest\x1a\".waymark.edge.v1.TakeDocumentReply\x12X\n" +
+	"\fTakeDocument\x12$.waymark.edge.v1.TakeDocumentRequest\x1a\".waymark.edge.v1.TakeDocumentReply\x12U\n" +
+	"\vListAnswers\x12#.waymark.edge.v1.ListAnswersRequest\x1a!.waymark.edge.v1.ListAnswersReply\x12X\n" +
 	"\fListMessages\x12$.waymark.edge.v1.ListMessagesRequest\x1a\".waymark.edge.v1.ListMessagesReply\x12R\n" +
 	"\n" +
 	"GetMessage\x12\".waymark.edge.v1.GetMessageRequest\x1a .waymark.edge.v1.GetMessageReply\x12^\n" +
@@ -1305,7 +1519,7 @@ func file_waymark_edge_v1_edge_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_edge_v1_edge_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_waymark_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_waymark_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_waymark_edge_v1_edge_proto_goTypes = []any{
 	(MessageState)(0),              // 0: waymark.edge.v1.MessageState
 	(*Message)(nil),                // 1: waymark.edge.v1.Message
@@ -1314,61 +1528,68 @@ var file_waymark_edge_v1_edge_proto_goTypes = []any{
 	(*TakeMessageReply)(nil),       // 4: waymark.edge.v1.TakeMessageReply
 	(*TakeDocumentRequest)(nil),    // 5: waymark.edge.v1.TakeDocumentRequest
 	(*TakeDocumentReply)(nil),      // 6: waymark.edge.v1.TakeDocumentReply
-	(*ListMessagesRequest)(nil),    // 7: waymark.edge.v1.ListMessagesRequest
-	(*ListMessagesReply)(nil),      // 8: waymark.edge.v1.ListMessagesReply
-	(*MessageCount)(nil),           // 9: waymark.edge.v1.MessageCount
-	(*GetMessageRequest)(nil),      // 10: waymark.edge.v1.GetMessageRequest
-	(*GetMessageReply)(nil),        // 11: waymark.edge.v1.GetMessageReply
-	(*RedriveMessageRequest)(nil),  // 12: waymark.edge.v1.RedriveMessageRequest
-	(*Correction)(nil),             // 13: waymark.edge.v1.Correction
-	(*RedriveMessageReply)(nil),    // 14: waymark.edge.v1.RedriveMessageReply
-	(*KeepMessageRequest)(nil),     // 15: waymark.edge.v1.KeepMessageRequest
-	(*ConcludeMessageRequest)(nil), // 16: waymark.edge.v1.ConcludeMessageRequest
-	(*Reason)(nil),                 // 17: waymark.edge.v1.Reason
-	(*timestamppb.Timestamp)(nil),  // 18: google.protobuf.Timestamp
-	(*Effect)(nil),                 // 19: waymark.edge.v1.Effect
-	(*KeptResources)(nil),          // 20: waymark.edge.v1.KeptResources
-	(*v1.Receipt)(nil),             // 21: waymark.meta.v1.Receipt
-	(*v1.Command)(nil),             // 22: waymark.meta.v1.Command
+	(*ListAnswersRequest)(nil),     // 7: waymark.edge.v1.ListAnswersRequest
+	(*ListAnswersReply)(nil),       // 8: waymark.edge.v1.ListAnswersReply
+	(*Answer)(nil),                 // 9: waymark.edge.v1.Answer
+	(*ListMessagesRequest)(nil),    // 10: waymark.edge.v1.ListMessagesRequest
+	(*ListMessagesReply)(nil),      // 11: waymark.edge.v1.ListMessagesReply
+	(*MessageCount)(nil),           // 12: waymark.edge.v1.MessageCount
+	(*GetMessageRequest)(nil),      // 13: waymark.edge.v1.GetMessageRequest
+	(*GetMessageReply)(nil),        // 14: waymark.edge.v1.GetMessageReply
+	(*RedriveMessageRequest)(nil),  // 15: waymark.edge.v1.RedriveMessageRequest
+	(*Correction)(nil),             // 16: waymark.edge.v1.Correction
+	(*RedriveMessageReply)(nil),    // 17: waymark.edge.v1.RedriveMessageReply
+	(*KeepMessageRequest)(nil),     // 18: waymark.edge.v1.KeepMessageRequest
+	(*ConcludeMessageRequest)(nil), // 19: waymark.edge.v1.ConcludeMessageRequest
+	(*Reason)(nil),                 // 20: waymark.edge.v1.Reason
+	(*timestamppb.Timestamp)(nil),  // 21: google.protobuf.Timestamp
+	(*Effect)(nil),                 // 22: waymark.edge.v1.Effect
+	(*KeptResources)(nil),          // 23: waymark.edge.v1.KeptResources
+	(*v1.Receipt)(nil),             // 24: waymark.meta.v1.Receipt
+	(*v1.Command)(nil),             // 25: waymark.meta.v1.Command
 }
 var file_waymark_edge_v1_edge_proto_depIdxs = []int32{
 	0,  // 0: waymark.edge.v1.Message.state:type_name -> waymark.edge.v1.MessageState
-	17, // 1: waymark.edge.v1.Message.reason:type_name -> waymark.edge.v1.Reason
-	18, // 2: waymark.edge.v1.Message.received_at:type_name -> google.protobuf.Timestamp
-	19, // 3: waymark.edge.v1.Message.effects:type_name -> waymark.edge.v1.Effect
-	20, // 4: waymark.edge.v1.Message.kept:type_name -> waymark.edge.v1.KeptResources
+	20, // 1: waymark.edge.v1.Message.reason:type_name -> waymark.edge.v1.Reason
+	21, // 2: waymark.edge.v1.Message.received_at:type_name -> google.protobuf.Timestamp
+	22, // 3: waymark.edge.v1.Message.effects:type_name -> waymark.edge.v1.Effect
+	23, // 4: waymark.edge.v1.Message.kept:type_name -> waymark.edge.v1.KeptResources
 	1,  // 5: waymark.edge.v1.TakeMessageReply.message:type_name -> waymark.edge.v1.Message
-	21, // 6: waymark.edge.v1.TakeMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
+	24, // 6: waymark.edge.v1.TakeMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
 	1,  // 7: waymark.edge.v1.TakeDocumentReply.message:type_name -> waymark.edge.v1.Message
-	21, // 8: waymark.edge.v1.TakeDocumentReply.receipt:type_name -> waymark.meta.v1.Receipt
-	0,  // 9: waymark.edge.v1.ListMessagesRequest.state:type_name -> waymark.edge.v1.MessageState
-	1,  // 10: waymark.edge.v1.ListMessagesReply.messages:type_name -> waymark.edge.v1.Message
-	9,  // 11: waymark.edge.v1.ListMessagesReply.counts:type_name -> waymark.edge.v1.MessageCount
-	0,  // 12: waymark.edge.v1.MessageCount.state:type_name -> waymark.edge.v1.MessageState
-	1,  // 13: waymark.edge.v1.GetMessageReply.message:type_name -> waymark.edge.v1.Message
-	2,  // 14: waymark.edge.v1.GetMessageReply.fields:type_name -> waymark.edge.v1.Field
-	21, // 15: waymark.edge.v1.GetMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
-	22, // 16: waymark.edge.v1.RedriveMessageRequest.command:type_name -> waymark.meta.v1.Command
-	13, // 17: waymark.edge.v1.RedriveMessageRequest.corrections:type_name -> waymark.edge.v1.Correction
-	1,  // 18: waymark.edge.v1.RedriveMessageReply.message:type_name -> waymark.edge.v1.Message
-	21, // 19: waymark.edge.v1.RedriveMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
-	22, // 20: waymark.edge.v1.KeepMessageRequest.command:type_name -> waymark.meta.v1.Command
-	22, // 21: waymark.edge.v1.ConcludeMessageRequest.command:type_name -> waymark.meta.v1.Command
-	3,  // 22: waymark.edge.v1.EdgeService.TakeMessage:input_type -> waymark.edge.v1.TakeMessageRequest
-	5,  // 23: waymark.edge.v1.EdgeService.TakeDocument:input_type -> waymark.edge.v1.TakeDocumentRequest
-	7,  // 24: waymark.edge.v1.EdgeService.ListMessages:input_type -> waymark.edge.v1.ListMessagesRequest
-	10, // 25: waymark.edge.v1.EdgeService.GetMessage:input_type -> waymark.edge.v1.GetMessageRequest
-	12, // 26: waymark.edge.v1.EdgeService.RedriveMessage:input_type -> waymark.edge.v1.RedriveMessageRequest
-	4,  // 27: waymark.edge.v1.EdgeService.TakeMessage:output_type -> waymark.edge.v1.TakeMessageReply
-	6,  // 28: waymark.edge.v1.EdgeService.TakeDocument:output_type -> waymark.edge.v1.TakeDocumentReply
-	8,  // 29: waymark.edge.v1.EdgeService.ListMessages:output_type -> waymark.edge.v1.ListMessagesReply
-	11, // 30: waymark.edge.v1.EdgeService.GetMessage:output_type -> waymark.edge.v1.GetMessageReply
-	14, // 31: waymark.edge.v1.EdgeService.RedriveMessage:output_type -> waymark.edge.v1.RedriveMessageReply
-	27, // [27:32] is the sub-list for method output_type
-	22, // [22:27] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	24, // 8: waymark.edge.v1.TakeDocumentReply.receipt:type_name -> waymark.meta.v1.Receipt
+	9,  // 9: waymark.edge.v1.ListAnswersReply.answers:type_name -> waymark.edge.v1.Answer
+	21, // 10: waymark.edge.v1.Answer.recorded_at:type_name -> google.protobuf.Timestamp
+	0,  // 11: waymark.edge.v1.ListMessagesRequest.state:type_name -> waymark.edge.v1.MessageState
+	1,  // 12: waymark.edge.v1.ListMessagesReply.messages:type_name -> waymark.edge.v1.Message
+	12, // 13: waymark.edge.v1.ListMessagesReply.counts:type_name -> waymark.edge.v1.MessageCount
+	0,  // 14: waymark.edge.v1.MessageCount.state:type_name -> waymark.edge.v1.MessageState
+	1,  // 15: waymark.edge.v1.GetMessageReply.message:type_name -> waymark.edge.v1.Message
+	2,  // 16: waymark.edge.v1.GetMessageReply.fields:type_name -> waymark.edge.v1.Field
+	24, // 17: waymark.edge.v1.GetMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
+	25, // 18: waymark.edge.v1.RedriveMessageRequest.command:type_name -> waymark.meta.v1.Command
+	16, // 19: waymark.edge.v1.RedriveMessageRequest.corrections:type_name -> waymark.edge.v1.Correction
+	1,  // 20: waymark.edge.v1.RedriveMessageReply.message:type_name -> waymark.edge.v1.Message
+	24, // 21: waymark.edge.v1.RedriveMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
+	25, // 22: waymark.edge.v1.KeepMessageRequest.command:type_name -> waymark.meta.v1.Command
+	25, // 23: waymark.edge.v1.ConcludeMessageRequest.command:type_name -> waymark.meta.v1.Command
+	3,  // 24: waymark.edge.v1.EdgeService.TakeMessage:input_type -> waymark.edge.v1.TakeMessageRequest
+	5,  // 25: waymark.edge.v1.EdgeService.TakeDocument:input_type -> waymark.edge.v1.TakeDocumentRequest
+	7,  // 26: waymark.edge.v1.EdgeService.ListAnswers:input_type -> waymark.edge.v1.ListAnswersRequest
+	10, // 27: waymark.edge.v1.EdgeService.ListMessages:input_type -> waymark.edge.v1.ListMessagesRequest
+	13, // 28: waymark.edge.v1.EdgeService.GetMessage:input_type -> waymark.edge.v1.GetMessageRequest
+	15, // 29: waymark.edge.v1.EdgeService.RedriveMessage:input_type -> waymark.edge.v1.RedriveMessageRequest
+	4,  // 30: waymark.edge.v1.EdgeService.TakeMessage:output_type -> waymark.edge.v1.TakeMessageReply
+	6,  // 31: waymark.edge.v1.EdgeService.TakeDocument:output_type -> waymark.edge.v1.TakeDocumentReply
+	8,  // 32: waymark.edge.v1.EdgeService.ListAnswers:output_type -> waymark.edge.v1.ListAnswersReply
+	11, // 33: waymark.edge.v1.EdgeService.ListMessages:output_type -> waymark.edge.v1.ListMessagesReply
+	14, // 34: waymark.edge.v1.EdgeService.GetMessage:output_type -> waymark.edge.v1.GetMessageReply
+	17, // 35: waymark.edge.v1.EdgeService.RedriveMessage:output_type -> waymark.edge.v1.RedriveMessageReply
+	30, // [30:36] is the sub-list for method output_type
+	24, // [24:30] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_waymark_edge_v1_edge_proto_init() }
@@ -1383,7 +1604,7 @@ func file_waymark_edge_v1_edge_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_edge_v1_edge_proto_rawDesc), len(file_waymark_edge_v1_edge_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	EdgeService_TakeMessage_FullMethodName    = "/waymark.edge.v1.EdgeService/TakeMessage"
 	EdgeService_TakeDocument_FullMethodName   = "/waymark.edge.v1.EdgeService/TakeDocument"
+	EdgeService_ListAnswers_FullMethodName    = "/waymark.edge.v1.EdgeService/ListAnswers"
 	EdgeService_ListMessages_FullMethodName   = "/waymark.edge.v1.EdgeService/ListMessages"
 	EdgeService_GetMessage_FullMethodName     = "/waymark.edge.v1.EdgeService/GetMessage"
 	EdgeService_RedriveMessage_FullMethodName = "/waymark.edge.v1.EdgeService/RedriveMessage"
@@ -45,6 +46,9 @@ type EdgeServiceClient interface {
 	// message's kept. The same document again, from the same organisation and source,
 	// gets the first answer; a message Bundle is known by its id.
 	TakeDocument(ctx context.Context, in *TakeDocumentRequest, opts ...grpc.CallOption) (*TakeDocumentReply, error)
+	// ListAnswers gives an organisation the BaRS messages that answer its referrals:
+	// servicerequest-response, one for each decision of the receiver, oldest first.
+	ListAnswers(ctx context.Context, in *ListAnswersRequest, opts ...grpc.CallOption) (*ListAnswersReply, error)
 	// ListMessages lists messages, oldest first, without their content.
 	ListMessages(ctx context.Context, in *ListMessagesRequest, opts ...grpc.CallOption) (*ListMessagesReply, error)
 	// GetMessage shows a message field by field.
@@ -78,6 +82,16 @@ func (c *edgeServiceClient) TakeDocument(ctx context.Context, in *TakeDocumentRe
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TakeDocumentReply)
 	err := c.cc.Invoke(ctx, EdgeService_TakeDocument_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *edgeServiceClient) ListAnswers(ctx context.Context, in *ListAnswersRequest, opts ...grpc.CallOption) (*ListAnswersReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAnswersReply)
+	err := c.cc.Invoke(ctx, EdgeService_ListAnswers_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +144,9 @@ type EdgeServiceServer interface {
 	// message's kept. The same document again, from the same organisation and source,
 	// gets the first answer; a message Bundle is known by its id.
 	TakeDocument(context.Context, *TakeDocumentRequest) (*TakeDocumentReply, error)
+	// ListAnswers gives an organisation the BaRS messages that answer its referrals:
+	// servicerequest-response, one for each decision of the receiver, oldest first.
+	ListAnswers(context.Context, *ListAnswersRequest) (*ListAnswersReply, error)
 	// ListMessages lists messages, oldest first, without their content.
 	ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesReply, error)
 	// GetMessage shows a message field by field.
@@ -154,6 +171,9 @@ func (UnimplementedEdgeServiceServer) TakeMessage(context.Context, *TakeMessageR
 }
 func (UnimplementedEdgeServiceServer) TakeDocument(context.Context, *TakeDocumentRequest) (*TakeDocumentReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method TakeDocument not implemented")
+}
+func (UnimplementedEdgeServiceServer) ListAnswers(context.Context, *ListAnswersRequest) (*ListAnswersReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAnswers not implemented")
 }
 func (UnimplementedEdgeServiceServer) ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMessages not implemented")
@@ -217,6 +237,24 @@ func _EdgeService_TakeDocument_Handler(srv interface{}, ctx context.Context, dec
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(EdgeServiceServer).TakeDocument(ctx, req.(*TakeDocumentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _EdgeService_ListAnswers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAnswersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EdgeServiceServer).ListAnswers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EdgeService_ListAnswers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EdgeServiceServer).ListAnswers(ctx, req.(*ListAnswersRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -289,6 +327,10 @@ var EdgeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TakeDocument",
 			Handler:    _EdgeService_TakeDocument_Handler,
+		},
+		{
+			MethodName: "ListAnswers",
+			Handler:    _EdgeService_ListAnswers_Handler,
 		},
 		{
 			MethodName: "ListMessages",

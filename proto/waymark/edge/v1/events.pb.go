@@ -190,7 +190,11 @@ type MessageApplied struct {
 	// The resources of a FHIR document that became no command; the raw message has them.
 	Kept []*KeptResources `protobuf:"bytes,4,rep,name=kept,proto3" json:"kept,omitempty"`
 	// Who the patients of a FHIR document are; person_id is empty when there are several.
-	People        []*AppliedPerson `protobuf:"bytes,5,rep,name=people,proto3" json:"people,omitempty"`
+	People []*AppliedPerson `protobuf:"bytes,5,rep,name=people,proto3" json:"people,omitempty"`
+	// The referral or appointment that a BaRS message is about.
+	FocusId string `protobuf:"bytes,6,opt,name=focus_id,json=focusId,proto3" json:"focus_id,omitempty"`
+	// When its sender last changed it: an older message about it is refused from then on.
+	FocusSaidAt   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=focus_said_at,json=focusSaidAt,proto3" json:"focus_said_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -256,6 +260,20 @@ func (x *MessageApplied) GetKept() []*KeptResources {
 func (x *MessageApplied) GetPeople() []*AppliedPerson {
 	if x != nil {
 		return x.People
+	}
+	return nil
+}
+
+func (x *MessageApplied) GetFocusId() string {
+	if x != nil {
+		return x.FocusId
+	}
+	return ""
+}
+
+func (x *MessageApplied) GetFocusSaidAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FocusSaidAt
 	}
 	return nil
 }
@@ -708,13 +726,15 @@ const file_waymark_edge_v1_events_proto_rawDesc = "" +
 	"\fcontent_type\x18\v \x01(\tB\x04\x88\xce\x18\x02R\vcontentType\x12\x18\n" +
 	"\x04gzip\x18\f \x01(\bB\x04\x88\xce\x18\x02R\x04gzip\x12A\n" +
 	"\vreceived_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\n" +
-	"receivedAt:\v\x92\xce\x18\amessage\"\xa3\x02\n" +
+	"receivedAt:\v\x92\xce\x18\amessage\"\x8a\x03\n" +
 	"\x0eMessageApplied\x127\n" +
 	"\aeffects\x18\x01 \x03(\v2\x17.waymark.edge.v1.EffectB\x04\x88\xce\x18\x03R\aeffects\x12!\n" +
 	"\tperson_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x120\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\x02at\x128\n" +
 	"\x04kept\x18\x04 \x03(\v2\x1e.waymark.edge.v1.KeptResourcesB\x04\x88\xce\x18\x02R\x04kept\x12<\n" +
-	"\x06people\x18\x05 \x03(\v2\x1e.waymark.edge.v1.AppliedPersonB\x04\x88\xce\x18\x03R\x06people:\v\x92\xce\x18\amessage\"[\n" +
+	"\x06people\x18\x05 \x03(\v2\x1e.waymark.edge.v1.AppliedPersonB\x04\x88\xce\x18\x03R\x06people\x12\x1f\n" +
+	"\bfocus_id\x18\x06 \x01(\tB\x04\x88\xce\x18\x03R\afocusId\x12D\n" +
+	"\rfocus_said_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\vfocusSaidAt:\v\x92\xce\x18\amessage\"[\n" +
 	"\rAppliedPerson\x12!\n" +
 	"\tperson_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x12'\n" +
 	"\fpatient_keys\x18\x02 \x03(\tB\x04\x88\xce\x18\x03R\vpatientKeys\"_\n" +
@@ -770,20 +790,21 @@ var file_waymark_edge_v1_events_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_waymark_edge_v1_events_proto_depIdxs = []int32{
-	9, // 0: waymark.edge.v1.MessageReceived.received_at:type_name -> google.protobuf.Timestamp
-	4, // 1: waymark.edge.v1.MessageApplied.effects:type_name -> waymark.edge.v1.Effect
-	9, // 2: waymark.edge.v1.MessageApplied.at:type_name -> google.protobuf.Timestamp
-	3, // 3: waymark.edge.v1.MessageApplied.kept:type_name -> waymark.edge.v1.KeptResources
-	2, // 4: waymark.edge.v1.MessageApplied.people:type_name -> waymark.edge.v1.AppliedPerson
-	5, // 5: waymark.edge.v1.MessageParked.reason:type_name -> waymark.edge.v1.Reason
-	9, // 6: waymark.edge.v1.MessageParked.at:type_name -> google.protobuf.Timestamp
-	5, // 7: waymark.edge.v1.MessageRefused.reason:type_name -> waymark.edge.v1.Reason
-	9, // 8: waymark.edge.v1.MessageRefused.at:type_name -> google.protobuf.Timestamp
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	9,  // 0: waymark.edge.v1.MessageReceived.received_at:type_name -> google.protobuf.Timestamp
+	4,  // 1: waymark.edge.v1.MessageApplied.effects:type_name -> waymark.edge.v1.Effect
+	9,  // 2: waymark.edge.v1.MessageApplied.at:type_name -> google.protobuf.Timestamp
+	3,  // 3: waymark.edge.v1.MessageApplied.kept:type_name -> waymark.edge.v1.KeptResources
+	2,  // 4: waymark.edge.v1.MessageApplied.people:type_name -> waymark.edge.v1.AppliedPerson
+	9,  // 5: waymark.edge.v1.MessageApplied.focus_said_at:type_name -> google.protobuf.Timestamp
+	5,  // 6: waymark.edge.v1.MessageParked.reason:type_name -> waymark.edge.v1.Reason
+	9,  // 7: waymark.edge.v1.MessageParked.at:type_name -> google.protobuf.Timestamp
+	5,  // 8: waymark.edge.v1.MessageRefused.reason:type_name -> waymark.edge.v1.Reason
+	9,  // 9: waymark.edge.v1.MessageRefused.at:type_name -> google.protobuf.Timestamp
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_waymark_edge_v1_events_proto_init() }
