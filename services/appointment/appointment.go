@@ -3,9 +3,11 @@ package appointment
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "waymark/proto/waymark/appointment/v1"
 	"waymark/services/kit/es"
@@ -55,7 +57,7 @@ func EvolveAppointments(s Appointments, event proto.Message) Appointments {
 		}
 		return s.change(e, func(a *pb.Appointment) {
 			a.Status, a.Booking, a.ReferralId, a.Purpose, a.Needs = booked, e.Booking, e.ReferralId, e.Purpose, e.Needs
-			a.PasSystem, a.PasId, a.PortalId = e.PasSystem, e.PasId, e.PortalId
+			a.PasSystem, a.PasId, a.PortalId, a.SeriesId = e.PasSystem, e.PasId, e.PortalId, e.SeriesId
 			a.CancerPriorityReason, a.OverlapOverrideReason = e.CancerPriorityReason, e.OverlapOverrideReason
 			if tf := e.Booking.GetTreatmentFunction(); tf != "" {
 				a.TreatmentFunction = tf
@@ -64,7 +66,7 @@ func EvolveAppointments(s Appointments, event proto.Message) Appointments {
 	case *pb.AppointmentRescheduled:
 		return s.change(e, func(a *pb.Appointment) {
 			a.Earlier = append(a.Earlier, e.From)
-			a.Booking, a.RequestStatus = e.To, pb.RequestStatus_REQUEST_STATUS_UNSPECIFIED
+			a.Booking, a.RequestStatus, a.OverlapsWith = e.To, pb.RequestStatus_REQUEST_STATUS_UNSPECIFIED, nil
 		})
 	case *pb.BookingAbandoned:
 		s.abandoned = maps.Clone(s.abandoned)
@@ -97,6 +99,10 @@ func EvolveAppointments(s Appointments, event proto.Message) Appointments {
 		return s.change(e, func(a *pb.Appointment) { a.RequestStatus = pending[e.Request] })
 	case *pb.NeedsNotMet:
 		return s.change(e, func(a *pb.Appointment) { a.UnmetNeeds = e.Needs })
+	case *pb.OverlapFound:
+		return s.change(e, func(a *pb.Appointment) { a.OverlapsWith = append(a.OverlapsWith, e.OtherAppointmentId) })
+	case *pb.SeriesStopped:
+		// Each of its appointments has a cancellation of its own.
 	case *pb.ClockAdjustmentProposed, *pb.HolderToldOfMissedAppointment:
 		// For others: the referral service, and the list of whoever is accountable.
 	default:
@@ -171,11 +177,26 @@ func (s Appointments) spent(holdID string) bool {
 // overlaps returns another appointment of the patient at the time of b.
 func (s Appointments) overlaps(id string, b *pb.Booking) *pb.Appointment {
 	for _, a := range s.appointments {
-		if a.AppointmentId != id && upcoming(a) && a.Booking.Start.AsTime().Before(b.End.AsTime()) && b.Start.AsTime().Before(a.Booking.End.AsTime()) {
+		if a.AppointmentId != id && upcoming(a) && overlap(a.Booking, b) {
 			return a
 		}
 	}
 	return nil
+}
+
+// overlap reports whether nobody can be at both.
+func overlap(a, b *pb.Booking) bool {
+	return a.Start.AsTime().Before(b.End.AsTime()) && b.Start.AsTime().Before(a.End.AsTime())
+}
+
+// overlapping reports whether a patient is expected at both and nobody said why.
+func overlapping(a, b *pb.Appointment) bool {
+	return upcoming(a) && upcoming(b) && a.OverlapOverrideReason == "" && b.OverlapOverrideReason == "" && overlap(a.Booking, b.Booking)
+}
+
+// clashes reports whether the patient is expected on another pathway at the time of b.
+func clashes(elsewhere []*pb.Appointment, b *pb.Booking) bool {
+	return slices.ContainsFunc(elsewhere, func(a *pb.Appointment) bool { return overlap(a.Booking, b) })
 }
 
 // at returns an appointment in one of the states, with the version that was seen.
@@ -195,7 +216,8 @@ func (s Appointments) at(id string, seen int64, states ...pb.AppointmentStatus) 
 var (
 	errNoAppointment = fault.NotFound("appointment.not_found", "there is no such appointment on this pathway")
 	errLapsed        = fault.Refused("appointment.hold.lapsed", "the slot was held for this request and given up: choose a slot and send a new request")
-	errOverlap       = fault.Refused("appointment.overlap", "the patient has another appointment at that time: choose another, or say why in overlap_override_reason")
+	errNotHeld       = fault.Refused("appointment.hold.not_held", "the slot is not held for this appointment: it lapsed, or it is another's. Choose a slot and hold it, or book without hold_id")
+	errOverlap       = fault.Refused("appointment.overlap", "the patient has another appointment at that time, on this pathway or another: choose another, or say why in overlap_override_reason")
 )
 
 // RequestAppointment records that an appointment is wanted.
@@ -229,10 +251,16 @@ type BookAppointment struct {
 	Booking        *pb.Booking // under the hold id of the command, none for another system's
 	PriorityReason string      // of the session
 	Today          nhs.Date
+	Elsewhere      []*pb.Appointment // that the patient has on other pathways
+	PatientNeeds   []string          // of the person's record
 }
 
 // id of the appointment that the request is about.
 func (c BookAppointment) id() string {
+	if hold := c.Place.GetSlot().GetHoldId(); hold != "" && c.AppointmentId == "" {
+		held, _ := uuid.Parse(hold)
+		return appointmentID(held) // as HoldSlot has it
+	}
 	return or(streamID(c.AppointmentId), appointmentID(c.CommandID))
 }
 
@@ -255,7 +283,7 @@ func (c BookAppointment) Decide(s Appointments) ([]proto.Message, error) {
 	}) {
 		return nil, fault.Exists("appointment.pas.exists", "the booking system's appointment is recorded already: reschedule or amend it")
 	}
-	if c.OverlapOverrideReason == "" && s.overlaps(id, c.Booking) != nil {
+	if c.OverlapOverrideReason == "" && (s.overlaps(id, c.Booking) != nil || clashes(c.Elsewhere, c.Booking)) {
 		return nil, errOverlap
 	}
 	var tasks []*pb.Task
@@ -272,7 +300,7 @@ func (c BookAppointment) Decide(s Appointments) ([]proto.Message, error) {
 		}
 	}
 	event := &pb.AppointmentBooked{AppointmentId: id, Booking: c.Booking, ReferralId: or(streamID(c.ReferralId), a.GetReferralId()), Purpose: or(c.Purpose, a.GetPurpose()),
-		PasSystem: c.PasSystem, PasId: c.PasId, PortalId: c.PortalId, Needs: union(a.GetNeeds(), c.Needs),
+		PasSystem: c.PasSystem, PasId: c.PasId, PortalId: c.PortalId, SeriesId: c.SeriesId, Needs: union(union(a.GetNeeds(), c.Needs), c.PatientNeeds),
 		CancerPriorityReason: or(c.CancerPriorityReason, or(a.GetCancerPriorityReason(), c.PriorityReason)), OverlapOverrideReason: c.OverlapOverrideReason}
 	events := []proto.Message{event}
 	if len(c.UnmetNeeds) > 0 {
@@ -290,7 +318,8 @@ func (c BookAppointment) Decide(s Appointments) ([]proto.Message, error) {
 // RescheduleAppointment moves a booking to what its claim holds.
 type RescheduleAppointment struct {
 	*pb.RescheduleAppointmentRequest
-	Booking *pb.Booking
+	Booking   *pb.Booking
+	Elsewhere []*pb.Appointment // that the patient has on other pathways
 }
 
 // Decide implements the decision.
@@ -306,10 +335,87 @@ func (c RescheduleAppointment) Decide(s Appointments) ([]proto.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.OverlapOverrideReason == "" && s.overlaps(a.AppointmentId, c.Booking) != nil {
+	if c.OverlapOverrideReason == "" && (s.overlaps(a.AppointmentId, c.Booking) != nil || clashes(c.Elsewhere, c.Booking)) {
 		return nil, errOverlap
 	}
-	return []proto.Message{&pb.AppointmentRescheduled{AppointmentId: a.AppointmentId, From: a.Booking, To: c.Booking, Reason: c.Reason}}, nil
+	events := []proto.Message{&pb.AppointmentRescheduled{AppointmentId: a.AppointmentId, From: a.Booking, To: c.Booking, Reason: c.Reason}}
+	for _, t := range s.open() {
+		if t.Cause == "overlap" && t.CauseId == a.AppointmentId {
+			events = append(events, &pb.ToBeBookedTaskBooked{TaskId: t.TaskId, AppointmentId: a.AppointmentId})
+		}
+	}
+	return events, nil
+}
+
+// NoteOverlap records that the patient is expected on another pathway at the time
+// of an appointment, with a task to move one of the two. Both stand until a
+// person acts.
+type NoteOverlap struct {
+	AppointmentID string
+	Other         *pb.Appointment
+	CommandID     uuid.UUID
+	Today         nhs.Date
+}
+
+// Decide implements the decision.
+func (c NoteOverlap) Decide(s Appointments) ([]proto.Message, error) {
+	a := s.Appointment(c.AppointmentID)
+	if a == nil || !overlapping(a, c.Other) || slices.Contains(a.OverlapsWith, c.Other.AppointmentId) {
+		return nil, nil
+	}
+	events := []proto.Message{&pb.OverlapFound{AppointmentId: a.AppointmentId, OtherPathwayId: c.Other.PathwayId, OtherAppointmentId: c.Other.AppointmentId}}
+	if !s.awaits("overlap", a.AppointmentId) {
+		events = append(events, raise(c.CommandID, "overlap", a.AppointmentId, c.Today, a.TreatmentFunction))
+	}
+	return events, nil
+}
+
+// StopSeries cancels what is still to come of a series.
+type StopSeries struct {
+	*pb.StopSeriesRequest
+	CommandID uuid.UUID
+	Now       time.Time
+}
+
+// stopped lists the appointments that a decision cancels, or has cancelled.
+func (c StopSeries) stopped(s Appointments, from time.Time) (all []*pb.Appointment) {
+	for _, a := range s.appointments {
+		if a.SeriesId == c.SeriesId && a.Status == booked && !a.Booking.Start.AsTime().Before(from) {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// Decide implements the decision.
+func (c StopSeries) Decide(s Appointments) ([]proto.Message, error) {
+	from := c.Now
+	if c.From != "" {
+		var err error
+		if from, err = Instant("from", c.From); err != nil {
+			return nil, err
+		}
+	}
+	all := c.stopped(s, from)
+	if len(all) == 0 {
+		return nil, fault.NotFound("appointment.series.not_found", "nothing that is still to come is booked under this series")
+	}
+	stop := &pb.SeriesStopped{SeriesId: c.SeriesId, By: c.By, Reason: c.Reason, From: timestamppb.New(from)}
+	events := []proto.Message{stop}
+	for _, a := range all {
+		stop.AppointmentIds = append(stop.AppointmentIds, a.AppointmentId)
+		events = append(events, cancellation(a, c.By, c.Reason, or(c.Teller, c.Command.GetActor().GetOrganisation())))
+	}
+	return append(events, raise(c.CommandID, "series_stopped", c.SeriesId, toBook(nhs.DateOf(c.Now)), all[0].TreatmentFunction)), nil
+}
+
+// cancellation says who cancelled, in the codes of the NHS too.
+func cancellation(a *pb.Appointment, by pb.CancelledBy, reason, teller string) *pb.AppointmentCancelled {
+	event := &pb.AppointmentCancelled{AppointmentId: a.AppointmentId, By: by, Reason: reason, AttendanceCode: "4", Teller: teller}
+	if by == pb.CancelledBy_CANCELLED_BY_PATIENT {
+		event.AttendanceCode = "2"
+	}
+	return event
 }
 
 // AbandonBooking forbids what was begun under a claim, so that its slot can be
@@ -354,12 +460,8 @@ func (c CancelAppointment) Decide(s Appointments) ([]proto.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	event := &pb.AppointmentCancelled{AppointmentId: a.AppointmentId, By: c.By, Reason: c.Reason, AttendanceCode: "4", Teller: or(c.Teller, c.Command.GetActor().GetOrganisation())}
-	if c.By == pb.CancelledBy_CANCELLED_BY_PATIENT {
-		event.AttendanceCode = "2"
-	}
-	events := []proto.Message{event}
-	if a.Status == booked {
+	events := []proto.Message{cancellation(a, c.By, c.Reason, or(c.Teller, c.Command.GetActor().GetOrganisation()))}
+	if a.Status == booked && !s.awaits("overlap", a.AppointmentId) { // that task stands for what follows
 		events = append(events, raise(c.CommandID, "cancelled", a.AppointmentId, toBook(c.Today), a.TreatmentFunction))
 	}
 	return events, nil // the task of one that was only requested is still open

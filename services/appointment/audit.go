@@ -36,11 +36,14 @@ type auditedPathway struct {
 	appointments map[string]*auditedAppointment
 	tasks        map[string]*auditedTask
 	owed         map[string]string // of the command at hand: what needs a task, and why
+	stopping     []string          // appointments of a series that the command at hand stops
 }
 
 type auditedAppointment struct {
-	status  string
-	booking *pb.Booking
+	status   string
+	booking  *pb.Booking
+	override bool // somebody said why the patient has another at that time
+	noted    bool // it was found to overlap
 }
 
 type auditedTask struct{ cause, causeID, state, appointment string }
@@ -61,7 +64,7 @@ func NewAudit() *Audit {
 func (a *Audit) pathway(id string) *auditedPathway {
 	p := a.pathways[id]
 	if p == nil {
-		p = &auditedPathway{map[string]*auditedAppointment{}, map[string]*auditedTask{}, map[string]string{}}
+		p = &auditedPathway{map[string]*auditedAppointment{}, map[string]*auditedTask{}, map[string]string{}, nil}
 		a.pathways[id] = p
 	}
 	return p
@@ -77,6 +80,7 @@ func (a *Audit) Next(e es.Entry) error {
 		p := a.pathway(id)
 		if e.Metadata.Index == 0 {
 			clear(p.owed)
+			p.stopping = nil
 		}
 		if err := a.appointment(p, e); err != nil {
 			return err
@@ -206,11 +210,12 @@ func (a *Audit) appointment(p *auditedPathway, e es.Entry) error {
 			return err
 		}
 		switch x.status {
-		case "booked":
-			p.owed[v.AppointmentId] = "an appointment is cancelled"
-		case "proposed":
+		case "booked", "proposed":
+			if slices.Contains(p.stopping, v.AppointmentId) {
+				break // one task stands for all
+			}
 			if !p.task(func(t *auditedTask) bool { return t.causeID == v.AppointmentId && t.state == "open" }) {
-				p.owed[v.AppointmentId] = "what was wanted is cancelled"
+				p.owed[v.AppointmentId] = "an appointment is cancelled"
 			}
 		default:
 			return errors.New("an appointment is cancelled that is over")
@@ -250,6 +255,14 @@ func (a *Audit) appointment(p *auditedPathway, e es.Entry) error {
 			}
 		}
 		x.status = "struck"
+	case *pb.SeriesStopped:
+		p.owed[v.SeriesId], p.stopping = "a series is stopped", v.AppointmentIds
+	case *pb.OverlapFound:
+		x, err := known(v.AppointmentId)
+		if err != nil {
+			return err
+		}
+		x.noted = true
 	case *pb.PatientArrived:
 		x, err := known(v.AppointmentId)
 		if err != nil {

@@ -33,6 +33,10 @@ func part[R es.Request](req R, purpose string) R {
 // book holds the slot, books, and takes the slot.
 func (s *service) book(ctx context.Context, req *pb.BookAppointmentRequest) (*pb.AppointmentReply, error) {
 	c := BookAppointment{BookAppointmentRequest: req, CommandID: commandID(req), Today: s.today()}
+	var err error
+	if c.Elsewhere, c.PatientNeeds, err = s.elsewhere(ctx, streamID(req.PathwayId)); err != nil {
+		return nil, err
+	}
 	return s.claim(ctx, req, req.Place, c.id(), func(b *pb.Booking, priority string) decision[Appointments] {
 		c.Booking, c.PriorityReason = b, priority
 		return c
@@ -42,8 +46,12 @@ func (s *service) book(ctx context.Context, req *pb.BookAppointmentRequest) (*pb
 // reschedule holds the new slot, moves the booking, takes the new slot and
 // releases the old one: at no moment has the patient none.
 func (s *service) reschedule(ctx context.Context, req *pb.RescheduleAppointmentRequest) (*pb.AppointmentReply, error) {
+	elsewhere, _, err := s.elsewhere(ctx, streamID(req.PathwayId))
+	if err != nil {
+		return nil, err
+	}
 	out, err := s.claim(ctx, req, req.To, streamID(req.AppointmentId), func(b *pb.Booking, _ string) decision[Appointments] {
-		return RescheduleAppointment{req, b}
+		return RescheduleAppointment{req, b, elsewhere}
 	})
 	if err != nil {
 		return nil, err
@@ -73,7 +81,7 @@ func (s *service) claim(ctx context.Context, req onPathway, place *pb.Place, app
 		return s.do(ctx, req, appointmentID, with(&pb.Booking{Start: from, End: to, Medium: x.Medium, Site: x.Site, Room: x.Room,
 			TreatmentFunction: x.TreatmentFunction, PractitionerRole: x.PractitionerRole}, ""))
 	}
-	hold, sessionID, slotID := commandID(req).String(), streamID(choice.SessionId), streamID(choice.SlotId)
+	hold, sessionID, slotID := or(streamID(choice.HoldId), commandID(req).String()), streamID(choice.SessionId), streamID(choice.SlotId)
 	if commandID(req) == uuid.Nil {
 		return s.do(ctx, req, appointmentID, with(&pb.Booking{}, "")) // refused
 	}
@@ -93,13 +101,18 @@ func (s *service) claim(ctx context.Context, req onPathway, place *pb.Place, app
 				return nil, err
 			}
 		}
-		if err := s.hold(ctx, req, session.Value, HoldSlot{SlotID: slotID, AppointmentID: appointmentID, PathwayID: streamID(req.GetPathwayId()), HoldID: hold, Now: s.clock()}, sessionID); err != nil {
+		if choice.HoldId != "" {
+			if c := session.Value.claims[slotID]; c.holdID != hold || c.pathwayID != streamID(req.GetPathwayId()) || c.appointmentID != appointmentID {
+				return nil, errNotHeld
+			}
+		} else if err := s.hold(ctx, req, session.Value, HoldSlot{SlotID: slotID, AppointmentID: appointmentID, PathwayID: streamID(req.GetPathwayId()), HoldID: hold, Now: s.clock()}, sessionID); err != nil {
 			return nil, err
 		}
 	}
 	out, err := s.do(ctx, req, appointmentID, decided)
 	if err != nil {
-		if fault.IsAnswer(err) && fault.CodeOf(err) != "command.id_reused" {
+		// A hold that was made before is the caller's to use again, until it lapses.
+		if choice.HoldId == "" && fault.IsAnswer(err) && fault.CodeOf(err) != "command.id_reused" {
 			// The slot would lapse by itself. That it cannot be given back now is no
 			// reason to hide the answer.
 			_ = s.settle(ctx, req.GetCommand(), sessionID, slotID, claim{holdID: hold, appointmentID: appointmentID, pathwayID: streamID(req.GetPathwayId())}, "hold_lapsed")
@@ -163,7 +176,7 @@ func (s *service) release(ctx context.Context, req es.Request, b *pb.Booking, ca
 	if b.GetSessionId() == "" {
 		return nil
 	}
-	_, err := s.sessions.Do(ctx, b.SessionId, part(req, "release"), ReleaseSlot{b.SlotId, b.HoldId, cause}.Decide)
+	_, err := s.sessions.Do(ctx, b.SessionId, part(req, "release/"+b.HoldId), ReleaseSlot{b.SlotId, b.HoldId, cause}.Decide)
 	return err
 }
 

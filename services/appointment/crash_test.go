@@ -6,15 +6,19 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	pb "waymark/proto/waymark/appointment/v1"
+	"waymark/services/eventstore"
 	"waymark/services/kit/bus"
 	"waymark/services/kit/es"
 	"waymark/services/kit/estest"
@@ -22,9 +26,11 @@ import (
 )
 
 // heard returns the log as the service hears it from the bus.
-func heard(t *testing.T, log *estest.Log) (out []bus.Event) {
+func heard(t *testing.T, log *estest.Log) []bus.Event { t.Helper(); return hear(t, log.Events()) }
+
+func hear(t *testing.T, events []es.Recorded) (out []bus.Event) {
 	t.Helper()
-	for _, e := range log.Events() {
+	for _, e := range events {
 		m, err := es.Decode(e)
 		if err != nil {
 			t.Fatal(err)
@@ -38,7 +44,7 @@ func heard(t *testing.T, log *estest.Log) (out []bus.Event) {
 // audit reads the log from its beginning and returns what is wrong: a slot that
 // two appointments have at one moment, by the pathways' own streams, and at the
 // end a session that says otherwise than they do.
-func audit(t *testing.T, log *estest.Log, settled bool) (wrong []string, bookings int) {
+func audit(t *testing.T, events []es.Recorded, settled bool) (wrong []string, bookings int) {
 	t.Helper()
 	owners := map[string]string{} // slot -> appointment
 	sessions := map[string]Session{}
@@ -56,7 +62,7 @@ func audit(t *testing.T, log *estest.Log, settled bool) (wrong []string, booking
 	free := func(appointment string) {
 		maps.DeleteFunc(owners, func(_, a string) bool { return a == appointment })
 	}
-	for _, e := range heard(t, log) {
+	for _, e := range hear(t, events) {
 		switch m := e.Message.(type) {
 		case *pb.AppointmentBooked:
 			book(m.Booking, m.AppointmentId)
@@ -199,9 +205,10 @@ func TestCrashes(t *testing.T) {
 							t.Fatalf("%s: %v", what, err)
 						}
 					}
-					if wrong, _ := audit(t, log, true); len(wrong) > 0 {
+					if wrong, _ := audit(t, log.Events(), true); len(wrong) > 0 {
 						t.Errorf("%s: %v", what, wrong)
 					}
+					roomAudit(t, log)
 				}
 			}
 		}
@@ -246,7 +253,7 @@ func TestLapsedHoldIsFenced(t *testing.T) {
 			return nil
 		}})
 		_, err := s.front().BookAppointment(t.Context(), booking(1, 1, 0, 0))
-		wrong, bookings := audit(t, log, !unfenced)
+		wrong, bookings := audit(t, log.Events(), !unfenced)
 		if second != nil {
 			t.Fatal(second)
 		}
@@ -273,6 +280,10 @@ type crashKey struct{}
 func rush(t *testing.T, sessions, slots, clients, attempts int, plant func(*service, *estest.Faults)) (wrong []string, bookings int) {
 	log := estest.NewLog()
 	log.Seed(7)
+	return rushOver(t, log, log.SetFaults, sessions, slots, clients, attempts, plant)
+}
+
+func rushOver(t *testing.T, log es.Log, setFaults func(estest.Faults), sessions, slots, clients, attempts int, plant func(*service, *estest.Faults)) (wrong []string, bookings int) {
 	opener := instance(log, now)
 	for i := range sessions {
 		if _, err := opener.clinics().OpenSession(t.Context(), clinic(10+i, i, slots)); err != nil {
@@ -296,7 +307,7 @@ func rush(t *testing.T, sessions, slots, clients, attempts int, plant func(*serv
 		instances[i] = instance(log, now)
 		plant(instances[i], &faults)
 	}
-	log.SetFaults(faults)
+	setFaults(faults)
 
 	// ask repeats one request until it is answered, each time from another process.
 	ask := func(run func(context.Context, *service) error) (err error) {
@@ -353,7 +364,7 @@ func rush(t *testing.T, sessions, slots, clients, attempts int, plant func(*serv
 		})
 	}
 	group.Wait()
-	log.SetFaults(estest.Faults{})
+	setFaults(estest.Faults{})
 
 	later := instance(log, now.Add(holdFor))
 	for i := range sessions {
@@ -361,7 +372,19 @@ func rush(t *testing.T, sessions, slots, clients, attempts int, plant func(*serv
 			return append(wrong, err.Error()), 0
 		}
 	}
-	wrong, bookings = audit(t, log, true)
+	var events []es.Recorded
+	if err := log.ReadAll(t.Context(), 0, func(e es.Recorded) error {
+		if !strings.HasPrefix(e.Stream, "$") {
+			events = append(events, e)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	wrong, bookings = audit(t, events, true)
+	for _, err := range audited(t, events) {
+		wrong = append(wrong, err.Error())
+	}
 	counts := map[string]int{}
 	for _, a := range answers {
 		state, err := later.appointments.Load(t.Context(), a.req.PathwayId)
@@ -381,7 +404,7 @@ func rush(t *testing.T, sessions, slots, clients, attempts int, plant func(*serv
 			wrong = append(wrong, fmt.Sprintf("never answered: %v", a.err))
 		}
 	}
-	t.Logf("%d slots, %d clients, answers %v, %d bookings, %d events, %d wrong", sessions*slots, clients, counts, bookings, len(log.Events()), len(wrong))
+	t.Logf("%d slots, %d clients, answers %v, %d bookings, %d events, %d wrong", sessions*slots, clients, counts, bookings, len(events), len(wrong))
 	return wrong, bookings
 }
 
@@ -409,6 +432,94 @@ func TestRushCatches(t *testing.T) {
 		if len(wrong) == 0 {
 			t.Errorf("planted bug not caught: %s", name)
 		}
+	}
+}
+
+// shaky is the log of a real store whose appends are sometimes executed and
+// reported as failed, or cut off by the death of the process.
+type shaky struct {
+	es.Log
+	mu     sync.Mutex
+	dice   *rand.Rand // under mu
+	faults atomic.Pointer[estest.Faults]
+}
+
+func (l *shaky) set(f estest.Faults) { l.faults.Store(&f) }
+
+func (l *shaky) chance(p float64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dice.Float64() < p
+}
+
+func (l *shaky) Append(ctx context.Context, stream string, expected es.Revision, events []es.NewEvent) (es.Appended, error) {
+	f := l.faults.Load()
+	if f.Before != nil {
+		if err := f.Before(ctx, "Append", stream); err != nil {
+			return es.Appended{}, err
+		}
+	}
+	if l.chance(f.Refused) {
+		return es.Appended{}, fault.Unavailable("es.unavailable", "planted", 0)
+	}
+	done, err := l.Log.Append(ctx, stream, expected, events)
+	if err == nil && l.chance(f.Lost) {
+		return es.Appended{}, fault.Unavailable("es.unavailable", "planted", 0)
+	}
+	return done, err
+}
+
+// TestRushOnTheNode is R9 over the node itself: its appends are on disk and
+// checked by its own sequencer, and the client is the official one. The control
+// books without holds and must be caught.
+func TestRushOnTheNode(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name                               string
+		sessions, slots, clients, attempts int
+		plant                              func(*service, *estest.Faults)
+		caught                             bool
+	}{
+		{"whole", 40, 25, 64, 8, func(*service, *estest.Faults) {}, false},
+		{"no hold", 2, 5, 16, 4, func(s *service, _ *estest.Faults) { s.unheld = true }, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			node, err := eventstore.Open(eventstore.Config{Dir: t.TempDir(), MinFree: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			lis, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			served := make(chan error, 1)
+			go func() { served <- node.Serve(lis) }()
+			client, err := es.Open(es.Config{URL: fmt.Sprintf("esdb://%s?tls=false", lis.Addr()), Timeout: 30 * time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				client.Close()
+				if err := errors.Join(node.Close(), <-served); err != nil {
+					t.Error(err)
+				}
+			}()
+			log := &shaky{Log: client, dice: rand.New(rand.NewPCG(3, 4))}
+			log.set(estest.Faults{})
+			wrong, bookings := rushOver(t, log, log.set, tt.sessions, tt.slots, tt.clients, tt.attempts, tt.plant)
+			if tt.caught {
+				if len(wrong) == 0 {
+					t.Errorf("planted bug not caught: %s", tt.name)
+				}
+				return
+			}
+			for _, w := range wrong[:min(len(wrong), 10)] {
+				t.Error(w)
+			}
+			if bookings < 200 {
+				t.Errorf("%d bookings: the test looks at nothing", bookings)
+			}
+		})
 	}
 }
 

@@ -73,7 +73,7 @@ func draw(r *rapid.T, s Appointments, command uuid.UUID, at time.Time) func(Appo
 		RequestAppointment{&pb.RequestAppointmentRequest{}, command, today}.Decide,
 		BookAppointment{BookAppointmentRequest: book, CommandID: command, Booking: b, Today: today}.Decide,
 		BookAppointment{BookAppointmentRequest: book, CommandID: command, Booking: b, Today: today}.Decide,
-		RescheduleAppointment{&pb.RescheduleAppointmentRequest{AppointmentId: appointment}, b}.Decide,
+		RescheduleAppointment{&pb.RescheduleAppointmentRequest{AppointmentId: appointment}, b, nil}.Decide,
 		CancelAppointment{&pb.CancelAppointmentRequest{Command: by(0), AppointmentId: appointment, By: pb.CancelledBy(rapid.IntRange(1, 3).Draw(r, "by"))}, command, today}.Decide,
 		RecordArrival{&pb.RecordArrivalRequest{AppointmentId: appointment}, at}.Decide,
 		RecordOutcome{&pb.RecordOutcomeRequest{AppointmentId: appointment, AttendanceCode: "5", OutcomeCode: code, On: today.String(), NextAppointmentId: next}, command, today}.Decide,

@@ -8,6 +8,7 @@ import (
 
 	pb "waymark/proto/waymark/appointment/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
+	personv1 "waymark/proto/waymark/person/v1"
 	planv1 "waymark/proto/waymark/plan/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/bus"
@@ -28,8 +29,14 @@ func (s *service) react(ctx context.Context, e bus.Event) error {
 func (s *service) hear(ctx context.Context, e bus.Event) error {
 	switch m := e.Message.(type) {
 	case *pb.AppointmentBooked:
-		return s.take(ctx, e, m.Booking)
+		if err := s.take(ctx, e, m.Booking); err != nil && !fault.IsAnswer(err) {
+			return err
+		}
+		return s.findOverlaps(ctx, asked(e, e.StreamID), e.StreamID)
 	case *pb.AppointmentRescheduled:
+		if err := s.findOverlaps(ctx, asked(e, e.StreamID), e.StreamID); err != nil {
+			return err
+		}
 		if err := s.take(ctx, e, m.To); err != nil && !fault.IsAnswer(err) {
 			return err
 		}
@@ -48,9 +55,53 @@ func (s *service) hear(ctx context.Context, e bus.Event) error {
 		}
 	case *pb.ClockAdjustmentProposed:
 		return s.propose(ctx, e, m)
+	case *personv1.PersonsMerged:
+		return s.eachPathway(ctx, e, m.SurvivingPersonId, func(pathway string) error {
+			if err := s.findOverlaps(ctx, part(asked(e, pathway), pathway), pathway); err != nil {
+				return err
+			}
+			return s.carryNeeds(ctx, e, pathway)
+		})
+	case *personv1.CommunicationNeedRecorded, *personv1.AdjustmentRecorded:
+		return s.eachPathway(ctx, e, e.StreamID, func(pathway string) error { return s.carryNeeds(ctx, e, pathway) })
 	case *planv1.ItemBecameDue:
 		_, err := s.raiseTask(ctx, &pb.RaiseTaskRequest{Command: header(e), PathwayId: e.StreamID, Cause: "surveillance_due", CauseId: m.ItemId})
 		return err
+	}
+	return nil
+}
+
+// eachPathway calls do for the pathways of a person, once the diary has the event.
+func (s *service) eachPathway(ctx context.Context, e bus.Event, person string, do func(string) error) error {
+	if s.diary == nil {
+		return nil
+	}
+	if err := s.diary.Wait(ctx, e.Position); err != nil {
+		return err
+	}
+	for _, pathway := range s.diary.pathwaysOf(person) {
+		if err := do(pathway); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// carryNeeds adds what the patient needs to the appointments that lie ahead.
+func (s *service) carryNeeds(ctx context.Context, e bus.Event, pathway string) error {
+	needs := s.diary.needsOf(pathway)
+	state, err := s.appointments.Load(ctx, pathway)
+	if err != nil {
+		return err
+	}
+	for _, a := range state.Value.appointments {
+		if a.Status != booked || len(union(a.Needs, needs)) == len(a.Needs) {
+			continue
+		}
+		req := part(&pb.AmendAppointmentRequest{Command: header(e), PathwayId: pathway, AppointmentId: a.AppointmentId, Needs: needs}, "needs/"+a.AppointmentId)
+		if _, err := s.appointments.Do(ctx, pathway, req, AmendAppointment{req}.Decide); err != nil && !fault.IsAnswer(err) {
+			return err
+		}
 	}
 	return nil
 }

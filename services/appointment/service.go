@@ -26,6 +26,7 @@ type service struct {
 	holds        holds
 	appointments *es.Streams[Appointments]
 	sessions     *es.Streams[Session]
+	diary        *diary
 	pathways     referralv1.PathwayServiceClient // nil where no referral service is known
 
 	// What tests set to plant the bugs that they must catch: a booking without a
@@ -39,6 +40,7 @@ func New(deps run.Deps) (run.Part, error) {
 		return run.Part{}, errors.New("appointment: needs a log and a clock")
 	}
 	s := newService(deps)
+	s.diary = newDiary(deps.Log)
 	return run.Part{
 		Name: "appointment",
 		Register: func(r grpc.ServiceRegistrar) {
@@ -46,8 +48,8 @@ func New(deps run.Deps) (run.Part, error) {
 			pb.RegisterSessionServiceServer(r, &sessionServer{service: s})
 		},
 		React:      s.react,
-		Categories: []string{"appointment", "session", "plan"},
-		Run:        s.run,
+		Categories: []string{"appointment", "session", "plan", "person"},
+		Run:        s.keep,
 	}, nil
 }
 
@@ -151,6 +153,25 @@ func (s *appointmentServer) CancelAppointment(ctx context.Context, req *pb.Cance
 		return nil, err
 	}
 	return out, s.release(ctx, req, out.Appointment.Booking, "cancelled")
+}
+
+func (s *appointmentServer) StopSeries(ctx context.Context, req *pb.StopSeriesRequest) (*pb.StopSeriesResponse, error) {
+	c := StopSeries{req, commandID(req), s.clock()}
+	state, err := s.appointments.Do(ctx, streamID(req.PathwayId), req, c.Decide)
+	if err != nil {
+		return nil, err
+	}
+	out := &pb.StopSeriesResponse{OpenTasks: state.Value.open(), Receipt: state.Receipt()}
+	for _, a := range state.Value.appointments {
+		if a.SeriesId != c.SeriesId || a.Status != cancelled {
+			continue
+		}
+		out.Appointments = append(out.Appointments, Message(a, streamID(req.PathwayId)))
+		if err := s.release(ctx, req, a.Booking, "cancelled"); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 func (s *appointmentServer) RecordArrival(ctx context.Context, req *pb.RecordArrivalRequest) (*pb.AppointmentReply, error) {

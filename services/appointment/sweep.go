@@ -2,6 +2,7 @@ package appointment
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -75,6 +76,20 @@ func (h *holds) clear() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.until = make(map[string]map[string]time.Time)
+}
+
+// keep keeps the diary and settles lapsed holds, until ctx ends or one of them fails.
+func (s *service) keep(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	followed := make(chan error, 1)
+	go func() {
+		defer cancel()
+		followed <- s.diary.Run(ctx)
+	}()
+	err := s.run(ctx)
+	cancel()
+	return errors.Join(err, <-followed)
 }
 
 // run follows the sessions and settles holds that have lapsed, as soon as it has

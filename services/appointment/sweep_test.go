@@ -110,7 +110,7 @@ func TestLapsedHoldsAreSettled(t *testing.T) {
 	if a, r, k := st.count(&pb.BookingAbandoned{}), st.count(&pb.SlotReleased{}), st.count(&pb.SlotTaken{}); a != 1 || r != 1 || k != 2 {
 		t.Errorf("%d abandoned, %d released, %d taken", a, r, k)
 	}
-	if wrong, bookings := audit(t, st.log, true); len(wrong) > 0 || bookings != 2 {
+	if wrong, bookings := audit(t, st.log.Events(), true); len(wrong) > 0 || bookings != 2 {
 		t.Errorf("%d bookings, %v", bookings, wrong)
 	}
 	st.later(holdFor)

@@ -48,6 +48,11 @@ func (s Appointments) Task(id string) *pb.Task {
 	return nil
 }
 
+// awaits reports whether a task of a cause is open.
+func (s Appointments) awaits(cause, causeID string) bool {
+	return slices.ContainsFunc(s.open(), func(t *pb.Task) bool { return t.Cause == cause && t.CauseId == causeID })
+}
+
 func (s Appointments) openTask(id string) (*pb.Task, error) {
 	t := s.Task(id)
 	if t == nil {

@@ -70,7 +70,7 @@ func foldAppointment(v *pb.Pathway, e event) bool {
 		of(m.AppointmentId, "").PatientRequest = m.Request
 	case *appointmentv1.NeedsNotMet:
 		of(m.AppointmentId, "").NeedsNotMet = true
-	case *appointmentv1.BookingAbandoned, *appointmentv1.AttendanceConfirmed, *appointmentv1.ClockAdjustmentProposed, *appointmentv1.HolderToldOfMissedAppointment:
+	case *appointmentv1.BookingAbandoned, *appointmentv1.OverlapFound, *appointmentv1.SeriesStopped, *appointmentv1.AttendanceConfirmed, *appointmentv1.ClockAdjustmentProposed, *appointmentv1.HolderToldOfMissedAppointment:
 
 	case *appointmentv1.ToBeBookedTaskRaised:
 		t := task(m.TaskId, "open")

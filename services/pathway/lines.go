@@ -180,6 +180,8 @@ var lines = map[string]line{
 	"waymark.appointment.v1.ToBeBookedTaskBooked":          {administrative, "What was to be booked is booked."},
 	"waymark.appointment.v1.ToBeBookedTaskEnded":           {administrative, "An appointment need no longer be booked."},
 	"waymark.appointment.v1.ToBeBookedTaskOverdue":         {clinical, "An appointment to be booked is overdue."},
+	"waymark.appointment.v1.OverlapFound":                  {administrative, "The patient was found to have two appointments at one time."},
+	"waymark.appointment.v1.SeriesStopped":                 {administrative, "What was still to come of a series of appointments was cancelled."},
 	"waymark.appointment.v1.ClockAdjustmentProposed":       {technical, "An adjustment of a clock was proposed."},
 	"waymark.appointment.v1.HolderToldOfMissedAppointment": {administrative, "The accountable party was told of the missed appointment."},
 	"waymark.appointment.v1.NeedsNotMet":                   {clinical, "The patient's needs were not met at an appointment."},

@@ -402,7 +402,12 @@ type Appointment struct {
 	Teller    string                 `protobuf:"bytes,24,opt,name=teller,proto3" json:"teller,omitempty"`
 	ArrivedAt *timestamppb.Timestamp `protobuf:"bytes,25,opt,name=arrived_at,json=arrivedAt,proto3" json:"arrived_at,omitempty"`
 	// Day of the attendance or of the missed appointment.
-	On            string `protobuf:"bytes,26,opt,name=on,proto3" json:"on,omitempty"`
+	On string `protobuf:"bytes,26,opt,name=on,proto3" json:"on,omitempty"`
+	// The series that it is one of; empty for none.
+	SeriesId string `protobuf:"bytes,27,opt,name=series_id,json=seriesId,proto3" json:"series_id,omitempty"`
+	// Appointments of the patient on other pathways that were found to be at the
+	// same time, although nobody said why.
+	OverlapsWith  []string `protobuf:"bytes,28,rep,name=overlaps_with,json=overlapsWith,proto3" json:"overlaps_with,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -617,6 +622,20 @@ func (x *Appointment) GetOn() string {
 		return x.On
 	}
 	return ""
+}
+
+func (x *Appointment) GetSeriesId() string {
+	if x != nil {
+		return x.SeriesId
+	}
+	return ""
+}
+
+func (x *Appointment) GetOverlapsWith() []string {
+	if x != nil {
+		return x.OverlapsWith
+	}
+	return nil
 }
 
 // Task is a planned follow-up without an appointment.
@@ -1058,9 +1077,11 @@ func (x *SessionSlot) GetUntil() *timestamppb.Timestamp {
 
 // SlotChoice names a slot of a session.
 type SlotChoice struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	SessionId     string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	SlotId        string                 `protobuf:"bytes,2,opt,name=slot_id,json=slotId,proto3" json:"slot_id,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	SessionId string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	SlotId    string                 `protobuf:"bytes,2,opt,name=slot_id,json=slotId,proto3" json:"slot_id,omitempty"`
+	// What HoldSlot answered; empty where the booking holds the slot itself.
+	HoldId        string `protobuf:"bytes,3,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1105,6 +1126,13 @@ func (x *SlotChoice) GetSessionId() string {
 func (x *SlotChoice) GetSlotId() string {
 	if x != nil {
 		return x.SlotId
+	}
+	return ""
+}
+
+func (x *SlotChoice) GetHoldId() string {
+	if x != nil {
+		return x.HoldId
 	}
 	return ""
 }
@@ -1407,10 +1435,12 @@ type BookAppointmentRequest struct {
 	UnmetNeeds []string `protobuf:"bytes,12,rep,name=unmet_needs,json=unmetNeeds,proto3" json:"unmet_needs,omitempty"`
 	// Code; that of the session where empty.
 	CancerPriorityReason string `protobuf:"bytes,13,opt,name=cancer_priority_reason,json=cancerPriorityReason,proto3" json:"cancer_priority_reason,omitempty"`
-	// Why the patient has two appointments at one time.
+	// Why the patient has two appointments at one time, on whichever pathways.
 	OverlapOverrideReason string `protobuf:"bytes,14,opt,name=overlap_override_reason,json=overlapOverrideReason,proto3" json:"overlap_override_reason,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// The series that it is one of, as the booking system names it.
+	SeriesId      string `protobuf:"bytes,15,opt,name=series_id,json=seriesId,proto3" json:"series_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BookAppointmentRequest) Reset() {
@@ -1537,6 +1567,13 @@ func (x *BookAppointmentRequest) GetCancerPriorityReason() string {
 func (x *BookAppointmentRequest) GetOverlapOverrideReason() string {
 	if x != nil {
 		return x.OverlapOverrideReason
+	}
+	return ""
+}
+
+func (x *BookAppointmentRequest) GetSeriesId() string {
+	if x != nil {
+		return x.SeriesId
 	}
 	return ""
 }
@@ -1844,6 +1881,161 @@ func (x *CancelAppointmentRequest) GetTeller() string {
 	return ""
 }
 
+type StopSeriesRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Command   *v1.Command            `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	PathwayId string                 `protobuf:"bytes,2,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
+	SeriesId  string                 `protobuf:"bytes,3,opt,name=series_id,json=seriesId,proto3" json:"series_id,omitempty"`
+	// Those that begin before it stay; now where empty.
+	From   string      `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
+	By     CancelledBy `protobuf:"varint,5,opt,name=by,proto3,enum=waymark.appointment.v1.CancelledBy" json:"by,omitempty"`
+	Reason string      `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// ODS code of who tells the patient; the actor's organisation where empty.
+	Teller        string `protobuf:"bytes,7,opt,name=teller,proto3" json:"teller,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopSeriesRequest) Reset() {
+	*x = StopSeriesRequest{}
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopSeriesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopSeriesRequest) ProtoMessage() {}
+
+func (x *StopSeriesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopSeriesRequest.ProtoReflect.Descriptor instead.
+func (*StopSeriesRequest) Descriptor() ([]byte, []int) {
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *StopSeriesRequest) GetCommand() *v1.Command {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *StopSeriesRequest) GetPathwayId() string {
+	if x != nil {
+		return x.PathwayId
+	}
+	return ""
+}
+
+func (x *StopSeriesRequest) GetSeriesId() string {
+	if x != nil {
+		return x.SeriesId
+	}
+	return ""
+}
+
+func (x *StopSeriesRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *StopSeriesRequest) GetBy() CancelledBy {
+	if x != nil {
+		return x.By
+	}
+	return CancelledBy_CANCELLED_BY_UNSPECIFIED
+}
+
+func (x *StopSeriesRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *StopSeriesRequest) GetTeller() string {
+	if x != nil {
+		return x.Teller
+	}
+	return ""
+}
+
+type StopSeriesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that were cancelled.
+	Appointments  []*Appointment `protobuf:"bytes,1,rep,name=appointments,proto3" json:"appointments,omitempty"`
+	OpenTasks     []*Task        `protobuf:"bytes,2,rep,name=open_tasks,json=openTasks,proto3" json:"open_tasks,omitempty"`
+	Receipt       *v1.Receipt    `protobuf:"bytes,3,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopSeriesResponse) Reset() {
+	*x = StopSeriesResponse{}
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopSeriesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopSeriesResponse) ProtoMessage() {}
+
+func (x *StopSeriesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopSeriesResponse.ProtoReflect.Descriptor instead.
+func (*StopSeriesResponse) Descriptor() ([]byte, []int) {
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *StopSeriesResponse) GetAppointments() []*Appointment {
+	if x != nil {
+		return x.Appointments
+	}
+	return nil
+}
+
+func (x *StopSeriesResponse) GetOpenTasks() []*Task {
+	if x != nil {
+		return x.OpenTasks
+	}
+	return nil
+}
+
+func (x *StopSeriesResponse) GetReceipt() *v1.Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
 type RecordArrivalRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Command       *v1.Command            `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
@@ -1857,7 +2049,7 @@ type RecordArrivalRequest struct {
 
 func (x *RecordArrivalRequest) Reset() {
 	*x = RecordArrivalRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[13]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2061,7 @@ func (x *RecordArrivalRequest) String() string {
 func (*RecordArrivalRequest) ProtoMessage() {}
 
 func (x *RecordArrivalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[13]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2074,7 @@ func (x *RecordArrivalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordArrivalRequest.ProtoReflect.Descriptor instead.
 func (*RecordArrivalRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{13}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RecordArrivalRequest) GetCommand() *v1.Command {
@@ -1931,7 +2123,7 @@ type RecordOutcomeRequest struct {
 
 func (x *RecordOutcomeRequest) Reset() {
 	*x = RecordOutcomeRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[14]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2135,7 @@ func (x *RecordOutcomeRequest) String() string {
 func (*RecordOutcomeRequest) ProtoMessage() {}
 
 func (x *RecordOutcomeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[14]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2148,7 @@ func (x *RecordOutcomeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordOutcomeRequest.ProtoReflect.Descriptor instead.
 func (*RecordOutcomeRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{14}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RecordOutcomeRequest) GetCommand() *v1.Command {
@@ -2024,7 +2216,7 @@ type RecordNoShowRequest struct {
 
 func (x *RecordNoShowRequest) Reset() {
 	*x = RecordNoShowRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[15]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +2228,7 @@ func (x *RecordNoShowRequest) String() string {
 func (*RecordNoShowRequest) ProtoMessage() {}
 
 func (x *RecordNoShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[15]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +2241,7 @@ func (x *RecordNoShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordNoShowRequest.ProtoReflect.Descriptor instead.
 func (*RecordNoShowRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{15}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RecordNoShowRequest) GetCommand() *v1.Command {
@@ -2106,7 +2298,7 @@ type EnterInErrorRequest struct {
 
 func (x *EnterInErrorRequest) Reset() {
 	*x = EnterInErrorRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[16]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2310,7 @@ func (x *EnterInErrorRequest) String() string {
 func (*EnterInErrorRequest) ProtoMessage() {}
 
 func (x *EnterInErrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[16]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2323,7 @@ func (x *EnterInErrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnterInErrorRequest.ProtoReflect.Descriptor instead.
 func (*EnterInErrorRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{16}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *EnterInErrorRequest) GetCommand() *v1.Command {
@@ -2173,7 +2365,7 @@ type ConfirmAttendanceRequest struct {
 
 func (x *ConfirmAttendanceRequest) Reset() {
 	*x = ConfirmAttendanceRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[17]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2377,7 @@ func (x *ConfirmAttendanceRequest) String() string {
 func (*ConfirmAttendanceRequest) ProtoMessage() {}
 
 func (x *ConfirmAttendanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[17]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2390,7 @@ func (x *ConfirmAttendanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmAttendanceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmAttendanceRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{17}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ConfirmAttendanceRequest) GetCommand() *v1.Command {
@@ -2234,7 +2426,7 @@ type RequestChangeRequest struct {
 
 func (x *RequestChangeRequest) Reset() {
 	*x = RequestChangeRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[18]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2246,7 +2438,7 @@ func (x *RequestChangeRequest) String() string {
 func (*RequestChangeRequest) ProtoMessage() {}
 
 func (x *RequestChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[18]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2259,7 +2451,7 @@ func (x *RequestChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestChangeRequest.ProtoReflect.Descriptor instead.
 func (*RequestChangeRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{18}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RequestChangeRequest) GetCommand() *v1.Command {
@@ -2306,7 +2498,7 @@ type RaiseTaskRequest struct {
 
 func (x *RaiseTaskRequest) Reset() {
 	*x = RaiseTaskRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[19]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2510,7 @@ func (x *RaiseTaskRequest) String() string {
 func (*RaiseTaskRequest) ProtoMessage() {}
 
 func (x *RaiseTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[19]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2523,7 @@ func (x *RaiseTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseTaskRequest.ProtoReflect.Descriptor instead.
 func (*RaiseTaskRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{19}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RaiseTaskRequest) GetCommand() *v1.Command {
@@ -2390,7 +2582,7 @@ type EndTaskRequest struct {
 
 func (x *EndTaskRequest) Reset() {
 	*x = EndTaskRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[20]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2594,7 @@ func (x *EndTaskRequest) String() string {
 func (*EndTaskRequest) ProtoMessage() {}
 
 func (x *EndTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[20]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2607,7 @@ func (x *EndTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndTaskRequest.ProtoReflect.Descriptor instead.
 func (*EndTaskRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{20}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *EndTaskRequest) GetCommand() *v1.Command {
@@ -2468,7 +2660,7 @@ type RecordAdmissionRequest struct {
 
 func (x *RecordAdmissionRequest) Reset() {
 	*x = RecordAdmissionRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[21]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +2672,7 @@ func (x *RecordAdmissionRequest) String() string {
 func (*RecordAdmissionRequest) ProtoMessage() {}
 
 func (x *RecordAdmissionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[21]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +2685,7 @@ func (x *RecordAdmissionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordAdmissionRequest.ProtoReflect.Descriptor instead.
 func (*RecordAdmissionRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{21}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RecordAdmissionRequest) GetCommand() *v1.Command {
@@ -2558,7 +2750,7 @@ type RecordAttendanceStartRequest struct {
 
 func (x *RecordAttendanceStartRequest) Reset() {
 	*x = RecordAttendanceStartRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[22]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2762,7 @@ func (x *RecordAttendanceStartRequest) String() string {
 func (*RecordAttendanceStartRequest) ProtoMessage() {}
 
 func (x *RecordAttendanceStartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[22]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2775,7 @@ func (x *RecordAttendanceStartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordAttendanceStartRequest.ProtoReflect.Descriptor instead.
 func (*RecordAttendanceStartRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{22}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RecordAttendanceStartRequest) GetCommand() *v1.Command {
@@ -2634,7 +2826,7 @@ type RecordPreAdmissionRequest struct {
 
 func (x *RecordPreAdmissionRequest) Reset() {
 	*x = RecordPreAdmissionRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[23]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2646,7 +2838,7 @@ func (x *RecordPreAdmissionRequest) String() string {
 func (*RecordPreAdmissionRequest) ProtoMessage() {}
 
 func (x *RecordPreAdmissionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[23]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2659,7 +2851,7 @@ func (x *RecordPreAdmissionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPreAdmissionRequest.ProtoReflect.Descriptor instead.
 func (*RecordPreAdmissionRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{23}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RecordPreAdmissionRequest) GetCommand() *v1.Command {
@@ -2712,7 +2904,7 @@ type RecordDischargeRequest struct {
 
 func (x *RecordDischargeRequest) Reset() {
 	*x = RecordDischargeRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[24]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2724,7 +2916,7 @@ func (x *RecordDischargeRequest) String() string {
 func (*RecordDischargeRequest) ProtoMessage() {}
 
 func (x *RecordDischargeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[24]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,7 +2929,7 @@ func (x *RecordDischargeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordDischargeRequest.ProtoReflect.Descriptor instead.
 func (*RecordDischargeRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{24}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RecordDischargeRequest) GetCommand() *v1.Command {
@@ -2796,7 +2988,7 @@ type CorrectVisitRequest struct {
 
 func (x *CorrectVisitRequest) Reset() {
 	*x = CorrectVisitRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[25]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2808,7 +3000,7 @@ func (x *CorrectVisitRequest) String() string {
 func (*CorrectVisitRequest) ProtoMessage() {}
 
 func (x *CorrectVisitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[25]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2821,7 +3013,7 @@ func (x *CorrectVisitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorrectVisitRequest.ProtoReflect.Descriptor instead.
 func (*CorrectVisitRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{25}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CorrectVisitRequest) GetCommand() *v1.Command {
@@ -2871,7 +3063,7 @@ type ReverseVisitRequest struct {
 
 func (x *ReverseVisitRequest) Reset() {
 	*x = ReverseVisitRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[26]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +3075,7 @@ func (x *ReverseVisitRequest) String() string {
 func (*ReverseVisitRequest) ProtoMessage() {}
 
 func (x *ReverseVisitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[26]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +3088,7 @@ func (x *ReverseVisitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReverseVisitRequest.ProtoReflect.Descriptor instead.
 func (*ReverseVisitRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{26}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReverseVisitRequest) GetCommand() *v1.Command {
@@ -2937,7 +3129,7 @@ type RunTimersRequest struct {
 
 func (x *RunTimersRequest) Reset() {
 	*x = RunTimersRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[27]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2949,7 +3141,7 @@ func (x *RunTimersRequest) String() string {
 func (*RunTimersRequest) ProtoMessage() {}
 
 func (x *RunTimersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[27]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2962,7 +3154,7 @@ func (x *RunTimersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTimersRequest.ProtoReflect.Descriptor instead.
 func (*RunTimersRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{27}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RunTimersRequest) GetCommand() *v1.Command {
@@ -2991,7 +3183,7 @@ type AppointmentReply struct {
 
 func (x *AppointmentReply) Reset() {
 	*x = AppointmentReply{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[28]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3003,7 +3195,7 @@ func (x *AppointmentReply) String() string {
 func (*AppointmentReply) ProtoMessage() {}
 
 func (x *AppointmentReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[28]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3016,7 +3208,7 @@ func (x *AppointmentReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentReply.ProtoReflect.Descriptor instead.
 func (*AppointmentReply) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{28}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AppointmentReply) GetAppointment() *Appointment {
@@ -3050,7 +3242,7 @@ type TaskReply struct {
 
 func (x *TaskReply) Reset() {
 	*x = TaskReply{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[29]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3062,7 +3254,7 @@ func (x *TaskReply) String() string {
 func (*TaskReply) ProtoMessage() {}
 
 func (x *TaskReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[29]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3075,7 +3267,7 @@ func (x *TaskReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskReply.ProtoReflect.Descriptor instead.
 func (*TaskReply) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{29}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TaskReply) GetTask() *Task {
@@ -3102,7 +3294,7 @@ type VisitReply struct {
 
 func (x *VisitReply) Reset() {
 	*x = VisitReply{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[30]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3114,7 +3306,7 @@ func (x *VisitReply) String() string {
 func (*VisitReply) ProtoMessage() {}
 
 func (x *VisitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[30]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3127,7 +3319,7 @@ func (x *VisitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VisitReply.ProtoReflect.Descriptor instead.
 func (*VisitReply) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{30}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *VisitReply) GetVisit() *Visit {
@@ -3155,7 +3347,7 @@ type GetAppointmentRequest struct {
 
 func (x *GetAppointmentRequest) Reset() {
 	*x = GetAppointmentRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[31]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3167,7 +3359,7 @@ func (x *GetAppointmentRequest) String() string {
 func (*GetAppointmentRequest) ProtoMessage() {}
 
 func (x *GetAppointmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[31]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3180,7 +3372,7 @@ func (x *GetAppointmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAppointmentRequest.ProtoReflect.Descriptor instead.
 func (*GetAppointmentRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{31}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetAppointmentRequest) GetPathwayId() string {
@@ -3214,7 +3406,7 @@ type GetAppointmentResponse struct {
 
 func (x *GetAppointmentResponse) Reset() {
 	*x = GetAppointmentResponse{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[32]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3226,7 +3418,7 @@ func (x *GetAppointmentResponse) String() string {
 func (*GetAppointmentResponse) ProtoMessage() {}
 
 func (x *GetAppointmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[32]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3239,7 +3431,7 @@ func (x *GetAppointmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAppointmentResponse.ProtoReflect.Descriptor instead.
 func (*GetAppointmentResponse) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{32}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetAppointmentResponse) GetAppointment() *Appointment {
@@ -3266,7 +3458,7 @@ type ListAppointmentsRequest struct {
 
 func (x *ListAppointmentsRequest) Reset() {
 	*x = ListAppointmentsRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[33]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3278,7 +3470,7 @@ func (x *ListAppointmentsRequest) String() string {
 func (*ListAppointmentsRequest) ProtoMessage() {}
 
 func (x *ListAppointmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[33]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3291,7 +3483,7 @@ func (x *ListAppointmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppointmentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppointmentsRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{33}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListAppointmentsRequest) GetPathwayId() string {
@@ -3320,7 +3512,7 @@ type ListAppointmentsResponse struct {
 
 func (x *ListAppointmentsResponse) Reset() {
 	*x = ListAppointmentsResponse{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[34]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3524,7 @@ func (x *ListAppointmentsResponse) String() string {
 func (*ListAppointmentsResponse) ProtoMessage() {}
 
 func (x *ListAppointmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[34]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3537,7 @@ func (x *ListAppointmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppointmentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppointmentsResponse) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{34}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListAppointmentsResponse) GetAppointments() []*Appointment {
@@ -3388,7 +3580,7 @@ type NewSlot struct {
 
 func (x *NewSlot) Reset() {
 	*x = NewSlot{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[35]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3400,7 +3592,7 @@ func (x *NewSlot) String() string {
 func (*NewSlot) ProtoMessage() {}
 
 func (x *NewSlot) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[35]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3413,7 +3605,7 @@ func (x *NewSlot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NewSlot.ProtoReflect.Descriptor instead.
 func (*NewSlot) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{35}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *NewSlot) GetSlotId() string {
@@ -3457,7 +3649,7 @@ type OpenSessionRequest struct {
 
 func (x *OpenSessionRequest) Reset() {
 	*x = OpenSessionRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[36]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3469,7 +3661,7 @@ func (x *OpenSessionRequest) String() string {
 func (*OpenSessionRequest) ProtoMessage() {}
 
 func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[36]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3482,7 +3674,7 @@ func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSessionRequest.ProtoReflect.Descriptor instead.
 func (*OpenSessionRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{36}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *OpenSessionRequest) GetCommand() *v1.Command {
@@ -3567,7 +3759,7 @@ type SuspendSessionRequest struct {
 
 func (x *SuspendSessionRequest) Reset() {
 	*x = SuspendSessionRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[37]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3579,7 +3771,7 @@ func (x *SuspendSessionRequest) String() string {
 func (*SuspendSessionRequest) ProtoMessage() {}
 
 func (x *SuspendSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[37]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3592,7 +3784,7 @@ func (x *SuspendSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendSessionRequest.ProtoReflect.Descriptor instead.
 func (*SuspendSessionRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{37}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SuspendSessionRequest) GetCommand() *v1.Command {
@@ -3627,7 +3819,7 @@ type ResumeSessionRequest struct {
 
 func (x *ResumeSessionRequest) Reset() {
 	*x = ResumeSessionRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[38]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3639,7 +3831,7 @@ func (x *ResumeSessionRequest) String() string {
 func (*ResumeSessionRequest) ProtoMessage() {}
 
 func (x *ResumeSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[38]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3652,7 +3844,7 @@ func (x *ResumeSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeSessionRequest.ProtoReflect.Descriptor instead.
 func (*ResumeSessionRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{38}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ResumeSessionRequest) GetCommand() *v1.Command {
@@ -3687,7 +3879,7 @@ type CloseSessionRequest struct {
 
 func (x *CloseSessionRequest) Reset() {
 	*x = CloseSessionRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[39]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3699,7 +3891,7 @@ func (x *CloseSessionRequest) String() string {
 func (*CloseSessionRequest) ProtoMessage() {}
 
 func (x *CloseSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[39]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3712,7 +3904,7 @@ func (x *CloseSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSessionRequest.ProtoReflect.Descriptor instead.
 func (*CloseSessionRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{39}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CloseSessionRequest) GetCommand() *v1.Command {
@@ -3746,7 +3938,7 @@ type RunSessionTimersRequest struct {
 
 func (x *RunSessionTimersRequest) Reset() {
 	*x = RunSessionTimersRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[40]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3758,7 +3950,7 @@ func (x *RunSessionTimersRequest) String() string {
 func (*RunSessionTimersRequest) ProtoMessage() {}
 
 func (x *RunSessionTimersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[40]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3771,7 +3963,7 @@ func (x *RunSessionTimersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunSessionTimersRequest.ProtoReflect.Descriptor instead.
 func (*RunSessionTimersRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{40}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RunSessionTimersRequest) GetCommand() *v1.Command {
@@ -3798,7 +3990,7 @@ type SessionReply struct {
 
 func (x *SessionReply) Reset() {
 	*x = SessionReply{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[41]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3810,7 +4002,7 @@ func (x *SessionReply) String() string {
 func (*SessionReply) ProtoMessage() {}
 
 func (x *SessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[41]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3823,7 +4015,7 @@ func (x *SessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionReply.ProtoReflect.Descriptor instead.
 func (*SessionReply) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{41}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SessionReply) GetSession() *Session {
@@ -3850,7 +4042,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[42]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3862,7 +4054,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[42]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3875,7 +4067,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{42}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetSessionRequest) GetSessionId() string {
@@ -3902,7 +4094,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[43]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3914,7 +4106,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[43]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3927,7 +4119,7 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{43}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetSessionResponse) GetSession() *Session {
@@ -3954,7 +4146,7 @@ type ListFreeSlotsRequest struct {
 
 func (x *ListFreeSlotsRequest) Reset() {
 	*x = ListFreeSlotsRequest{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[44]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3966,7 +4158,7 @@ func (x *ListFreeSlotsRequest) String() string {
 func (*ListFreeSlotsRequest) ProtoMessage() {}
 
 func (x *ListFreeSlotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[44]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3979,7 +4171,7 @@ func (x *ListFreeSlotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFreeSlotsRequest.ProtoReflect.Descriptor instead.
 func (*ListFreeSlotsRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{44}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListFreeSlotsRequest) GetSessionId() string {
@@ -4007,7 +4199,7 @@ type ListFreeSlotsResponse struct {
 
 func (x *ListFreeSlotsResponse) Reset() {
 	*x = ListFreeSlotsResponse{}
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[45]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4019,7 +4211,7 @@ func (x *ListFreeSlotsResponse) String() string {
 func (*ListFreeSlotsResponse) ProtoMessage() {}
 
 func (x *ListFreeSlotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[45]
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4032,7 +4224,7 @@ func (x *ListFreeSlotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFreeSlotsResponse.ProtoReflect.Descriptor instead.
 func (*ListFreeSlotsResponse) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{45}
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListFreeSlotsResponse) GetSlots() []*Slot {
@@ -4056,11 +4248,443 @@ func (x *ListFreeSlotsResponse) GetReadAt() *v1.Receipt {
 	return nil
 }
 
+type HoldSlotRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Command   *v1.Command            `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	PathwayId string                 `protobuf:"bytes,2,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
+	SessionId string                 `protobuf:"bytes,3,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	SlotId    string                 `protobuf:"bytes,4,opt,name=slot_id,json=slotId,proto3" json:"slot_id,omitempty"`
+	// The appointment that will be booked or moved there; empty for a new one.
+	AppointmentId string `protobuf:"bytes,5,opt,name=appointment_id,json=appointmentId,proto3" json:"appointment_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldSlotRequest) Reset() {
+	*x = HoldSlotRequest{}
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldSlotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldSlotRequest) ProtoMessage() {}
+
+func (x *HoldSlotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldSlotRequest.ProtoReflect.Descriptor instead.
+func (*HoldSlotRequest) Descriptor() ([]byte, []int) {
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *HoldSlotRequest) GetCommand() *v1.Command {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *HoldSlotRequest) GetPathwayId() string {
+	if x != nil {
+		return x.PathwayId
+	}
+	return ""
+}
+
+func (x *HoldSlotRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *HoldSlotRequest) GetSlotId() string {
+	if x != nil {
+		return x.SlotId
+	}
+	return ""
+}
+
+func (x *HoldSlotRequest) GetAppointmentId() string {
+	if x != nil {
+		return x.AppointmentId
+	}
+	return ""
+}
+
+type HoldSlotResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	HoldId string                 `protobuf:"bytes,1,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
+	// Until when the slot is kept.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	Receipt       *v1.Receipt            `protobuf:"bytes,3,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldSlotResponse) Reset() {
+	*x = HoldSlotResponse{}
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldSlotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldSlotResponse) ProtoMessage() {}
+
+func (x *HoldSlotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldSlotResponse.ProtoReflect.Descriptor instead.
+func (*HoldSlotResponse) Descriptor() ([]byte, []int) {
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *HoldSlotResponse) GetHoldId() string {
+	if x != nil {
+		return x.HoldId
+	}
+	return ""
+}
+
+func (x *HoldSlotResponse) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *HoldSlotResponse) GetReceipt() *v1.Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
+type FindSlotsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Each empty field means any.
+	TreatmentFunction string `protobuf:"bytes,1,opt,name=treatment_function,json=treatmentFunction,proto3" json:"treatment_function,omitempty"`
+	// ODS site code.
+	Site         string `protobuf:"bytes,2,opt,name=site,proto3" json:"site,omitempty"`
+	Organisation string `protobuf:"bytes,3,opt,name=organisation,proto3" json:"organisation,omitempty"`
+	Medium       Medium `protobuf:"varint,4,opt,name=medium,proto3,enum=waymark.appointment.v1.Medium" json:"medium,omitempty"`
+	Modality     string `protobuf:"bytes,5,opt,name=modality,proto3" json:"modality,omitempty"`
+	// Slots that begin at from or later, and before to. Slots that have begun are never offered.
+	From string `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`
+	To   string `protobuf:"bytes,7,opt,name=to,proto3" json:"to,omitempty"`
+	// Code of why the patient outranks routine ones; with it sessions kept for cancer
+	// pathways are offered too.
+	CancerPriorityReason string `protobuf:"bytes,8,opt,name=cancer_priority_reason,json=cancerPriorityReason,proto3" json:"cancer_priority_reason,omitempty"`
+	// At most 200; 0 means 20.
+	Limit int32 `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Waits until sessions up to this position are known.
+	MinPosition   uint64 `protobuf:"varint,10,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindSlotsRequest) Reset() {
+	*x = FindSlotsRequest{}
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindSlotsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindSlotsRequest) ProtoMessage() {}
+
+func (x *FindSlotsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindSlotsRequest.ProtoReflect.Descriptor instead.
+func (*FindSlotsRequest) Descriptor() ([]byte, []int) {
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *FindSlotsRequest) GetTreatmentFunction() string {
+	if x != nil {
+		return x.TreatmentFunction
+	}
+	return ""
+}
+
+func (x *FindSlotsRequest) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *FindSlotsRequest) GetOrganisation() string {
+	if x != nil {
+		return x.Organisation
+	}
+	return ""
+}
+
+func (x *FindSlotsRequest) GetMedium() Medium {
+	if x != nil {
+		return x.Medium
+	}
+	return Medium_MEDIUM_UNSPECIFIED
+}
+
+func (x *FindSlotsRequest) GetModality() string {
+	if x != nil {
+		return x.Modality
+	}
+	return ""
+}
+
+func (x *FindSlotsRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *FindSlotsRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *FindSlotsRequest) GetCancerPriorityReason() string {
+	if x != nil {
+		return x.CancerPriorityReason
+	}
+	return ""
+}
+
+func (x *FindSlotsRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *FindSlotsRequest) GetMinPosition() uint64 {
+	if x != nil {
+		return x.MinPosition
+	}
+	return 0
+}
+
+// FreeSlot is a slot with what its session is.
+type FreeSlot struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	SessionId            string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	Slot                 *Slot                  `protobuf:"bytes,2,opt,name=slot,proto3" json:"slot,omitempty"`
+	Organisation         string                 `protobuf:"bytes,3,opt,name=organisation,proto3" json:"organisation,omitempty"`
+	Site                 string                 `protobuf:"bytes,4,opt,name=site,proto3" json:"site,omitempty"`
+	TreatmentFunction    string                 `protobuf:"bytes,5,opt,name=treatment_function,json=treatmentFunction,proto3" json:"treatment_function,omitempty"`
+	Modality             string                 `protobuf:"bytes,6,opt,name=modality,proto3" json:"modality,omitempty"`
+	PractitionerRole     string                 `protobuf:"bytes,7,opt,name=practitioner_role,json=practitionerRole,proto3" json:"practitioner_role,omitempty"`
+	Medium               Medium                 `protobuf:"varint,8,opt,name=medium,proto3,enum=waymark.appointment.v1.Medium" json:"medium,omitempty"`
+	CancerPriorityReason string                 `protobuf:"bytes,9,opt,name=cancer_priority_reason,json=cancerPriorityReason,proto3" json:"cancer_priority_reason,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *FreeSlot) Reset() {
+	*x = FreeSlot{}
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FreeSlot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FreeSlot) ProtoMessage() {}
+
+func (x *FreeSlot) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FreeSlot.ProtoReflect.Descriptor instead.
+func (*FreeSlot) Descriptor() ([]byte, []int) {
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *FreeSlot) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *FreeSlot) GetSlot() *Slot {
+	if x != nil {
+		return x.Slot
+	}
+	return nil
+}
+
+func (x *FreeSlot) GetOrganisation() string {
+	if x != nil {
+		return x.Organisation
+	}
+	return ""
+}
+
+func (x *FreeSlot) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *FreeSlot) GetTreatmentFunction() string {
+	if x != nil {
+		return x.TreatmentFunction
+	}
+	return ""
+}
+
+func (x *FreeSlot) GetModality() string {
+	if x != nil {
+		return x.Modality
+	}
+	return ""
+}
+
+func (x *FreeSlot) GetPractitionerRole() string {
+	if x != nil {
+		return x.PractitionerRole
+	}
+	return ""
+}
+
+func (x *FreeSlot) GetMedium() Medium {
+	if x != nil {
+		return x.Medium
+	}
+	return Medium_MEDIUM_UNSPECIFIED
+}
+
+func (x *FreeSlot) GetCancerPriorityReason() string {
+	if x != nil {
+		return x.CancerPriorityReason
+	}
+	return ""
+}
+
+type FindSlotsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Slots []*FreeSlot            `protobuf:"bytes,1,rep,name=slots,proto3" json:"slots,omitempty"`
+	// Nothing fits: an answer, not a lack of one.
+	NoSlots bool `protobuf:"varint,2,opt,name=no_slots,json=noSlots,proto3" json:"no_slots,omitempty"`
+	// There are more than were asked for.
+	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindSlotsResponse) Reset() {
+	*x = FindSlotsResponse{}
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindSlotsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindSlotsResponse) ProtoMessage() {}
+
+func (x *FindSlotsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_appointment_v1_appointment_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindSlotsResponse.ProtoReflect.Descriptor instead.
+func (*FindSlotsResponse) Descriptor() ([]byte, []int) {
+	return file_waymark_appointment_v1_appointment_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *FindSlotsResponse) GetSlots() []*FreeSlot {
+	if x != nil {
+		return x.Slots
+	}
+	return nil
+}
+
+func (x *FindSlotsResponse) GetNoSlots() bool {
+	if x != nil {
+		return x.NoSlots
+	}
+	return false
+}
+
+func (x *FindSlotsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 var File_waymark_appointment_v1_appointment_proto protoreflect.FileDescriptor
 
 const file_waymark_appointment_v1_appointment_proto_rawDesc = "" +
 	"\n" +
-	"(waymark/appointment/v1/appointment.proto\x12\x16waymark.appointment.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#waymark/appointment/v1/events.proto\x1a\x1awaymark/meta/v1/meta.proto\x1a\x1bwaymark/meta/v1/rules.proto\"\xbf\b\n" +
+	"(waymark/appointment/v1/appointment.proto\x12\x16waymark.appointment.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#waymark/appointment/v1/events.proto\x1a\x1awaymark/meta/v1/meta.proto\x1a\x1bwaymark/meta/v1/rules.proto\"\x81\t\n" +
 	"\vAppointment\x12%\n" +
 	"\x0eappointment_id\x18\x01 \x01(\tR\rappointmentId\x12\x1d\n" +
 	"\n" +
@@ -4093,7 +4717,9 @@ const file_waymark_appointment_v1_appointment_proto_rawDesc = "" +
 	"\x06teller\x18\x18 \x01(\tR\x06teller\x129\n" +
 	"\n" +
 	"arrived_at\x18\x19 \x01(\v2\x1a.google.protobuf.TimestampR\tarrivedAt\x12\x0e\n" +
-	"\x02on\x18\x1a \x01(\tR\x02on\"\xb3\x02\n" +
+	"\x02on\x18\x1a \x01(\tR\x02on\x12\x1b\n" +
+	"\tseries_id\x18\x1b \x01(\tR\bseriesId\x12#\n" +
+	"\roverlaps_with\x18\x1c \x03(\tR\foverlapsWith\"\xb3\x02\n" +
 	"\x04Task\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
 	"\x05cause\x18\x02 \x01(\tR\x05cause\x12\x19\n" +
@@ -4138,12 +4764,13 @@ const file_waymark_appointment_v1_appointment_proto_rawDesc = "" +
 	"\n" +
 	"pathway_id\x18\x04 \x01(\tR\tpathwayId\x12\x17\n" +
 	"\ahold_id\x18\x05 \x01(\tR\x06holdId\x120\n" +
-	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"X\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"~\n" +
 	"\n" +
 	"SlotChoice\x12'\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12!\n" +
-	"\aslot_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06slotId\"\xce\x02\n" +
+	"\aslot_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06slotId\x12$\n" +
+	"\ahold_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x06holdId\"\xce\x02\n" +
 	"\x0fExternalBooking\x12\x1f\n" +
 	"\x05start\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x10\x18(R\x05start\x12\x1b\n" +
 	"\x03end\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x10\x18(R\x03end\x12B\n" +
@@ -4168,7 +4795,7 @@ const file_waymark_appointment_v1_appointment_proto_rawDesc = "" +
 	"\x16cancer_priority_reason\x18\x06 \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9_]{0,60}$R\x14cancerPriorityReason\x12&\n" +
 	"\x05needs\x18\a \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x102\"\x06r\x04\x10\x01\x18<R\x05needs\x12)\n" +
-	"\twanted_by\x18\b \x01(\tB\f\xbaH\t\xd8\x01\x01r\x04\xd0\xce\x18\x01R\bwantedBy\"\xc1\x05\n" +
+	"\twanted_by\x18\b \x01(\tB\f\xbaH\t\xd8\x01\x01r\x04\xd0\xce\x18\x01R\bwantedBy\"\xe7\x05\n" +
 	"\x16BookAppointmentRequest\x12:\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
 	"\n" +
@@ -4190,7 +4817,8 @@ const file_waymark_appointment_v1_appointment_proto_rawDesc = "" +
 	"\x102\"\x06r\x04\x10\x01\x18<R\n" +
 	"unmetNeeds\x12N\n" +
 	"\x16cancer_priority_reason\x18\r \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9_]{0,60}$R\x14cancerPriorityReason\x12@\n" +
-	"\x17overlap_override_reason\x18\x0e \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x15overlapOverrideReason\"\xfd\x02\n" +
+	"\x17overlap_override_reason\x18\x0e \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x15overlapOverrideReason\x12$\n" +
+	"\tseries_id\x18\x0f \x01(\tB\a\xbaH\x04r\x02\x18<R\bseriesId\"\xfd\x02\n" +
 	"\x1cRescheduleAppointmentRequest\x12:\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
 	"\n" +
@@ -4225,7 +4853,23 @@ const file_waymark_appointment_v1_appointment_proto_rawDesc = "" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x02by\x12\"\n" +
 	"\x06reason\x18\x06 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x06reason\x12!\n" +
-	"\x06teller\x18\a \x01(\tB\t\xbaH\x06r\x04\xe0\xce\x18\x01R\x06teller\"\xc5\x01\n" +
+	"\x06teller\x18\a \x01(\tB\t\xbaH\x06r\x04\xe0\xce\x18\x01R\x06teller\"\xc5\x02\n" +
+	"\x11StopSeriesRequest\x12:\n" +
+	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
+	"\n" +
+	"pathway_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12&\n" +
+	"\tseries_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18<R\bseriesId\x12\x1b\n" +
+	"\x04from\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18(R\x04from\x12?\n" +
+	"\x02by\x18\x05 \x01(\x0e2#.waymark.appointment.v1.CancelledByB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x02by\x12\"\n" +
+	"\x06reason\x18\x06 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x06reason\x12!\n" +
+	"\x06teller\x18\a \x01(\tB\t\xbaH\x06r\x04\xe0\xce\x18\x01R\x06teller\"\xce\x01\n" +
+	"\x12StopSeriesResponse\x12G\n" +
+	"\fappointments\x18\x01 \x03(\v2#.waymark.appointment.v1.AppointmentR\fappointments\x12;\n" +
+	"\n" +
+	"open_tasks\x18\x02 \x03(\v2\x1c.waymark.appointment.v1.TaskR\topenTasks\x122\n" +
+	"\areceipt\x18\x03 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"\xc5\x01\n" +
 	"\x14RecordArrivalRequest\x12:\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
 	"\n" +
@@ -4417,7 +5061,47 @@ const file_waymark_appointment_v1_appointment_proto_rawDesc = "" +
 	"\x15ListFreeSlotsResponse\x122\n" +
 	"\x05slots\x18\x01 \x03(\v2\x1c.waymark.appointment.v1.SlotR\x05slots\x12\x19\n" +
 	"\bno_slots\x18\x02 \x01(\bR\anoSlots\x121\n" +
-	"\aread_at\x18\x03 \x01(\v2\x18.waymark.meta.v1.ReceiptR\x06readAt*\xa3\x02\n" +
+	"\aread_at\x18\x03 \x01(\v2\x18.waymark.meta.v1.ReceiptR\x06readAt\"\xf6\x01\n" +
+	"\x0fHoldSlotRequest\x12:\n" +
+	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
+	"\n" +
+	"pathway_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12'\n" +
+	"\n" +
+	"session_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12!\n" +
+	"\aslot_id\x18\x04 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06slotId\x122\n" +
+	"\x0eappointment_id\x18\x05 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\rappointmentId\"\x91\x01\n" +
+	"\x10HoldSlotResponse\x12\x17\n" +
+	"\ahold_id\x18\x01 \x01(\tR\x06holdId\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x122\n" +
+	"\areceipt\x18\x03 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"\xda\x03\n" +
+	"\x10FindSlotsRequest\x12F\n" +
+	"\x12treatment_function\x18\x01 \x01(\tB\x17\xbaH\x14r\x122\x10^([0-9A-Z]{3})?$R\x11treatmentFunction\x12\x1d\n" +
+	"\x04site\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xe0\xce\x18\x01R\x04site\x12-\n" +
+	"\forganisation\x18\x03 \x01(\tB\t\xbaH\x06r\x04\xe0\xce\x18\x01R\forganisation\x12@\n" +
+	"\x06medium\x18\x04 \x01(\x0e2\x1e.waymark.appointment.v1.MediumB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06medium\x12#\n" +
+	"\bmodality\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18<R\bmodality\x12\x1b\n" +
+	"\x04from\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18(R\x04from\x12\x17\n" +
+	"\x02to\x18\a \x01(\tB\a\xbaH\x04r\x02\x18(R\x02to\x12N\n" +
+	"\x16cancer_priority_reason\x18\b \x01(\tB\x18\xbaH\x15r\x132\x11^[a-z0-9_]{0,60}$R\x14cancerPriorityReason\x12 \n" +
+	"\x05limit\x18\t \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xc8\x01(\x00R\x05limit\x12!\n" +
+	"\fmin_position\x18\n" +
+	" \x01(\x04R\vminPosition\"\xf9\x02\n" +
+	"\bFreeSlot\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x120\n" +
+	"\x04slot\x18\x02 \x01(\v2\x1c.waymark.appointment.v1.SlotR\x04slot\x12\"\n" +
+	"\forganisation\x18\x03 \x01(\tR\forganisation\x12\x12\n" +
+	"\x04site\x18\x04 \x01(\tR\x04site\x12-\n" +
+	"\x12treatment_function\x18\x05 \x01(\tR\x11treatmentFunction\x12\x1a\n" +
+	"\bmodality\x18\x06 \x01(\tR\bmodality\x12+\n" +
+	"\x11practitioner_role\x18\a \x01(\tR\x10practitionerRole\x126\n" +
+	"\x06medium\x18\b \x01(\x0e2\x1e.waymark.appointment.v1.MediumR\x06medium\x124\n" +
+	"\x16cancer_priority_reason\x18\t \x01(\tR\x14cancerPriorityReason\"z\n" +
+	"\x11FindSlotsResponse\x126\n" +
+	"\x05slots\x18\x01 \x03(\v2 .waymark.appointment.v1.FreeSlotR\x05slots\x12\x19\n" +
+	"\bno_slots\x18\x02 \x01(\bR\anoSlots\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more*\xa3\x02\n" +
 	"\x11AppointmentStatus\x12\"\n" +
 	"\x1eAPPOINTMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bAPPOINTMENT_STATUS_PROPOSED\x10\x01\x12\x1d\n" +
@@ -4455,13 +5139,15 @@ const file_waymark_appointment_v1_appointment_proto_rawDesc = "" +
 	"\x15VISIT_STATE_ATTENDING\x10\x02\x12\x18\n" +
 	"\x14VISIT_STATE_ADMITTED\x10\x03\x12\x1a\n" +
 	"\x16VISIT_STATE_DISCHARGED\x10\x04\x12\x18\n" +
-	"\x14VISIT_STATE_REVERSED\x10\x052\xb8\x12\n" +
+	"\x14VISIT_STATE_REVERSED\x10\x052\x9d\x13\n" +
 	"\x12AppointmentService\x12q\n" +
 	"\x12RequestAppointment\x121.waymark.appointment.v1.RequestAppointmentRequest\x1a(.waymark.appointment.v1.AppointmentReply\x12k\n" +
 	"\x0fBookAppointment\x12..waymark.appointment.v1.BookAppointmentRequest\x1a(.waymark.appointment.v1.AppointmentReply\x12w\n" +
 	"\x15RescheduleAppointment\x124.waymark.appointment.v1.RescheduleAppointmentRequest\x1a(.waymark.appointment.v1.AppointmentReply\x12m\n" +
 	"\x10AmendAppointment\x12/.waymark.appointment.v1.AmendAppointmentRequest\x1a(.waymark.appointment.v1.AppointmentReply\x12o\n" +
-	"\x11CancelAppointment\x120.waymark.appointment.v1.CancelAppointmentRequest\x1a(.waymark.appointment.v1.AppointmentReply\x12g\n" +
+	"\x11CancelAppointment\x120.waymark.appointment.v1.CancelAppointmentRequest\x1a(.waymark.appointment.v1.AppointmentReply\x12c\n" +
+	"\n" +
+	"StopSeries\x12).waymark.appointment.v1.StopSeriesRequest\x1a*.waymark.appointment.v1.StopSeriesResponse\x12g\n" +
 	"\rRecordArrival\x12,.waymark.appointment.v1.RecordArrivalRequest\x1a(.waymark.appointment.v1.AppointmentReply\x12g\n" +
 	"\rRecordOutcome\x12,.waymark.appointment.v1.RecordOutcomeRequest\x1a(.waymark.appointment.v1.AppointmentReply\x12e\n" +
 	"\fRecordNoShow\x12+.waymark.appointment.v1.RecordNoShowRequest\x1a(.waymark.appointment.v1.AppointmentReply\x12e\n" +
@@ -4478,16 +5164,18 @@ const file_waymark_appointment_v1_appointment_proto_rawDesc = "" +
 	"\fReverseVisit\x12+.waymark.appointment.v1.ReverseVisitRequest\x1a\".waymark.appointment.v1.VisitReply\x12g\n" +
 	"\tRunTimers\x12(.waymark.appointment.v1.RunTimersRequest\x1a0.waymark.appointment.v1.ListAppointmentsResponse\x12o\n" +
 	"\x0eGetAppointment\x12-.waymark.appointment.v1.GetAppointmentRequest\x1a..waymark.appointment.v1.GetAppointmentResponse\x12u\n" +
-	"\x10ListAppointments\x12/.waymark.appointment.v1.ListAppointmentsRequest\x1a0.waymark.appointment.v1.ListAppointmentsResponse2\xde\x05\n" +
+	"\x10ListAppointments\x12/.waymark.appointment.v1.ListAppointmentsRequest\x1a0.waymark.appointment.v1.ListAppointmentsResponse2\x9f\a\n" +
 	"\x0eSessionService\x12_\n" +
 	"\vOpenSession\x12*.waymark.appointment.v1.OpenSessionRequest\x1a$.waymark.appointment.v1.SessionReply\x12e\n" +
 	"\x0eSuspendSession\x12-.waymark.appointment.v1.SuspendSessionRequest\x1a$.waymark.appointment.v1.SessionReply\x12c\n" +
 	"\rResumeSession\x12,.waymark.appointment.v1.ResumeSessionRequest\x1a$.waymark.appointment.v1.SessionReply\x12a\n" +
-	"\fCloseSession\x12+.waymark.appointment.v1.CloseSessionRequest\x1a$.waymark.appointment.v1.SessionReply\x12i\n" +
+	"\fCloseSession\x12+.waymark.appointment.v1.CloseSessionRequest\x1a$.waymark.appointment.v1.SessionReply\x12]\n" +
+	"\bHoldSlot\x12'.waymark.appointment.v1.HoldSlotRequest\x1a(.waymark.appointment.v1.HoldSlotResponse\x12i\n" +
 	"\x10RunSessionTimers\x12/.waymark.appointment.v1.RunSessionTimersRequest\x1a$.waymark.appointment.v1.SessionReply\x12c\n" +
 	"\n" +
 	"GetSession\x12).waymark.appointment.v1.GetSessionRequest\x1a*.waymark.appointment.v1.GetSessionResponse\x12l\n" +
-	"\rListFreeSlots\x12,.waymark.appointment.v1.ListFreeSlotsRequest\x1a-.waymark.appointment.v1.ListFreeSlotsResponseB4Z2waymark/proto/waymark/appointment/v1;appointmentv1b\x06proto3"
+	"\rListFreeSlots\x12,.waymark.appointment.v1.ListFreeSlotsRequest\x1a-.waymark.appointment.v1.ListFreeSlotsResponse\x12`\n" +
+	"\tFindSlots\x12(.waymark.appointment.v1.FindSlotsRequest\x1a).waymark.appointment.v1.FindSlotsResponseB4Z2waymark/proto/waymark/appointment/v1;appointmentv1b\x06proto3"
 
 var (
 	file_waymark_appointment_v1_appointment_proto_rawDescOnce sync.Once
@@ -4502,7 +5190,7 @@ func file_waymark_appointment_v1_appointment_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_appointment_v1_appointment_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_waymark_appointment_v1_appointment_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_waymark_appointment_v1_appointment_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_waymark_appointment_v1_appointment_proto_goTypes = []any{
 	(AppointmentStatus)(0),               // 0: waymark.appointment.v1.AppointmentStatus
 	(RequestStatus)(0),                   // 1: waymark.appointment.v1.RequestStatus
@@ -4523,184 +5211,209 @@ var file_waymark_appointment_v1_appointment_proto_goTypes = []any{
 	(*RescheduleAppointmentRequest)(nil), // 16: waymark.appointment.v1.RescheduleAppointmentRequest
 	(*AmendAppointmentRequest)(nil),      // 17: waymark.appointment.v1.AmendAppointmentRequest
 	(*CancelAppointmentRequest)(nil),     // 18: waymark.appointment.v1.CancelAppointmentRequest
-	(*RecordArrivalRequest)(nil),         // 19: waymark.appointment.v1.RecordArrivalRequest
-	(*RecordOutcomeRequest)(nil),         // 20: waymark.appointment.v1.RecordOutcomeRequest
-	(*RecordNoShowRequest)(nil),          // 21: waymark.appointment.v1.RecordNoShowRequest
-	(*EnterInErrorRequest)(nil),          // 22: waymark.appointment.v1.EnterInErrorRequest
-	(*ConfirmAttendanceRequest)(nil),     // 23: waymark.appointment.v1.ConfirmAttendanceRequest
-	(*RequestChangeRequest)(nil),         // 24: waymark.appointment.v1.RequestChangeRequest
-	(*RaiseTaskRequest)(nil),             // 25: waymark.appointment.v1.RaiseTaskRequest
-	(*EndTaskRequest)(nil),               // 26: waymark.appointment.v1.EndTaskRequest
-	(*RecordAdmissionRequest)(nil),       // 27: waymark.appointment.v1.RecordAdmissionRequest
-	(*RecordAttendanceStartRequest)(nil), // 28: waymark.appointment.v1.RecordAttendanceStartRequest
-	(*RecordPreAdmissionRequest)(nil),    // 29: waymark.appointment.v1.RecordPreAdmissionRequest
-	(*RecordDischargeRequest)(nil),       // 30: waymark.appointment.v1.RecordDischargeRequest
-	(*CorrectVisitRequest)(nil),          // 31: waymark.appointment.v1.CorrectVisitRequest
-	(*ReverseVisitRequest)(nil),          // 32: waymark.appointment.v1.ReverseVisitRequest
-	(*RunTimersRequest)(nil),             // 33: waymark.appointment.v1.RunTimersRequest
-	(*AppointmentReply)(nil),             // 34: waymark.appointment.v1.AppointmentReply
-	(*TaskReply)(nil),                    // 35: waymark.appointment.v1.TaskReply
-	(*VisitReply)(nil),                   // 36: waymark.appointment.v1.VisitReply
-	(*GetAppointmentRequest)(nil),        // 37: waymark.appointment.v1.GetAppointmentRequest
-	(*GetAppointmentResponse)(nil),       // 38: waymark.appointment.v1.GetAppointmentResponse
-	(*ListAppointmentsRequest)(nil),      // 39: waymark.appointment.v1.ListAppointmentsRequest
-	(*ListAppointmentsResponse)(nil),     // 40: waymark.appointment.v1.ListAppointmentsResponse
-	(*NewSlot)(nil),                      // 41: waymark.appointment.v1.NewSlot
-	(*OpenSessionRequest)(nil),           // 42: waymark.appointment.v1.OpenSessionRequest
-	(*SuspendSessionRequest)(nil),        // 43: waymark.appointment.v1.SuspendSessionRequest
-	(*ResumeSessionRequest)(nil),         // 44: waymark.appointment.v1.ResumeSessionRequest
-	(*CloseSessionRequest)(nil),          // 45: waymark.appointment.v1.CloseSessionRequest
-	(*RunSessionTimersRequest)(nil),      // 46: waymark.appointment.v1.RunSessionTimersRequest
-	(*SessionReply)(nil),                 // 47: waymark.appointment.v1.SessionReply
-	(*GetSessionRequest)(nil),            // 48: waymark.appointment.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),           // 49: waymark.appointment.v1.GetSessionResponse
-	(*ListFreeSlotsRequest)(nil),         // 50: waymark.appointment.v1.ListFreeSlotsRequest
-	(*ListFreeSlotsResponse)(nil),        // 51: waymark.appointment.v1.ListFreeSlotsResponse
-	(*Booking)(nil),                      // 52: waymark.appointment.v1.Booking
-	(CancelledBy)(0),                     // 53: waymark.appointment.v1.CancelledBy
-	(*timestamppb.Timestamp)(nil),        // 54: google.protobuf.Timestamp
-	(Medium)(0),                          // 55: waymark.appointment.v1.Medium
-	(*Slot)(nil),                         // 56: waymark.appointment.v1.Slot
-	(*v1.Command)(nil),                   // 57: waymark.meta.v1.Command
-	(PatientRequest)(0),                  // 58: waymark.appointment.v1.PatientRequest
-	(*v1.Receipt)(nil),                   // 59: waymark.meta.v1.Receipt
+	(*StopSeriesRequest)(nil),            // 19: waymark.appointment.v1.StopSeriesRequest
+	(*StopSeriesResponse)(nil),           // 20: waymark.appointment.v1.StopSeriesResponse
+	(*RecordArrivalRequest)(nil),         // 21: waymark.appointment.v1.RecordArrivalRequest
+	(*RecordOutcomeRequest)(nil),         // 22: waymark.appointment.v1.RecordOutcomeRequest
+	(*RecordNoShowRequest)(nil),          // 23: waymark.appointment.v1.RecordNoShowRequest
+	(*EnterInErrorRequest)(nil),          // 24: waymark.appointment.v1.EnterInErrorRequest
+	(*ConfirmAttendanceRequest)(nil),     // 25: waymark.appointment.v1.ConfirmAttendanceRequest
+	(*RequestChangeRequest)(nil),         // 26: waymark.appointment.v1.RequestChangeRequest
+	(*RaiseTaskRequest)(nil),             // 27: waymark.appointment.v1.RaiseTaskRequest
+	(*EndTaskRequest)(nil),               // 28: waymark.appointment.v1.EndTaskRequest
+	(*RecordAdmissionRequest)(nil),       // 29: waymark.appointment.v1.RecordAdmissionRequest
+	(*RecordAttendanceStartRequest)(nil), // 30: waymark.appointment.v1.RecordAttendanceStartRequest
+	(*RecordPreAdmissionRequest)(nil),    // 31: waymark.appointment.v1.RecordPreAdmissionRequest
+	(*RecordDischargeRequest)(nil),       // 32: waymark.appointment.v1.RecordDischargeRequest
+	(*CorrectVisitRequest)(nil),          // 33: waymark.appointment.v1.CorrectVisitRequest
+	(*ReverseVisitRequest)(nil),          // 34: waymark.appointment.v1.ReverseVisitRequest
+	(*RunTimersRequest)(nil),             // 35: waymark.appointment.v1.RunTimersRequest
+	(*AppointmentReply)(nil),             // 36: waymark.appointment.v1.AppointmentReply
+	(*TaskReply)(nil),                    // 37: waymark.appointment.v1.TaskReply
+	(*VisitReply)(nil),                   // 38: waymark.appointment.v1.VisitReply
+	(*GetAppointmentRequest)(nil),        // 39: waymark.appointment.v1.GetAppointmentRequest
+	(*GetAppointmentResponse)(nil),       // 40: waymark.appointment.v1.GetAppointmentResponse
+	(*ListAppointmentsRequest)(nil),      // 41: waymark.appointment.v1.ListAppointmentsRequest
+	(*ListAppointmentsResponse)(nil),     // 42: waymark.appointment.v1.ListAppointmentsResponse
+	(*NewSlot)(nil),                      // 43: waymark.appointment.v1.NewSlot
+	(*OpenSessionRequest)(nil),           // 44: waymark.appointment.v1.OpenSessionRequest
+	(*SuspendSessionRequest)(nil),        // 45: waymark.appointment.v1.SuspendSessionRequest
+	(*ResumeSessionRequest)(nil),         // 46: waymark.appointment.v1.ResumeSessionRequest
+	(*CloseSessionRequest)(nil),          // 47: waymark.appointment.v1.CloseSessionRequest
+	(*RunSessionTimersRequest)(nil),      // 48: waymark.appointment.v1.RunSessionTimersRequest
+	(*SessionReply)(nil),                 // 49: waymark.appointment.v1.SessionReply
+	(*GetSessionRequest)(nil),            // 50: waymark.appointment.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),           // 51: waymark.appointment.v1.GetSessionResponse
+	(*ListFreeSlotsRequest)(nil),         // 52: waymark.appointment.v1.ListFreeSlotsRequest
+	(*ListFreeSlotsResponse)(nil),        // 53: waymark.appointment.v1.ListFreeSlotsResponse
+	(*HoldSlotRequest)(nil),              // 54: waymark.appointment.v1.HoldSlotRequest
+	(*HoldSlotResponse)(nil),             // 55: waymark.appointment.v1.HoldSlotResponse
+	(*FindSlotsRequest)(nil),             // 56: waymark.appointment.v1.FindSlotsRequest
+	(*FreeSlot)(nil),                     // 57: waymark.appointment.v1.FreeSlot
+	(*FindSlotsResponse)(nil),            // 58: waymark.appointment.v1.FindSlotsResponse
+	(*Booking)(nil),                      // 59: waymark.appointment.v1.Booking
+	(CancelledBy)(0),                     // 60: waymark.appointment.v1.CancelledBy
+	(*timestamppb.Timestamp)(nil),        // 61: google.protobuf.Timestamp
+	(Medium)(0),                          // 62: waymark.appointment.v1.Medium
+	(*Slot)(nil),                         // 63: waymark.appointment.v1.Slot
+	(*v1.Command)(nil),                   // 64: waymark.meta.v1.Command
+	(*v1.Receipt)(nil),                   // 65: waymark.meta.v1.Receipt
+	(PatientRequest)(0),                  // 66: waymark.appointment.v1.PatientRequest
 }
 var file_waymark_appointment_v1_appointment_proto_depIdxs = []int32{
 	0,   // 0: waymark.appointment.v1.Appointment.status:type_name -> waymark.appointment.v1.AppointmentStatus
 	1,   // 1: waymark.appointment.v1.Appointment.request_status:type_name -> waymark.appointment.v1.RequestStatus
-	52,  // 2: waymark.appointment.v1.Appointment.booking:type_name -> waymark.appointment.v1.Booking
-	52,  // 3: waymark.appointment.v1.Appointment.earlier:type_name -> waymark.appointment.v1.Booking
-	53,  // 4: waymark.appointment.v1.Appointment.cancelled_by:type_name -> waymark.appointment.v1.CancelledBy
-	54,  // 5: waymark.appointment.v1.Appointment.arrived_at:type_name -> google.protobuf.Timestamp
+	59,  // 2: waymark.appointment.v1.Appointment.booking:type_name -> waymark.appointment.v1.Booking
+	59,  // 3: waymark.appointment.v1.Appointment.earlier:type_name -> waymark.appointment.v1.Booking
+	60,  // 4: waymark.appointment.v1.Appointment.cancelled_by:type_name -> waymark.appointment.v1.CancelledBy
+	61,  // 5: waymark.appointment.v1.Appointment.arrived_at:type_name -> google.protobuf.Timestamp
 	2,   // 6: waymark.appointment.v1.Task.state:type_name -> waymark.appointment.v1.TaskState
 	5,   // 7: waymark.appointment.v1.Visit.state:type_name -> waymark.appointment.v1.VisitState
-	54,  // 8: waymark.appointment.v1.Visit.expected:type_name -> google.protobuf.Timestamp
-	54,  // 9: waymark.appointment.v1.Visit.started_at:type_name -> google.protobuf.Timestamp
-	54,  // 10: waymark.appointment.v1.Visit.discharged_at:type_name -> google.protobuf.Timestamp
-	54,  // 11: waymark.appointment.v1.Visit.message_time:type_name -> google.protobuf.Timestamp
+	61,  // 8: waymark.appointment.v1.Visit.expected:type_name -> google.protobuf.Timestamp
+	61,  // 9: waymark.appointment.v1.Visit.started_at:type_name -> google.protobuf.Timestamp
+	61,  // 10: waymark.appointment.v1.Visit.discharged_at:type_name -> google.protobuf.Timestamp
+	61,  // 11: waymark.appointment.v1.Visit.message_time:type_name -> google.protobuf.Timestamp
 	4,   // 12: waymark.appointment.v1.Session.state:type_name -> waymark.appointment.v1.SessionState
-	55,  // 13: waymark.appointment.v1.Session.medium:type_name -> waymark.appointment.v1.Medium
+	62,  // 13: waymark.appointment.v1.Session.medium:type_name -> waymark.appointment.v1.Medium
 	10,  // 14: waymark.appointment.v1.Session.slots:type_name -> waymark.appointment.v1.SessionSlot
-	56,  // 15: waymark.appointment.v1.SessionSlot.slot:type_name -> waymark.appointment.v1.Slot
+	63,  // 15: waymark.appointment.v1.SessionSlot.slot:type_name -> waymark.appointment.v1.Slot
 	3,   // 16: waymark.appointment.v1.SessionSlot.state:type_name -> waymark.appointment.v1.SlotState
-	54,  // 17: waymark.appointment.v1.SessionSlot.until:type_name -> google.protobuf.Timestamp
-	55,  // 18: waymark.appointment.v1.ExternalBooking.medium:type_name -> waymark.appointment.v1.Medium
+	61,  // 17: waymark.appointment.v1.SessionSlot.until:type_name -> google.protobuf.Timestamp
+	62,  // 18: waymark.appointment.v1.ExternalBooking.medium:type_name -> waymark.appointment.v1.Medium
 	11,  // 19: waymark.appointment.v1.Place.slot:type_name -> waymark.appointment.v1.SlotChoice
 	12,  // 20: waymark.appointment.v1.Place.external:type_name -> waymark.appointment.v1.ExternalBooking
-	57,  // 21: waymark.appointment.v1.RequestAppointmentRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 22: waymark.appointment.v1.BookAppointmentRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 21: waymark.appointment.v1.RequestAppointmentRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 22: waymark.appointment.v1.BookAppointmentRequest.command:type_name -> waymark.meta.v1.Command
 	13,  // 23: waymark.appointment.v1.BookAppointmentRequest.place:type_name -> waymark.appointment.v1.Place
-	57,  // 24: waymark.appointment.v1.RescheduleAppointmentRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 24: waymark.appointment.v1.RescheduleAppointmentRequest.command:type_name -> waymark.meta.v1.Command
 	13,  // 25: waymark.appointment.v1.RescheduleAppointmentRequest.to:type_name -> waymark.appointment.v1.Place
-	57,  // 26: waymark.appointment.v1.AmendAppointmentRequest.command:type_name -> waymark.meta.v1.Command
-	55,  // 27: waymark.appointment.v1.AmendAppointmentRequest.medium:type_name -> waymark.appointment.v1.Medium
-	57,  // 28: waymark.appointment.v1.CancelAppointmentRequest.command:type_name -> waymark.meta.v1.Command
-	53,  // 29: waymark.appointment.v1.CancelAppointmentRequest.by:type_name -> waymark.appointment.v1.CancelledBy
-	57,  // 30: waymark.appointment.v1.RecordArrivalRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 31: waymark.appointment.v1.RecordOutcomeRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 32: waymark.appointment.v1.RecordNoShowRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 33: waymark.appointment.v1.EnterInErrorRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 34: waymark.appointment.v1.ConfirmAttendanceRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 35: waymark.appointment.v1.RequestChangeRequest.command:type_name -> waymark.meta.v1.Command
-	58,  // 36: waymark.appointment.v1.RequestChangeRequest.request:type_name -> waymark.appointment.v1.PatientRequest
-	57,  // 37: waymark.appointment.v1.RaiseTaskRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 38: waymark.appointment.v1.EndTaskRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 39: waymark.appointment.v1.RecordAdmissionRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 40: waymark.appointment.v1.RecordAttendanceStartRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 41: waymark.appointment.v1.RecordPreAdmissionRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 42: waymark.appointment.v1.RecordDischargeRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 43: waymark.appointment.v1.CorrectVisitRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 44: waymark.appointment.v1.ReverseVisitRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 45: waymark.appointment.v1.RunTimersRequest.command:type_name -> waymark.meta.v1.Command
-	6,   // 46: waymark.appointment.v1.AppointmentReply.appointment:type_name -> waymark.appointment.v1.Appointment
-	7,   // 47: waymark.appointment.v1.AppointmentReply.open_tasks:type_name -> waymark.appointment.v1.Task
-	59,  // 48: waymark.appointment.v1.AppointmentReply.receipt:type_name -> waymark.meta.v1.Receipt
-	7,   // 49: waymark.appointment.v1.TaskReply.task:type_name -> waymark.appointment.v1.Task
-	59,  // 50: waymark.appointment.v1.TaskReply.receipt:type_name -> waymark.meta.v1.Receipt
-	8,   // 51: waymark.appointment.v1.VisitReply.visit:type_name -> waymark.appointment.v1.Visit
-	59,  // 52: waymark.appointment.v1.VisitReply.receipt:type_name -> waymark.meta.v1.Receipt
-	6,   // 53: waymark.appointment.v1.GetAppointmentResponse.appointment:type_name -> waymark.appointment.v1.Appointment
-	59,  // 54: waymark.appointment.v1.GetAppointmentResponse.read_at:type_name -> waymark.meta.v1.Receipt
-	6,   // 55: waymark.appointment.v1.ListAppointmentsResponse.appointments:type_name -> waymark.appointment.v1.Appointment
-	7,   // 56: waymark.appointment.v1.ListAppointmentsResponse.tasks:type_name -> waymark.appointment.v1.Task
-	8,   // 57: waymark.appointment.v1.ListAppointmentsResponse.visits:type_name -> waymark.appointment.v1.Visit
-	59,  // 58: waymark.appointment.v1.ListAppointmentsResponse.read_at:type_name -> waymark.meta.v1.Receipt
-	57,  // 59: waymark.appointment.v1.OpenSessionRequest.command:type_name -> waymark.meta.v1.Command
-	55,  // 60: waymark.appointment.v1.OpenSessionRequest.medium:type_name -> waymark.appointment.v1.Medium
-	41,  // 61: waymark.appointment.v1.OpenSessionRequest.slots:type_name -> waymark.appointment.v1.NewSlot
-	57,  // 62: waymark.appointment.v1.SuspendSessionRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 63: waymark.appointment.v1.ResumeSessionRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 64: waymark.appointment.v1.CloseSessionRequest.command:type_name -> waymark.meta.v1.Command
-	57,  // 65: waymark.appointment.v1.RunSessionTimersRequest.command:type_name -> waymark.meta.v1.Command
-	9,   // 66: waymark.appointment.v1.SessionReply.session:type_name -> waymark.appointment.v1.Session
-	59,  // 67: waymark.appointment.v1.SessionReply.receipt:type_name -> waymark.meta.v1.Receipt
-	9,   // 68: waymark.appointment.v1.GetSessionResponse.session:type_name -> waymark.appointment.v1.Session
-	59,  // 69: waymark.appointment.v1.GetSessionResponse.read_at:type_name -> waymark.meta.v1.Receipt
-	56,  // 70: waymark.appointment.v1.ListFreeSlotsResponse.slots:type_name -> waymark.appointment.v1.Slot
-	59,  // 71: waymark.appointment.v1.ListFreeSlotsResponse.read_at:type_name -> waymark.meta.v1.Receipt
-	14,  // 72: waymark.appointment.v1.AppointmentService.RequestAppointment:input_type -> waymark.appointment.v1.RequestAppointmentRequest
-	15,  // 73: waymark.appointment.v1.AppointmentService.BookAppointment:input_type -> waymark.appointment.v1.BookAppointmentRequest
-	16,  // 74: waymark.appointment.v1.AppointmentService.RescheduleAppointment:input_type -> waymark.appointment.v1.RescheduleAppointmentRequest
-	17,  // 75: waymark.appointment.v1.AppointmentService.AmendAppointment:input_type -> waymark.appointment.v1.AmendAppointmentRequest
-	18,  // 76: waymark.appointment.v1.AppointmentService.CancelAppointment:input_type -> waymark.appointment.v1.CancelAppointmentRequest
-	19,  // 77: waymark.appointment.v1.AppointmentService.RecordArrival:input_type -> waymark.appointment.v1.RecordArrivalRequest
-	20,  // 78: waymark.appointment.v1.AppointmentService.RecordOutcome:input_type -> waymark.appointment.v1.RecordOutcomeRequest
-	21,  // 79: waymark.appointment.v1.AppointmentService.RecordNoShow:input_type -> waymark.appointment.v1.RecordNoShowRequest
-	22,  // 80: waymark.appointment.v1.AppointmentService.EnterInError:input_type -> waymark.appointment.v1.EnterInErrorRequest
-	23,  // 81: waymark.appointment.v1.AppointmentService.ConfirmAttendance:input_type -> waymark.appointment.v1.ConfirmAttendanceRequest
-	24,  // 82: waymark.appointment.v1.AppointmentService.RequestChange:input_type -> waymark.appointment.v1.RequestChangeRequest
-	25,  // 83: waymark.appointment.v1.AppointmentService.RaiseTask:input_type -> waymark.appointment.v1.RaiseTaskRequest
-	26,  // 84: waymark.appointment.v1.AppointmentService.EndTask:input_type -> waymark.appointment.v1.EndTaskRequest
-	27,  // 85: waymark.appointment.v1.AppointmentService.RecordAdmission:input_type -> waymark.appointment.v1.RecordAdmissionRequest
-	28,  // 86: waymark.appointment.v1.AppointmentService.RecordAttendanceStart:input_type -> waymark.appointment.v1.RecordAttendanceStartRequest
-	29,  // 87: waymark.appointment.v1.AppointmentService.RecordPreAdmission:input_type -> waymark.appointment.v1.RecordPreAdmissionRequest
-	30,  // 88: waymark.appointment.v1.AppointmentService.RecordDischarge:input_type -> waymark.appointment.v1.RecordDischargeRequest
-	31,  // 89: waymark.appointment.v1.AppointmentService.CorrectVisit:input_type -> waymark.appointment.v1.CorrectVisitRequest
-	32,  // 90: waymark.appointment.v1.AppointmentService.ReverseVisit:input_type -> waymark.appointment.v1.ReverseVisitRequest
-	33,  // 91: waymark.appointment.v1.AppointmentService.RunTimers:input_type -> waymark.appointment.v1.RunTimersRequest
-	37,  // 92: waymark.appointment.v1.AppointmentService.GetAppointment:input_type -> waymark.appointment.v1.GetAppointmentRequest
-	39,  // 93: waymark.appointment.v1.AppointmentService.ListAppointments:input_type -> waymark.appointment.v1.ListAppointmentsRequest
-	42,  // 94: waymark.appointment.v1.SessionService.OpenSession:input_type -> waymark.appointment.v1.OpenSessionRequest
-	43,  // 95: waymark.appointment.v1.SessionService.SuspendSession:input_type -> waymark.appointment.v1.SuspendSessionRequest
-	44,  // 96: waymark.appointment.v1.SessionService.ResumeSession:input_type -> waymark.appointment.v1.ResumeSessionRequest
-	45,  // 97: waymark.appointment.v1.SessionService.CloseSession:input_type -> waymark.appointment.v1.CloseSessionRequest
-	46,  // 98: waymark.appointment.v1.SessionService.RunSessionTimers:input_type -> waymark.appointment.v1.RunSessionTimersRequest
-	48,  // 99: waymark.appointment.v1.SessionService.GetSession:input_type -> waymark.appointment.v1.GetSessionRequest
-	50,  // 100: waymark.appointment.v1.SessionService.ListFreeSlots:input_type -> waymark.appointment.v1.ListFreeSlotsRequest
-	34,  // 101: waymark.appointment.v1.AppointmentService.RequestAppointment:output_type -> waymark.appointment.v1.AppointmentReply
-	34,  // 102: waymark.appointment.v1.AppointmentService.BookAppointment:output_type -> waymark.appointment.v1.AppointmentReply
-	34,  // 103: waymark.appointment.v1.AppointmentService.RescheduleAppointment:output_type -> waymark.appointment.v1.AppointmentReply
-	34,  // 104: waymark.appointment.v1.AppointmentService.AmendAppointment:output_type -> waymark.appointment.v1.AppointmentReply
-	34,  // 105: waymark.appointment.v1.AppointmentService.CancelAppointment:output_type -> waymark.appointment.v1.AppointmentReply
-	34,  // 106: waymark.appointment.v1.AppointmentService.RecordArrival:output_type -> waymark.appointment.v1.AppointmentReply
-	34,  // 107: waymark.appointment.v1.AppointmentService.RecordOutcome:output_type -> waymark.appointment.v1.AppointmentReply
-	34,  // 108: waymark.appointment.v1.AppointmentService.RecordNoShow:output_type -> waymark.appointment.v1.AppointmentReply
-	34,  // 109: waymark.appointment.v1.AppointmentService.EnterInError:output_type -> waymark.appointment.v1.AppointmentReply
-	34,  // 110: waymark.appointment.v1.AppointmentService.ConfirmAttendance:output_type -> waymark.appointment.v1.AppointmentReply
-	34,  // 111: waymark.appointment.v1.AppointmentService.RequestChange:output_type -> waymark.appointment.v1.AppointmentReply
-	35,  // 112: waymark.appointment.v1.AppointmentService.RaiseTask:output_type -> waymark.appointment.v1.TaskReply
-	35,  // 113: waymark.appointment.v1.AppointmentService.EndTask:output_type -> waymark.appointment.v1.TaskReply
-	36,  // 114: waymark.appointment.v1.AppointmentService.RecordAdmission:output_type -> waymark.appointment.v1.VisitReply
-	36,  // 115: waymark.appointment.v1.AppointmentService.RecordAttendanceStart:output_type -> waymark.appointment.v1.VisitReply
-	36,  // 116: waymark.appointment.v1.AppointmentService.RecordPreAdmission:output_type -> waymark.appointment.v1.VisitReply
-	36,  // 117: waymark.appointment.v1.AppointmentService.RecordDischarge:output_type -> waymark.appointment.v1.VisitReply
-	36,  // 118: waymark.appointment.v1.AppointmentService.CorrectVisit:output_type -> waymark.appointment.v1.VisitReply
-	36,  // 119: waymark.appointment.v1.AppointmentService.ReverseVisit:output_type -> waymark.appointment.v1.VisitReply
-	40,  // 120: waymark.appointment.v1.AppointmentService.RunTimers:output_type -> waymark.appointment.v1.ListAppointmentsResponse
-	38,  // 121: waymark.appointment.v1.AppointmentService.GetAppointment:output_type -> waymark.appointment.v1.GetAppointmentResponse
-	40,  // 122: waymark.appointment.v1.AppointmentService.ListAppointments:output_type -> waymark.appointment.v1.ListAppointmentsResponse
-	47,  // 123: waymark.appointment.v1.SessionService.OpenSession:output_type -> waymark.appointment.v1.SessionReply
-	47,  // 124: waymark.appointment.v1.SessionService.SuspendSession:output_type -> waymark.appointment.v1.SessionReply
-	47,  // 125: waymark.appointment.v1.SessionService.ResumeSession:output_type -> waymark.appointment.v1.SessionReply
-	47,  // 126: waymark.appointment.v1.SessionService.CloseSession:output_type -> waymark.appointment.v1.SessionReply
-	47,  // 127: waymark.appointment.v1.SessionService.RunSessionTimers:output_type -> waymark.appointment.v1.SessionReply
-	49,  // 128: waymark.appointment.v1.SessionService.GetSession:output_type -> waymark.appointment.v1.GetSessionResponse
-	51,  // 129: waymark.appointment.v1.SessionService.ListFreeSlots:output_type -> waymark.appointment.v1.ListFreeSlotsResponse
-	101, // [101:130] is the sub-list for method output_type
-	72,  // [72:101] is the sub-list for method input_type
-	72,  // [72:72] is the sub-list for extension type_name
-	72,  // [72:72] is the sub-list for extension extendee
-	0,   // [0:72] is the sub-list for field type_name
+	64,  // 26: waymark.appointment.v1.AmendAppointmentRequest.command:type_name -> waymark.meta.v1.Command
+	62,  // 27: waymark.appointment.v1.AmendAppointmentRequest.medium:type_name -> waymark.appointment.v1.Medium
+	64,  // 28: waymark.appointment.v1.CancelAppointmentRequest.command:type_name -> waymark.meta.v1.Command
+	60,  // 29: waymark.appointment.v1.CancelAppointmentRequest.by:type_name -> waymark.appointment.v1.CancelledBy
+	64,  // 30: waymark.appointment.v1.StopSeriesRequest.command:type_name -> waymark.meta.v1.Command
+	60,  // 31: waymark.appointment.v1.StopSeriesRequest.by:type_name -> waymark.appointment.v1.CancelledBy
+	6,   // 32: waymark.appointment.v1.StopSeriesResponse.appointments:type_name -> waymark.appointment.v1.Appointment
+	7,   // 33: waymark.appointment.v1.StopSeriesResponse.open_tasks:type_name -> waymark.appointment.v1.Task
+	65,  // 34: waymark.appointment.v1.StopSeriesResponse.receipt:type_name -> waymark.meta.v1.Receipt
+	64,  // 35: waymark.appointment.v1.RecordArrivalRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 36: waymark.appointment.v1.RecordOutcomeRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 37: waymark.appointment.v1.RecordNoShowRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 38: waymark.appointment.v1.EnterInErrorRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 39: waymark.appointment.v1.ConfirmAttendanceRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 40: waymark.appointment.v1.RequestChangeRequest.command:type_name -> waymark.meta.v1.Command
+	66,  // 41: waymark.appointment.v1.RequestChangeRequest.request:type_name -> waymark.appointment.v1.PatientRequest
+	64,  // 42: waymark.appointment.v1.RaiseTaskRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 43: waymark.appointment.v1.EndTaskRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 44: waymark.appointment.v1.RecordAdmissionRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 45: waymark.appointment.v1.RecordAttendanceStartRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 46: waymark.appointment.v1.RecordPreAdmissionRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 47: waymark.appointment.v1.RecordDischargeRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 48: waymark.appointment.v1.CorrectVisitRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 49: waymark.appointment.v1.ReverseVisitRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 50: waymark.appointment.v1.RunTimersRequest.command:type_name -> waymark.meta.v1.Command
+	6,   // 51: waymark.appointment.v1.AppointmentReply.appointment:type_name -> waymark.appointment.v1.Appointment
+	7,   // 52: waymark.appointment.v1.AppointmentReply.open_tasks:type_name -> waymark.appointment.v1.Task
+	65,  // 53: waymark.appointment.v1.AppointmentReply.receipt:type_name -> waymark.meta.v1.Receipt
+	7,   // 54: waymark.appointment.v1.TaskReply.task:type_name -> waymark.appointment.v1.Task
+	65,  // 55: waymark.appointment.v1.TaskReply.receipt:type_name -> waymark.meta.v1.Receipt
+	8,   // 56: waymark.appointment.v1.VisitReply.visit:type_name -> waymark.appointment.v1.Visit
+	65,  // 57: waymark.appointment.v1.VisitReply.receipt:type_name -> waymark.meta.v1.Receipt
+	6,   // 58: waymark.appointment.v1.GetAppointmentResponse.appointment:type_name -> waymark.appointment.v1.Appointment
+	65,  // 59: waymark.appointment.v1.GetAppointmentResponse.read_at:type_name -> waymark.meta.v1.Receipt
+	6,   // 60: waymark.appointment.v1.ListAppointmentsResponse.appointments:type_name -> waymark.appointment.v1.Appointment
+	7,   // 61: waymark.appointment.v1.ListAppointmentsResponse.tasks:type_name -> waymark.appointment.v1.Task
+	8,   // 62: waymark.appointment.v1.ListAppointmentsResponse.visits:type_name -> waymark.appointment.v1.Visit
+	65,  // 63: waymark.appointment.v1.ListAppointmentsResponse.read_at:type_name -> waymark.meta.v1.Receipt
+	64,  // 64: waymark.appointment.v1.OpenSessionRequest.command:type_name -> waymark.meta.v1.Command
+	62,  // 65: waymark.appointment.v1.OpenSessionRequest.medium:type_name -> waymark.appointment.v1.Medium
+	43,  // 66: waymark.appointment.v1.OpenSessionRequest.slots:type_name -> waymark.appointment.v1.NewSlot
+	64,  // 67: waymark.appointment.v1.SuspendSessionRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 68: waymark.appointment.v1.ResumeSessionRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 69: waymark.appointment.v1.CloseSessionRequest.command:type_name -> waymark.meta.v1.Command
+	64,  // 70: waymark.appointment.v1.RunSessionTimersRequest.command:type_name -> waymark.meta.v1.Command
+	9,   // 71: waymark.appointment.v1.SessionReply.session:type_name -> waymark.appointment.v1.Session
+	65,  // 72: waymark.appointment.v1.SessionReply.receipt:type_name -> waymark.meta.v1.Receipt
+	9,   // 73: waymark.appointment.v1.GetSessionResponse.session:type_name -> waymark.appointment.v1.Session
+	65,  // 74: waymark.appointment.v1.GetSessionResponse.read_at:type_name -> waymark.meta.v1.Receipt
+	63,  // 75: waymark.appointment.v1.ListFreeSlotsResponse.slots:type_name -> waymark.appointment.v1.Slot
+	65,  // 76: waymark.appointment.v1.ListFreeSlotsResponse.read_at:type_name -> waymark.meta.v1.Receipt
+	64,  // 77: waymark.appointment.v1.HoldSlotRequest.command:type_name -> waymark.meta.v1.Command
+	61,  // 78: waymark.appointment.v1.HoldSlotResponse.until:type_name -> google.protobuf.Timestamp
+	65,  // 79: waymark.appointment.v1.HoldSlotResponse.receipt:type_name -> waymark.meta.v1.Receipt
+	62,  // 80: waymark.appointment.v1.FindSlotsRequest.medium:type_name -> waymark.appointment.v1.Medium
+	63,  // 81: waymark.appointment.v1.FreeSlot.slot:type_name -> waymark.appointment.v1.Slot
+	62,  // 82: waymark.appointment.v1.FreeSlot.medium:type_name -> waymark.appointment.v1.Medium
+	57,  // 83: waymark.appointment.v1.FindSlotsResponse.slots:type_name -> waymark.appointment.v1.FreeSlot
+	14,  // 84: waymark.appointment.v1.AppointmentService.RequestAppointment:input_type -> waymark.appointment.v1.RequestAppointmentRequest
+	15,  // 85: waymark.appointment.v1.AppointmentService.BookAppointment:input_type -> waymark.appointment.v1.BookAppointmentRequest
+	16,  // 86: waymark.appointment.v1.AppointmentService.RescheduleAppointment:input_type -> waymark.appointment.v1.RescheduleAppointmentRequest
+	17,  // 87: waymark.appointment.v1.AppointmentService.AmendAppointment:input_type -> waymark.appointment.v1.AmendAppointmentRequest
+	18,  // 88: waymark.appointment.v1.AppointmentService.CancelAppointment:input_type -> waymark.appointment.v1.CancelAppointmentRequest
+	19,  // 89: waymark.appointment.v1.AppointmentService.StopSeries:input_type -> waymark.appointment.v1.StopSeriesRequest
+	21,  // 90: waymark.appointment.v1.AppointmentService.RecordArrival:input_type -> waymark.appointment.v1.RecordArrivalRequest
+	22,  // 91: waymark.appointment.v1.AppointmentService.RecordOutcome:input_type -> waymark.appointment.v1.RecordOutcomeRequest
+	23,  // 92: waymark.appointment.v1.AppointmentService.RecordNoShow:input_type -> waymark.appointment.v1.RecordNoShowRequest
+	24,  // 93: waymark.appointment.v1.AppointmentService.EnterInError:input_type -> waymark.appointment.v1.EnterInErrorRequest
+	25,  // 94: waymark.appointment.v1.AppointmentService.ConfirmAttendance:input_type -> waymark.appointment.v1.ConfirmAttendanceRequest
+	26,  // 95: waymark.appointment.v1.AppointmentService.RequestChange:input_type -> waymark.appointment.v1.RequestChangeRequest
+	27,  // 96: waymark.appointment.v1.AppointmentService.RaiseTask:input_type -> waymark.appointment.v1.RaiseTaskRequest
+	28,  // 97: waymark.appointment.v1.AppointmentService.EndTask:input_type -> waymark.appointment.v1.EndTaskRequest
+	29,  // 98: waymark.appointment.v1.AppointmentService.RecordAdmission:input_type -> waymark.appointment.v1.RecordAdmissionRequest
+	30,  // 99: waymark.appointment.v1.AppointmentService.RecordAttendanceStart:input_type -> waymark.appointment.v1.RecordAttendanceStartRequest
+	31,  // 100: waymark.appointment.v1.AppointmentService.RecordPreAdmission:input_type -> waymark.appointment.v1.RecordPreAdmissionRequest
+	32,  // 101: waymark.appointment.v1.AppointmentService.RecordDischarge:input_type -> waymark.appointment.v1.RecordDischargeRequest
+	33,  // 102: waymark.appointment.v1.AppointmentService.CorrectVisit:input_type -> waymark.appointment.v1.CorrectVisitRequest
+	34,  // 103: waymark.appointment.v1.AppointmentService.ReverseVisit:input_type -> waymark.appointment.v1.ReverseVisitRequest
+	35,  // 104: waymark.appointment.v1.AppointmentService.RunTimers:input_type -> waymark.appointment.v1.RunTimersRequest
+	39,  // 105: waymark.appointment.v1.AppointmentService.GetAppointment:input_type -> waymark.appointment.v1.GetAppointmentRequest
+	41,  // 106: waymark.appointment.v1.AppointmentService.ListAppointments:input_type -> waymark.appointment.v1.ListAppointmentsRequest
+	44,  // 107: waymark.appointment.v1.SessionService.OpenSession:input_type -> waymark.appointment.v1.OpenSessionRequest
+	45,  // 108: waymark.appointment.v1.SessionService.SuspendSession:input_type -> waymark.appointment.v1.SuspendSessionRequest
+	46,  // 109: waymark.appointment.v1.SessionService.ResumeSession:input_type -> waymark.appointment.v1.ResumeSessionRequest
+	47,  // 110: waymark.appointment.v1.SessionService.CloseSession:input_type -> waymark.appointment.v1.CloseSessionRequest
+	54,  // 111: waymark.appointment.v1.SessionService.HoldSlot:input_type -> waymark.appointment.v1.HoldSlotRequest
+	48,  // 112: waymark.appointment.v1.SessionService.RunSessionTimers:input_type -> waymark.appointment.v1.RunSessionTimersRequest
+	50,  // 113: waymark.appointment.v1.SessionService.GetSession:input_type -> waymark.appointment.v1.GetSessionRequest
+	52,  // 114: waymark.appointment.v1.SessionService.ListFreeSlots:input_type -> waymark.appointment.v1.ListFreeSlotsRequest
+	56,  // 115: waymark.appointment.v1.SessionService.FindSlots:input_type -> waymark.appointment.v1.FindSlotsRequest
+	36,  // 116: waymark.appointment.v1.AppointmentService.RequestAppointment:output_type -> waymark.appointment.v1.AppointmentReply
+	36,  // 117: waymark.appointment.v1.AppointmentService.BookAppointment:output_type -> waymark.appointment.v1.AppointmentReply
+	36,  // 118: waymark.appointment.v1.AppointmentService.RescheduleAppointment:output_type -> waymark.appointment.v1.AppointmentReply
+	36,  // 119: waymark.appointment.v1.AppointmentService.AmendAppointment:output_type -> waymark.appointment.v1.AppointmentReply
+	36,  // 120: waymark.appointment.v1.AppointmentService.CancelAppointment:output_type -> waymark.appointment.v1.AppointmentReply
+	20,  // 121: waymark.appointment.v1.AppointmentService.StopSeries:output_type -> waymark.appointment.v1.StopSeriesResponse
+	36,  // 122: waymark.appointment.v1.AppointmentService.RecordArrival:output_type -> waymark.appointment.v1.AppointmentReply
+	36,  // 123: waymark.appointment.v1.AppointmentService.RecordOutcome:output_type -> waymark.appointment.v1.AppointmentReply
+	36,  // 124: waymark.appointment.v1.AppointmentService.RecordNoShow:output_type -> waymark.appointment.v1.AppointmentReply
+	36,  // 125: waymark.appointment.v1.AppointmentService.EnterInError:output_type -> waymark.appointment.v1.AppointmentReply
+	36,  // 126: waymark.appointment.v1.AppointmentService.ConfirmAttendance:output_type -> waymark.appointment.v1.AppointmentReply
+	36,  // 127: waymark.appointment.v1.AppointmentService.RequestChange:output_type -> waymark.appointment.v1.AppointmentReply
+	37,  // 128: waymark.appointment.v1.AppointmentService.RaiseTask:output_type -> waymark.appointment.v1.TaskReply
+	37,  // 129: waymark.appointment.v1.AppointmentService.EndTask:output_type -> waymark.appointment.v1.TaskReply
+	38,  // 130: waymark.appointment.v1.AppointmentService.RecordAdmission:output_type -> waymark.appointment.v1.VisitReply
+	38,  // 131: waymark.appointment.v1.AppointmentService.RecordAttendanceStart:output_type -> waymark.appointment.v1.VisitReply
+	38,  // 132: waymark.appointment.v1.AppointmentService.RecordPreAdmission:output_type -> waymark.appointment.v1.VisitReply
+	38,  // 133: waymark.appointment.v1.AppointmentService.RecordDischarge:output_type -> waymark.appointment.v1.VisitReply
+	38,  // 134: waymark.appointment.v1.AppointmentService.CorrectVisit:output_type -> waymark.appointment.v1.VisitReply
+	38,  // 135: waymark.appointment.v1.AppointmentService.ReverseVisit:output_type -> waymark.appointment.v1.VisitReply
+	42,  // 136: waymark.appointment.v1.AppointmentService.RunTimers:output_type -> waymark.appointment.v1.ListAppointmentsResponse
+	40,  // 137: waymark.appointment.v1.AppointmentService.GetAppointment:output_type -> waymark.appointment.v1.GetAppointmentResponse
+	42,  // 138: waymark.appointment.v1.AppointmentService.ListAppointments:output_type -> waymark.appointment.v1.ListAppointmentsResponse
+	49,  // 139: waymark.appointment.v1.SessionService.OpenSession:output_type -> waymark.appointment.v1.SessionReply
+	49,  // 140: waymark.appointment.v1.SessionService.SuspendSession:output_type -> waymark.appointment.v1.SessionReply
+	49,  // 141: waymark.appointment.v1.SessionService.ResumeSession:output_type -> waymark.appointment.v1.SessionReply
+	49,  // 142: waymark.appointment.v1.SessionService.CloseSession:output_type -> waymark.appointment.v1.SessionReply
+	55,  // 143: waymark.appointment.v1.SessionService.HoldSlot:output_type -> waymark.appointment.v1.HoldSlotResponse
+	49,  // 144: waymark.appointment.v1.SessionService.RunSessionTimers:output_type -> waymark.appointment.v1.SessionReply
+	51,  // 145: waymark.appointment.v1.SessionService.GetSession:output_type -> waymark.appointment.v1.GetSessionResponse
+	53,  // 146: waymark.appointment.v1.SessionService.ListFreeSlots:output_type -> waymark.appointment.v1.ListFreeSlotsResponse
+	58,  // 147: waymark.appointment.v1.SessionService.FindSlots:output_type -> waymark.appointment.v1.FindSlotsResponse
+	116, // [116:148] is the sub-list for method output_type
+	84,  // [84:116] is the sub-list for method input_type
+	84,  // [84:84] is the sub-list for extension type_name
+	84,  // [84:84] is the sub-list for extension extendee
+	0,   // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_waymark_appointment_v1_appointment_proto_init() }
@@ -4719,7 +5432,7 @@ func file_waymark_appointment_v1_appointment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_appointment_v1_appointment_proto_rawDesc), len(file_waymark_appointment_v1_appointment_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   46,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -32,6 +32,7 @@ const (
 	AppointmentService_RescheduleAppointment_FullMethodName = "/waymark.appointment.v1.AppointmentService/RescheduleAppointment"
 	AppointmentService_AmendAppointment_FullMethodName      = "/waymark.appointment.v1.AppointmentService/AmendAppointment"
 	AppointmentService_CancelAppointment_FullMethodName     = "/waymark.appointment.v1.AppointmentService/CancelAppointment"
+	AppointmentService_StopSeries_FullMethodName            = "/waymark.appointment.v1.AppointmentService/StopSeries"
 	AppointmentService_RecordArrival_FullMethodName         = "/waymark.appointment.v1.AppointmentService/RecordArrival"
 	AppointmentService_RecordOutcome_FullMethodName         = "/waymark.appointment.v1.AppointmentService/RecordOutcome"
 	AppointmentService_RecordNoShow_FullMethodName          = "/waymark.appointment.v1.AppointmentService/RecordNoShow"
@@ -72,6 +73,10 @@ type AppointmentServiceClient interface {
 	AmendAppointment(ctx context.Context, in *AmendAppointmentRequest, opts ...grpc.CallOption) (*AppointmentReply, error)
 	// Cancels and raises a task to book anew.
 	CancelAppointment(ctx context.Context, in *CancelAppointmentRequest, opts ...grpc.CallOption) (*AppointmentReply, error)
+	// Cancels what is still to come of a series (HL7 v2 SIU S16) and raises one task:
+	// what follows instead is for a person to say. appointment.series.not_found when
+	// nothing of it is booked.
+	StopSeries(ctx context.Context, in *StopSeriesRequest, opts ...grpc.CallOption) (*StopSeriesResponse, error)
 	RecordArrival(ctx context.Context, in *RecordArrivalRequest, opts ...grpc.CallOption) (*AppointmentReply, error)
 	// The patient was seen. Without a next appointment, outcomes 2 and 3 raise a task.
 	RecordOutcome(ctx context.Context, in *RecordOutcomeRequest, opts ...grpc.CallOption) (*AppointmentReply, error)
@@ -151,6 +156,16 @@ func (c *appointmentServiceClient) CancelAppointment(ctx context.Context, in *Ca
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AppointmentReply)
 	err := c.cc.Invoke(ctx, AppointmentService_CancelAppointment_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *appointmentServiceClient) StopSeries(ctx context.Context, in *StopSeriesRequest, opts ...grpc.CallOption) (*StopSeriesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StopSeriesResponse)
+	err := c.cc.Invoke(ctx, AppointmentService_StopSeries_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -348,6 +363,10 @@ type AppointmentServiceServer interface {
 	AmendAppointment(context.Context, *AmendAppointmentRequest) (*AppointmentReply, error)
 	// Cancels and raises a task to book anew.
 	CancelAppointment(context.Context, *CancelAppointmentRequest) (*AppointmentReply, error)
+	// Cancels what is still to come of a series (HL7 v2 SIU S16) and raises one task:
+	// what follows instead is for a person to say. appointment.series.not_found when
+	// nothing of it is booked.
+	StopSeries(context.Context, *StopSeriesRequest) (*StopSeriesResponse, error)
 	RecordArrival(context.Context, *RecordArrivalRequest) (*AppointmentReply, error)
 	// The patient was seen. Without a next appointment, outcomes 2 and 3 raise a task.
 	RecordOutcome(context.Context, *RecordOutcomeRequest) (*AppointmentReply, error)
@@ -397,6 +416,9 @@ func (UnimplementedAppointmentServiceServer) AmendAppointment(context.Context, *
 }
 func (UnimplementedAppointmentServiceServer) CancelAppointment(context.Context, *CancelAppointmentRequest) (*AppointmentReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelAppointment not implemented")
+}
+func (UnimplementedAppointmentServiceServer) StopSeries(context.Context, *StopSeriesRequest) (*StopSeriesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StopSeries not implemented")
 }
 func (UnimplementedAppointmentServiceServer) RecordArrival(context.Context, *RecordArrivalRequest) (*AppointmentReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method RecordArrival not implemented")
@@ -556,6 +578,24 @@ func _AppointmentService_CancelAppointment_Handler(srv interface{}, ctx context.
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AppointmentServiceServer).CancelAppointment(ctx, req.(*CancelAppointmentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AppointmentService_StopSeries_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StopSeriesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AppointmentServiceServer).StopSeries(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AppointmentService_StopSeries_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AppointmentServiceServer).StopSeries(ctx, req.(*StopSeriesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -894,6 +934,10 @@ var AppointmentService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AppointmentService_CancelAppointment_Handler,
 		},
 		{
+			MethodName: "StopSeries",
+			Handler:    _AppointmentService_StopSeries_Handler,
+		},
+		{
 			MethodName: "RecordArrival",
 			Handler:    _AppointmentService_RecordArrival_Handler,
 		},
@@ -971,9 +1015,11 @@ const (
 	SessionService_SuspendSession_FullMethodName   = "/waymark.appointment.v1.SessionService/SuspendSession"
 	SessionService_ResumeSession_FullMethodName    = "/waymark.appointment.v1.SessionService/ResumeSession"
 	SessionService_CloseSession_FullMethodName     = "/waymark.appointment.v1.SessionService/CloseSession"
+	SessionService_HoldSlot_FullMethodName         = "/waymark.appointment.v1.SessionService/HoldSlot"
 	SessionService_RunSessionTimers_FullMethodName = "/waymark.appointment.v1.SessionService/RunSessionTimers"
 	SessionService_GetSession_FullMethodName       = "/waymark.appointment.v1.SessionService/GetSession"
 	SessionService_ListFreeSlots_FullMethodName    = "/waymark.appointment.v1.SessionService/ListFreeSlots"
+	SessionService_FindSlots_FullMethodName        = "/waymark.appointment.v1.SessionService/FindSlots"
 )
 
 // SessionServiceClient is the client API for SessionService service.
@@ -990,12 +1036,19 @@ type SessionServiceClient interface {
 	ResumeSession(ctx context.Context, in *ResumeSessionRequest, opts ...grpc.CallOption) (*SessionReply, error)
 	// Refused while a slot is held or taken by an appointment that lies ahead.
 	CloseSession(ctx context.Context, in *CloseSessionRequest, opts ...grpc.CallOption) (*SessionReply, error)
+	// Keeps a slot while the patient is asked. Book it with SlotChoice.hold_id before
+	// until; a hold that is not booked lapses by itself.
+	HoldSlot(ctx context.Context, in *HoldSlotRequest, opts ...grpc.CallOption) (*HoldSlotResponse, error)
 	// RunSessionTimers settles the holds that lapsed: taken where the booking was made, free where not.
 	RunSessionTimers(ctx context.Context, in *RunSessionTimersRequest, opts ...grpc.CallOption) (*SessionReply, error)
 	// Slots are read from the log at each call.
 	GetSession(ctx context.Context, in *GetSessionRequest, opts ...grpc.CallOption) (*GetSessionResponse, error)
 	// The free slots that lie ahead; no_slots says that there is none.
 	ListFreeSlots(ctx context.Context, in *ListFreeSlotsRequest, opts ...grpc.CallOption) (*ListFreeSlotsResponse, error)
+	// The free slots of all sessions that fit, soonest first. Sessions that are kept
+	// for cancer pathways are offered only for a cancer priority reason, and then before others
+	// of the same start. Each session is read from the log at the call.
+	FindSlots(ctx context.Context, in *FindSlotsRequest, opts ...grpc.CallOption) (*FindSlotsResponse, error)
 }
 
 type sessionServiceClient struct {
@@ -1046,6 +1099,16 @@ func (c *sessionServiceClient) CloseSession(ctx context.Context, in *CloseSessio
 	return out, nil
 }
 
+func (c *sessionServiceClient) HoldSlot(ctx context.Context, in *HoldSlotRequest, opts ...grpc.CallOption) (*HoldSlotResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HoldSlotResponse)
+	err := c.cc.Invoke(ctx, SessionService_HoldSlot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *sessionServiceClient) RunSessionTimers(ctx context.Context, in *RunSessionTimersRequest, opts ...grpc.CallOption) (*SessionReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SessionReply)
@@ -1076,6 +1139,16 @@ func (c *sessionServiceClient) ListFreeSlots(ctx context.Context, in *ListFreeSl
 	return out, nil
 }
 
+func (c *sessionServiceClient) FindSlots(ctx context.Context, in *FindSlotsRequest, opts ...grpc.CallOption) (*FindSlotsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FindSlotsResponse)
+	err := c.cc.Invoke(ctx, SessionService_FindSlots_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SessionServiceServer is the server API for SessionService service.
 // All implementations must embed UnimplementedSessionServiceServer
 // for forward compatibility.
@@ -1090,12 +1163,19 @@ type SessionServiceServer interface {
 	ResumeSession(context.Context, *ResumeSessionRequest) (*SessionReply, error)
 	// Refused while a slot is held or taken by an appointment that lies ahead.
 	CloseSession(context.Context, *CloseSessionRequest) (*SessionReply, error)
+	// Keeps a slot while the patient is asked. Book it with SlotChoice.hold_id before
+	// until; a hold that is not booked lapses by itself.
+	HoldSlot(context.Context, *HoldSlotRequest) (*HoldSlotResponse, error)
 	// RunSessionTimers settles the holds that lapsed: taken where the booking was made, free where not.
 	RunSessionTimers(context.Context, *RunSessionTimersRequest) (*SessionReply, error)
 	// Slots are read from the log at each call.
 	GetSession(context.Context, *GetSessionRequest) (*GetSessionResponse, error)
 	// The free slots that lie ahead; no_slots says that there is none.
 	ListFreeSlots(context.Context, *ListFreeSlotsRequest) (*ListFreeSlotsResponse, error)
+	// The free slots of all sessions that fit, soonest first. Sessions that are kept
+	// for cancer pathways are offered only for a cancer priority reason, and then before others
+	// of the same start. Each session is read from the log at the call.
+	FindSlots(context.Context, *FindSlotsRequest) (*FindSlotsResponse, error)
 	mustEmbedUnimplementedSessionServiceServer()
 }
 
@@ -1118,6 +1198,9 @@ func (UnimplementedSessionServiceServer) ResumeSession(context.Context, *ResumeS
 func (UnimplementedSessionServiceServer) CloseSession(context.Context, *CloseSessionRequest) (*SessionReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method CloseSession not implemented")
 }
+func (UnimplementedSessionServiceServer) HoldSlot(context.Context, *HoldSlotRequest) (*HoldSlotResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method HoldSlot not implemented")
+}
 func (UnimplementedSessionServiceServer) RunSessionTimers(context.Context, *RunSessionTimersRequest) (*SessionReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method RunSessionTimers not implemented")
 }
@@ -1126,6 +1209,9 @@ func (UnimplementedSessionServiceServer) GetSession(context.Context, *GetSession
 }
 func (UnimplementedSessionServiceServer) ListFreeSlots(context.Context, *ListFreeSlotsRequest) (*ListFreeSlotsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListFreeSlots not implemented")
+}
+func (UnimplementedSessionServiceServer) FindSlots(context.Context, *FindSlotsRequest) (*FindSlotsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FindSlots not implemented")
 }
 func (UnimplementedSessionServiceServer) mustEmbedUnimplementedSessionServiceServer() {}
 func (UnimplementedSessionServiceServer) testEmbeddedByValue()                        {}
@@ -1220,6 +1306,24 @@ func _SessionService_CloseSession_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SessionService_HoldSlot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HoldSlotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).HoldSlot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_HoldSlot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).HoldSlot(ctx, req.(*HoldSlotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SessionService_RunSessionTimers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RunSessionTimersRequest)
 	if err := dec(in); err != nil {
@@ -1274,6 +1378,24 @@ func _SessionService_ListFreeSlots_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SessionService_FindSlots_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FindSlotsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).FindSlots(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_FindSlots_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).FindSlots(ctx, req.(*FindSlotsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SessionService_ServiceDesc is the grpc.ServiceDesc for SessionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1298,6 +1420,10 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _SessionService_CloseSession_Handler,
 		},
 		{
+			MethodName: "HoldSlot",
+			Handler:    _SessionService_HoldSlot_Handler,
+		},
+		{
 			MethodName: "RunSessionTimers",
 			Handler:    _SessionService_RunSessionTimers_Handler,
 		},
@@ -1308,6 +1434,10 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListFreeSlots",
 			Handler:    _SessionService_ListFreeSlots_Handler,
+		},
+		{
+			MethodName: "FindSlots",
+			Handler:    _SessionService_FindSlots_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1010,8 +1010,10 @@ type AppointmentBooked struct {
 	CancerPriorityReason string   `protobuf:"bytes,9,opt,name=cancer_priority_reason,json=cancerPriorityReason,proto3" json:"cancer_priority_reason,omitempty"`
 	// Set when the patient has another appointment at that time and a person said why.
 	OverlapOverrideReason string `protobuf:"bytes,10,opt,name=overlap_override_reason,json=overlapOverrideReason,proto3" json:"overlap_override_reason,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// The series that it is one of, as the booking system names it.
+	SeriesId      string `protobuf:"bytes,11,opt,name=series_id,json=seriesId,proto3" json:"series_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AppointmentBooked) Reset() {
@@ -1114,6 +1116,152 @@ func (x *AppointmentBooked) GetOverlapOverrideReason() string {
 	return ""
 }
 
+func (x *AppointmentBooked) GetSeriesId() string {
+	if x != nil {
+		return x.SeriesId
+	}
+	return ""
+}
+
+// OverlapFound: the patient has an appointment on another pathway at that time, and
+// nobody said why. It is found where two were booked at once, or two persons are one.
+type OverlapFound struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	AppointmentId      string                 `protobuf:"bytes,1,opt,name=appointment_id,json=appointmentId,proto3" json:"appointment_id,omitempty"`
+	OtherPathwayId     string                 `protobuf:"bytes,2,opt,name=other_pathway_id,json=otherPathwayId,proto3" json:"other_pathway_id,omitempty"`
+	OtherAppointmentId string                 `protobuf:"bytes,3,opt,name=other_appointment_id,json=otherAppointmentId,proto3" json:"other_appointment_id,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *OverlapFound) Reset() {
+	*x = OverlapFound{}
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OverlapFound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OverlapFound) ProtoMessage() {}
+
+func (x *OverlapFound) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OverlapFound.ProtoReflect.Descriptor instead.
+func (*OverlapFound) Descriptor() ([]byte, []int) {
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *OverlapFound) GetAppointmentId() string {
+	if x != nil {
+		return x.AppointmentId
+	}
+	return ""
+}
+
+func (x *OverlapFound) GetOtherPathwayId() string {
+	if x != nil {
+		return x.OtherPathwayId
+	}
+	return ""
+}
+
+func (x *OverlapFound) GetOtherAppointmentId() string {
+	if x != nil {
+		return x.OtherAppointmentId
+	}
+	return ""
+}
+
+// SeriesStopped: what was still to come of a series is cancelled.
+type SeriesStopped struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	SeriesId       string                 `protobuf:"bytes,1,opt,name=series_id,json=seriesId,proto3" json:"series_id,omitempty"`
+	By             CancelledBy            `protobuf:"varint,2,opt,name=by,proto3,enum=waymark.appointment.v1.CancelledBy" json:"by,omitempty"`
+	Reason         string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	From           *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
+	AppointmentIds []string               `protobuf:"bytes,5,rep,name=appointment_ids,json=appointmentIds,proto3" json:"appointment_ids,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SeriesStopped) Reset() {
+	*x = SeriesStopped{}
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeriesStopped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeriesStopped) ProtoMessage() {}
+
+func (x *SeriesStopped) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeriesStopped.ProtoReflect.Descriptor instead.
+func (*SeriesStopped) Descriptor() ([]byte, []int) {
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SeriesStopped) GetSeriesId() string {
+	if x != nil {
+		return x.SeriesId
+	}
+	return ""
+}
+
+func (x *SeriesStopped) GetBy() CancelledBy {
+	if x != nil {
+		return x.By
+	}
+	return CancelledBy_CANCELLED_BY_UNSPECIFIED
+}
+
+func (x *SeriesStopped) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SeriesStopped) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *SeriesStopped) GetAppointmentIds() []string {
+	if x != nil {
+		return x.AppointmentIds
+	}
+	return nil
+}
+
 // BookingAbandoned: a claim of a slot was not followed up in time, or its
 // session was suspended. A booking under that claim is refused from here on, so
 // that the slot can be given to somebody else.
@@ -1129,7 +1277,7 @@ type BookingAbandoned struct {
 
 func (x *BookingAbandoned) Reset() {
 	*x = BookingAbandoned{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[12]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1289,7 @@ func (x *BookingAbandoned) String() string {
 func (*BookingAbandoned) ProtoMessage() {}
 
 func (x *BookingAbandoned) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[12]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1302,7 @@ func (x *BookingAbandoned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BookingAbandoned.ProtoReflect.Descriptor instead.
 func (*BookingAbandoned) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BookingAbandoned) GetAppointmentId() string {
@@ -1197,7 +1345,7 @@ type AppointmentRescheduled struct {
 
 func (x *AppointmentRescheduled) Reset() {
 	*x = AppointmentRescheduled{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[13]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1357,7 @@ func (x *AppointmentRescheduled) String() string {
 func (*AppointmentRescheduled) ProtoMessage() {}
 
 func (x *AppointmentRescheduled) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[13]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1370,7 @@ func (x *AppointmentRescheduled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentRescheduled.ProtoReflect.Descriptor instead.
 func (*AppointmentRescheduled) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{13}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AppointmentRescheduled) GetAppointmentId() string {
@@ -1265,7 +1413,7 @@ type AppointmentAmended struct {
 
 func (x *AppointmentAmended) Reset() {
 	*x = AppointmentAmended{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[14]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1425,7 @@ func (x *AppointmentAmended) String() string {
 func (*AppointmentAmended) ProtoMessage() {}
 
 func (x *AppointmentAmended) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[14]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1438,7 @@ func (x *AppointmentAmended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentAmended.ProtoReflect.Descriptor instead.
 func (*AppointmentAmended) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{14}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AppointmentAmended) GetAppointmentId() string {
@@ -1336,7 +1484,7 @@ type AppointmentCancelled struct {
 
 func (x *AppointmentCancelled) Reset() {
 	*x = AppointmentCancelled{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[15]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1496,7 @@ func (x *AppointmentCancelled) String() string {
 func (*AppointmentCancelled) ProtoMessage() {}
 
 func (x *AppointmentCancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[15]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1509,7 @@ func (x *AppointmentCancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentCancelled.ProtoReflect.Descriptor instead.
 func (*AppointmentCancelled) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{15}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AppointmentCancelled) GetAppointmentId() string {
@@ -1409,7 +1557,7 @@ type PatientArrived struct {
 
 func (x *PatientArrived) Reset() {
 	*x = PatientArrived{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[16]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1569,7 @@ func (x *PatientArrived) String() string {
 func (*PatientArrived) ProtoMessage() {}
 
 func (x *PatientArrived) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[16]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1582,7 @@ func (x *PatientArrived) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatientArrived.ProtoReflect.Descriptor instead.
 func (*PatientArrived) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{16}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PatientArrived) GetAppointmentId() string {
@@ -1468,7 +1616,7 @@ type AppointmentFulfilled struct {
 
 func (x *AppointmentFulfilled) Reset() {
 	*x = AppointmentFulfilled{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[17]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1628,7 @@ func (x *AppointmentFulfilled) String() string {
 func (*AppointmentFulfilled) ProtoMessage() {}
 
 func (x *AppointmentFulfilled) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[17]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1641,7 @@ func (x *AppointmentFulfilled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentFulfilled.ProtoReflect.Descriptor instead.
 func (*AppointmentFulfilled) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{17}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AppointmentFulfilled) GetAppointmentId() string {
@@ -1546,7 +1694,7 @@ type PatientDidNotAttend struct {
 
 func (x *PatientDidNotAttend) Reset() {
 	*x = PatientDidNotAttend{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[18]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +1706,7 @@ func (x *PatientDidNotAttend) String() string {
 func (*PatientDidNotAttend) ProtoMessage() {}
 
 func (x *PatientDidNotAttend) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[18]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +1719,7 @@ func (x *PatientDidNotAttend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatientDidNotAttend.ProtoReflect.Descriptor instead.
 func (*PatientDidNotAttend) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{18}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PatientDidNotAttend) GetAppointmentId() string {
@@ -1612,7 +1760,7 @@ type AppointmentEnteredInError struct {
 
 func (x *AppointmentEnteredInError) Reset() {
 	*x = AppointmentEnteredInError{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[19]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1772,7 @@ func (x *AppointmentEnteredInError) String() string {
 func (*AppointmentEnteredInError) ProtoMessage() {}
 
 func (x *AppointmentEnteredInError) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[19]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1785,7 @@ func (x *AppointmentEnteredInError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppointmentEnteredInError.ProtoReflect.Descriptor instead.
 func (*AppointmentEnteredInError) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{19}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AppointmentEnteredInError) GetAppointmentId() string {
@@ -1663,7 +1811,7 @@ type AttendanceConfirmed struct {
 
 func (x *AttendanceConfirmed) Reset() {
 	*x = AttendanceConfirmed{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[20]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1823,7 @@ func (x *AttendanceConfirmed) String() string {
 func (*AttendanceConfirmed) ProtoMessage() {}
 
 func (x *AttendanceConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[20]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1836,7 @@ func (x *AttendanceConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttendanceConfirmed.ProtoReflect.Descriptor instead.
 func (*AttendanceConfirmed) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{20}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AttendanceConfirmed) GetAppointmentId() string {
@@ -1708,7 +1856,7 @@ type ChangeRequestedByPatient struct {
 
 func (x *ChangeRequestedByPatient) Reset() {
 	*x = ChangeRequestedByPatient{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[21]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1868,7 @@ func (x *ChangeRequestedByPatient) String() string {
 func (*ChangeRequestedByPatient) ProtoMessage() {}
 
 func (x *ChangeRequestedByPatient) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[21]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1881,7 @@ func (x *ChangeRequestedByPatient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRequestedByPatient.ProtoReflect.Descriptor instead.
 func (*ChangeRequestedByPatient) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{21}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ChangeRequestedByPatient) GetAppointmentId() string {
@@ -1755,9 +1903,9 @@ func (x *ChangeRequestedByPatient) GetRequest() PatientRequest {
 type ToBeBookedTaskRaised struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	TaskId string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
-	// outcome_without_next, did_not_attend, cancelled, entered_in_error, session_suspended, surveillance_due, requested, discharge_follow_up.
+	// outcome_without_next, did_not_attend, cancelled, entered_in_error, session_suspended, surveillance_due, requested, discharge_follow_up, overlap, series_stopped.
 	Cause string `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
-	// The appointment or the surveillance item it comes from.
+	// The appointment, the series or the surveillance item it comes from.
 	CauseId           string `protobuf:"bytes,3,opt,name=cause_id,json=causeId,proto3" json:"cause_id,omitempty"`
 	Due               string `protobuf:"bytes,4,opt,name=due,proto3" json:"due,omitempty"`
 	TreatmentFunction string `protobuf:"bytes,5,opt,name=treatment_function,json=treatmentFunction,proto3" json:"treatment_function,omitempty"`
@@ -1767,7 +1915,7 @@ type ToBeBookedTaskRaised struct {
 
 func (x *ToBeBookedTaskRaised) Reset() {
 	*x = ToBeBookedTaskRaised{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[22]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1927,7 @@ func (x *ToBeBookedTaskRaised) String() string {
 func (*ToBeBookedTaskRaised) ProtoMessage() {}
 
 func (x *ToBeBookedTaskRaised) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[22]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1940,7 @@ func (x *ToBeBookedTaskRaised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToBeBookedTaskRaised.ProtoReflect.Descriptor instead.
 func (*ToBeBookedTaskRaised) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{22}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ToBeBookedTaskRaised) GetTaskId() string {
@@ -1840,7 +1988,7 @@ type ToBeBookedTaskBooked struct {
 
 func (x *ToBeBookedTaskBooked) Reset() {
 	*x = ToBeBookedTaskBooked{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[23]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +2000,7 @@ func (x *ToBeBookedTaskBooked) String() string {
 func (*ToBeBookedTaskBooked) ProtoMessage() {}
 
 func (x *ToBeBookedTaskBooked) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[23]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +2013,7 @@ func (x *ToBeBookedTaskBooked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToBeBookedTaskBooked.ProtoReflect.Descriptor instead.
 func (*ToBeBookedTaskBooked) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{23}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ToBeBookedTaskBooked) GetTaskId() string {
@@ -1895,7 +2043,7 @@ type ToBeBookedTaskEnded struct {
 
 func (x *ToBeBookedTaskEnded) Reset() {
 	*x = ToBeBookedTaskEnded{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[24]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +2055,7 @@ func (x *ToBeBookedTaskEnded) String() string {
 func (*ToBeBookedTaskEnded) ProtoMessage() {}
 
 func (x *ToBeBookedTaskEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[24]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +2068,7 @@ func (x *ToBeBookedTaskEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToBeBookedTaskEnded.ProtoReflect.Descriptor instead.
 func (*ToBeBookedTaskEnded) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{24}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ToBeBookedTaskEnded) GetTaskId() string {
@@ -1954,7 +2102,7 @@ type ToBeBookedTaskOverdue struct {
 
 func (x *ToBeBookedTaskOverdue) Reset() {
 	*x = ToBeBookedTaskOverdue{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[25]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2114,7 @@ func (x *ToBeBookedTaskOverdue) String() string {
 func (*ToBeBookedTaskOverdue) ProtoMessage() {}
 
 func (x *ToBeBookedTaskOverdue) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[25]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2127,7 @@ func (x *ToBeBookedTaskOverdue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToBeBookedTaskOverdue.ProtoReflect.Descriptor instead.
 func (*ToBeBookedTaskOverdue) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{25}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ToBeBookedTaskOverdue) GetTaskId() string {
@@ -2010,7 +2158,7 @@ type ClockAdjustmentProposed struct {
 
 func (x *ClockAdjustmentProposed) Reset() {
 	*x = ClockAdjustmentProposed{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[26]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2170,7 @@ func (x *ClockAdjustmentProposed) String() string {
 func (*ClockAdjustmentProposed) ProtoMessage() {}
 
 func (x *ClockAdjustmentProposed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[26]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2183,7 @@ func (x *ClockAdjustmentProposed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockAdjustmentProposed.ProtoReflect.Descriptor instead.
 func (*ClockAdjustmentProposed) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{26}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ClockAdjustmentProposed) GetAppointmentId() string {
@@ -2076,7 +2224,7 @@ type HolderToldOfMissedAppointment struct {
 
 func (x *HolderToldOfMissedAppointment) Reset() {
 	*x = HolderToldOfMissedAppointment{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[27]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +2236,7 @@ func (x *HolderToldOfMissedAppointment) String() string {
 func (*HolderToldOfMissedAppointment) ProtoMessage() {}
 
 func (x *HolderToldOfMissedAppointment) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[27]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2101,7 +2249,7 @@ func (x *HolderToldOfMissedAppointment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HolderToldOfMissedAppointment.ProtoReflect.Descriptor instead.
 func (*HolderToldOfMissedAppointment) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{27}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HolderToldOfMissedAppointment) GetAppointmentId() string {
@@ -2122,7 +2270,7 @@ type NeedsNotMet struct {
 
 func (x *NeedsNotMet) Reset() {
 	*x = NeedsNotMet{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[28]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2134,7 +2282,7 @@ func (x *NeedsNotMet) String() string {
 func (*NeedsNotMet) ProtoMessage() {}
 
 func (x *NeedsNotMet) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[28]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2147,7 +2295,7 @@ func (x *NeedsNotMet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeedsNotMet.ProtoReflect.Descriptor instead.
 func (*NeedsNotMet) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{28}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NeedsNotMet) GetAppointmentId() string {
@@ -2180,7 +2328,7 @@ type AdmissionRecorded struct {
 
 func (x *AdmissionRecorded) Reset() {
 	*x = AdmissionRecorded{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[29]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2192,7 +2340,7 @@ func (x *AdmissionRecorded) String() string {
 func (*AdmissionRecorded) ProtoMessage() {}
 
 func (x *AdmissionRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[29]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2205,7 +2353,7 @@ func (x *AdmissionRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmissionRecorded.ProtoReflect.Descriptor instead.
 func (*AdmissionRecorded) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{29}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AdmissionRecorded) GetVisitId() string {
@@ -2254,7 +2402,7 @@ type AttendanceStarted struct {
 
 func (x *AttendanceStarted) Reset() {
 	*x = AttendanceStarted{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[30]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2266,7 +2414,7 @@ func (x *AttendanceStarted) String() string {
 func (*AttendanceStarted) ProtoMessage() {}
 
 func (x *AttendanceStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[30]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2279,7 +2427,7 @@ func (x *AttendanceStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttendanceStarted.ProtoReflect.Descriptor instead.
 func (*AttendanceStarted) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{30}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AttendanceStarted) GetVisitId() string {
@@ -2314,7 +2462,7 @@ type PreAdmissionRecorded struct {
 
 func (x *PreAdmissionRecorded) Reset() {
 	*x = PreAdmissionRecorded{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[31]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2474,7 @@ func (x *PreAdmissionRecorded) String() string {
 func (*PreAdmissionRecorded) ProtoMessage() {}
 
 func (x *PreAdmissionRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[31]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2487,7 @@ func (x *PreAdmissionRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreAdmissionRecorded.ProtoReflect.Descriptor instead.
 func (*PreAdmissionRecorded) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{31}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PreAdmissionRecorded) GetVisitId() string {
@@ -2377,7 +2525,7 @@ type DischargeRecorded struct {
 
 func (x *DischargeRecorded) Reset() {
 	*x = DischargeRecorded{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[32]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2537,7 @@ func (x *DischargeRecorded) String() string {
 func (*DischargeRecorded) ProtoMessage() {}
 
 func (x *DischargeRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[32]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2550,7 @@ func (x *DischargeRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DischargeRecorded.ProtoReflect.Descriptor instead.
 func (*DischargeRecorded) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{32}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DischargeRecorded) GetVisitId() string {
@@ -2446,7 +2594,7 @@ type VisitCorrected struct {
 
 func (x *VisitCorrected) Reset() {
 	*x = VisitCorrected{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[33]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2458,7 +2606,7 @@ func (x *VisitCorrected) String() string {
 func (*VisitCorrected) ProtoMessage() {}
 
 func (x *VisitCorrected) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[33]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2471,7 +2619,7 @@ func (x *VisitCorrected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VisitCorrected.ProtoReflect.Descriptor instead.
 func (*VisitCorrected) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{33}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *VisitCorrected) GetVisitId() string {
@@ -2513,7 +2661,7 @@ type VisitReversed struct {
 
 func (x *VisitReversed) Reset() {
 	*x = VisitReversed{}
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[34]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +2673,7 @@ func (x *VisitReversed) String() string {
 func (*VisitReversed) ProtoMessage() {}
 
 func (x *VisitReversed) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_appointment_v1_events_proto_msgTypes[34]
+	mi := &file_waymark_appointment_v1_events_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +2686,7 @@ func (x *VisitReversed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VisitReversed.ProtoReflect.Descriptor instead.
 func (*VisitReversed) Descriptor() ([]byte, []int) {
-	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{34}
+	return file_waymark_appointment_v1_events_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *VisitReversed) GetVisitId() string {
@@ -2624,7 +2772,7 @@ const file_waymark_appointment_v1_events_proto_rawDesc = "" +
 	"\apurpose\x18\x04 \x01(\tB\x04\x88\xce\x18\x05R\apurpose\x12:\n" +
 	"\x16cancer_priority_reason\x18\x05 \x01(\tB\x04\x88\xce\x18\x03R\x14cancerPriorityReason\x12\x1a\n" +
 	"\x05needs\x18\x06 \x03(\tB\x04\x88\xce\x18\x05R\x05needs\x12!\n" +
-	"\twanted_by\x18\a \x01(\tB\x04\x88\xce\x18\x03R\bwantedBy:\x0f\x92\xce\x18\vappointment\"\xd4\x03\n" +
+	"\twanted_by\x18\a \x01(\tB\x04\x88\xce\x18\x03R\bwantedBy:\x0f\x92\xce\x18\vappointment\"\xf7\x03\n" +
 	"\x11AppointmentBooked\x12+\n" +
 	"\x0eappointment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x12?\n" +
 	"\abooking\x18\x02 \x01(\v2\x1f.waymark.appointment.v1.BookingB\x04\x88\xce\x18\x03R\abooking\x12%\n" +
@@ -2638,7 +2786,18 @@ const file_waymark_appointment_v1_events_proto_rawDesc = "" +
 	"\x05needs\x18\b \x03(\tB\x04\x88\xce\x18\x05R\x05needs\x12:\n" +
 	"\x16cancer_priority_reason\x18\t \x01(\tB\x04\x88\xce\x18\x03R\x14cancerPriorityReason\x12<\n" +
 	"\x17overlap_override_reason\x18\n" +
-	" \x01(\tB\x04\x88\xce\x18\x05R\x15overlapOverrideReason:\x0f\x92\xce\x18\vappointment\"\xb3\x01\n" +
+	" \x01(\tB\x04\x88\xce\x18\x05R\x15overlapOverrideReason\x12!\n" +
+	"\tseries_id\x18\v \x01(\tB\x04\x88\xce\x18\x03R\bseriesId:\x0f\x92\xce\x18\vappointment\"\xb4\x01\n" +
+	"\fOverlapFound\x12+\n" +
+	"\x0eappointment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x12.\n" +
+	"\x10other_pathway_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x0eotherPathwayId\x126\n" +
+	"\x14other_appointment_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x12otherAppointmentId:\x0f\x92\xce\x18\vappointment\"\x81\x02\n" +
+	"\rSeriesStopped\x12!\n" +
+	"\tseries_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\bseriesId\x129\n" +
+	"\x02by\x18\x02 \x01(\x0e2#.waymark.appointment.v1.CancelledByB\x04\x88\xce\x18\x03R\x02by\x12\x1c\n" +
+	"\x06reason\x18\x03 \x01(\tB\x04\x88\xce\x18\x05R\x06reason\x124\n" +
+	"\x04from\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x03R\x04from\x12-\n" +
+	"\x0fappointment_ids\x18\x05 \x03(\tB\x04\x88\xce\x18\x03R\x0eappointmentIds:\x0f\x92\xce\x18\vappointment\"\xb3\x01\n" +
 	"\x10BookingAbandoned\x12+\n" +
 	"\x0eappointment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x12#\n" +
 	"\n" +
@@ -2767,7 +2926,7 @@ func file_waymark_appointment_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_appointment_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_waymark_appointment_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_waymark_appointment_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_waymark_appointment_v1_events_proto_goTypes = []any{
 	(Medium)(0),                           // 0: waymark.appointment.v1.Medium
 	(CancelledBy)(0),                      // 1: waymark.appointment.v1.CancelledBy
@@ -2784,59 +2943,63 @@ var file_waymark_appointment_v1_events_proto_goTypes = []any{
 	(*SessionClosed)(nil),                 // 12: waymark.appointment.v1.SessionClosed
 	(*AppointmentRequested)(nil),          // 13: waymark.appointment.v1.AppointmentRequested
 	(*AppointmentBooked)(nil),             // 14: waymark.appointment.v1.AppointmentBooked
-	(*BookingAbandoned)(nil),              // 15: waymark.appointment.v1.BookingAbandoned
-	(*AppointmentRescheduled)(nil),        // 16: waymark.appointment.v1.AppointmentRescheduled
-	(*AppointmentAmended)(nil),            // 17: waymark.appointment.v1.AppointmentAmended
-	(*AppointmentCancelled)(nil),          // 18: waymark.appointment.v1.AppointmentCancelled
-	(*PatientArrived)(nil),                // 19: waymark.appointment.v1.PatientArrived
-	(*AppointmentFulfilled)(nil),          // 20: waymark.appointment.v1.AppointmentFulfilled
-	(*PatientDidNotAttend)(nil),           // 21: waymark.appointment.v1.PatientDidNotAttend
-	(*AppointmentEnteredInError)(nil),     // 22: waymark.appointment.v1.AppointmentEnteredInError
-	(*AttendanceConfirmed)(nil),           // 23: waymark.appointment.v1.AttendanceConfirmed
-	(*ChangeRequestedByPatient)(nil),      // 24: waymark.appointment.v1.ChangeRequestedByPatient
-	(*ToBeBookedTaskRaised)(nil),          // 25: waymark.appointment.v1.ToBeBookedTaskRaised
-	(*ToBeBookedTaskBooked)(nil),          // 26: waymark.appointment.v1.ToBeBookedTaskBooked
-	(*ToBeBookedTaskEnded)(nil),           // 27: waymark.appointment.v1.ToBeBookedTaskEnded
-	(*ToBeBookedTaskOverdue)(nil),         // 28: waymark.appointment.v1.ToBeBookedTaskOverdue
-	(*ClockAdjustmentProposed)(nil),       // 29: waymark.appointment.v1.ClockAdjustmentProposed
-	(*HolderToldOfMissedAppointment)(nil), // 30: waymark.appointment.v1.HolderToldOfMissedAppointment
-	(*NeedsNotMet)(nil),                   // 31: waymark.appointment.v1.NeedsNotMet
-	(*AdmissionRecorded)(nil),             // 32: waymark.appointment.v1.AdmissionRecorded
-	(*AttendanceStarted)(nil),             // 33: waymark.appointment.v1.AttendanceStarted
-	(*PreAdmissionRecorded)(nil),          // 34: waymark.appointment.v1.PreAdmissionRecorded
-	(*DischargeRecorded)(nil),             // 35: waymark.appointment.v1.DischargeRecorded
-	(*VisitCorrected)(nil),                // 36: waymark.appointment.v1.VisitCorrected
-	(*VisitReversed)(nil),                 // 37: waymark.appointment.v1.VisitReversed
-	(*timestamppb.Timestamp)(nil),         // 38: google.protobuf.Timestamp
+	(*OverlapFound)(nil),                  // 15: waymark.appointment.v1.OverlapFound
+	(*SeriesStopped)(nil),                 // 16: waymark.appointment.v1.SeriesStopped
+	(*BookingAbandoned)(nil),              // 17: waymark.appointment.v1.BookingAbandoned
+	(*AppointmentRescheduled)(nil),        // 18: waymark.appointment.v1.AppointmentRescheduled
+	(*AppointmentAmended)(nil),            // 19: waymark.appointment.v1.AppointmentAmended
+	(*AppointmentCancelled)(nil),          // 20: waymark.appointment.v1.AppointmentCancelled
+	(*PatientArrived)(nil),                // 21: waymark.appointment.v1.PatientArrived
+	(*AppointmentFulfilled)(nil),          // 22: waymark.appointment.v1.AppointmentFulfilled
+	(*PatientDidNotAttend)(nil),           // 23: waymark.appointment.v1.PatientDidNotAttend
+	(*AppointmentEnteredInError)(nil),     // 24: waymark.appointment.v1.AppointmentEnteredInError
+	(*AttendanceConfirmed)(nil),           // 25: waymark.appointment.v1.AttendanceConfirmed
+	(*ChangeRequestedByPatient)(nil),      // 26: waymark.appointment.v1.ChangeRequestedByPatient
+	(*ToBeBookedTaskRaised)(nil),          // 27: waymark.appointment.v1.ToBeBookedTaskRaised
+	(*ToBeBookedTaskBooked)(nil),          // 28: waymark.appointment.v1.ToBeBookedTaskBooked
+	(*ToBeBookedTaskEnded)(nil),           // 29: waymark.appointment.v1.ToBeBookedTaskEnded
+	(*ToBeBookedTaskOverdue)(nil),         // 30: waymark.appointment.v1.ToBeBookedTaskOverdue
+	(*ClockAdjustmentProposed)(nil),       // 31: waymark.appointment.v1.ClockAdjustmentProposed
+	(*HolderToldOfMissedAppointment)(nil), // 32: waymark.appointment.v1.HolderToldOfMissedAppointment
+	(*NeedsNotMet)(nil),                   // 33: waymark.appointment.v1.NeedsNotMet
+	(*AdmissionRecorded)(nil),             // 34: waymark.appointment.v1.AdmissionRecorded
+	(*AttendanceStarted)(nil),             // 35: waymark.appointment.v1.AttendanceStarted
+	(*PreAdmissionRecorded)(nil),          // 36: waymark.appointment.v1.PreAdmissionRecorded
+	(*DischargeRecorded)(nil),             // 37: waymark.appointment.v1.DischargeRecorded
+	(*VisitCorrected)(nil),                // 38: waymark.appointment.v1.VisitCorrected
+	(*VisitReversed)(nil),                 // 39: waymark.appointment.v1.VisitReversed
+	(*timestamppb.Timestamp)(nil),         // 40: google.protobuf.Timestamp
 }
 var file_waymark_appointment_v1_events_proto_depIdxs = []int32{
-	38, // 0: waymark.appointment.v1.Slot.start:type_name -> google.protobuf.Timestamp
-	38, // 1: waymark.appointment.v1.Slot.end:type_name -> google.protobuf.Timestamp
-	38, // 2: waymark.appointment.v1.Booking.start:type_name -> google.protobuf.Timestamp
-	38, // 3: waymark.appointment.v1.Booking.end:type_name -> google.protobuf.Timestamp
+	40, // 0: waymark.appointment.v1.Slot.start:type_name -> google.protobuf.Timestamp
+	40, // 1: waymark.appointment.v1.Slot.end:type_name -> google.protobuf.Timestamp
+	40, // 2: waymark.appointment.v1.Booking.start:type_name -> google.protobuf.Timestamp
+	40, // 3: waymark.appointment.v1.Booking.end:type_name -> google.protobuf.Timestamp
 	0,  // 4: waymark.appointment.v1.Booking.medium:type_name -> waymark.appointment.v1.Medium
 	0,  // 5: waymark.appointment.v1.SessionOpened.medium:type_name -> waymark.appointment.v1.Medium
 	3,  // 6: waymark.appointment.v1.SessionOpened.slots:type_name -> waymark.appointment.v1.Slot
-	38, // 7: waymark.appointment.v1.SlotHeld.until:type_name -> google.protobuf.Timestamp
+	40, // 7: waymark.appointment.v1.SlotHeld.until:type_name -> google.protobuf.Timestamp
 	9,  // 8: waymark.appointment.v1.SessionSuspended.displaced:type_name -> waymark.appointment.v1.Displaced
 	4,  // 9: waymark.appointment.v1.AppointmentBooked.booking:type_name -> waymark.appointment.v1.Booking
-	4,  // 10: waymark.appointment.v1.AppointmentRescheduled.from:type_name -> waymark.appointment.v1.Booking
-	4,  // 11: waymark.appointment.v1.AppointmentRescheduled.to:type_name -> waymark.appointment.v1.Booking
-	4,  // 12: waymark.appointment.v1.AppointmentAmended.booking:type_name -> waymark.appointment.v1.Booking
-	1,  // 13: waymark.appointment.v1.AppointmentCancelled.by:type_name -> waymark.appointment.v1.CancelledBy
-	38, // 14: waymark.appointment.v1.PatientArrived.at:type_name -> google.protobuf.Timestamp
-	2,  // 15: waymark.appointment.v1.ChangeRequestedByPatient.request:type_name -> waymark.appointment.v1.PatientRequest
-	38, // 16: waymark.appointment.v1.AdmissionRecorded.at:type_name -> google.protobuf.Timestamp
-	38, // 17: waymark.appointment.v1.AttendanceStarted.at:type_name -> google.protobuf.Timestamp
-	38, // 18: waymark.appointment.v1.PreAdmissionRecorded.expected:type_name -> google.protobuf.Timestamp
-	38, // 19: waymark.appointment.v1.DischargeRecorded.at:type_name -> google.protobuf.Timestamp
-	38, // 20: waymark.appointment.v1.VisitCorrected.at:type_name -> google.protobuf.Timestamp
-	38, // 21: waymark.appointment.v1.VisitCorrected.message_time:type_name -> google.protobuf.Timestamp
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	1,  // 10: waymark.appointment.v1.SeriesStopped.by:type_name -> waymark.appointment.v1.CancelledBy
+	40, // 11: waymark.appointment.v1.SeriesStopped.from:type_name -> google.protobuf.Timestamp
+	4,  // 12: waymark.appointment.v1.AppointmentRescheduled.from:type_name -> waymark.appointment.v1.Booking
+	4,  // 13: waymark.appointment.v1.AppointmentRescheduled.to:type_name -> waymark.appointment.v1.Booking
+	4,  // 14: waymark.appointment.v1.AppointmentAmended.booking:type_name -> waymark.appointment.v1.Booking
+	1,  // 15: waymark.appointment.v1.AppointmentCancelled.by:type_name -> waymark.appointment.v1.CancelledBy
+	40, // 16: waymark.appointment.v1.PatientArrived.at:type_name -> google.protobuf.Timestamp
+	2,  // 17: waymark.appointment.v1.ChangeRequestedByPatient.request:type_name -> waymark.appointment.v1.PatientRequest
+	40, // 18: waymark.appointment.v1.AdmissionRecorded.at:type_name -> google.protobuf.Timestamp
+	40, // 19: waymark.appointment.v1.AttendanceStarted.at:type_name -> google.protobuf.Timestamp
+	40, // 20: waymark.appointment.v1.PreAdmissionRecorded.expected:type_name -> google.protobuf.Timestamp
+	40, // 21: waymark.appointment.v1.DischargeRecorded.at:type_name -> google.protobuf.Timestamp
+	40, // 22: waymark.appointment.v1.VisitCorrected.at:type_name -> google.protobuf.Timestamp
+	40, // 23: waymark.appointment.v1.VisitCorrected.message_time:type_name -> google.protobuf.Timestamp
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_waymark_appointment_v1_events_proto_init() }
@@ -2850,7 +3013,7 @@ func file_waymark_appointment_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_appointment_v1_events_proto_rawDesc), len(file_waymark_appointment_v1_events_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
