@@ -35,6 +35,9 @@ conformance: ## run the official client's own test suite against the node
 interop: build tools/node_modules/.bin/buf ## HL7 v2 and FHIR against a running system, by clients and validators of others
 	@node tools/interop/run.mjs
 
+real-input: build ## feed the HL7 v2 and FHIR in the folders of DATA=folder, write what became of it into services/edge/README.md
+	@bin/waymark real-input '$(or $(DATA),$(error say which: DATA=folder))' --into services/edge/README.md
+
 sim: ## simulate the whole system under faults: SEEDS=500, SEED=17 replays one, PLANT=all finds the planted bugs
 ifdef PLANT
 	@cd services && go test -tags planted -count=1 -timeout 15m -run '^TestPlanted$$' -v ./sim -args "$(PLANT)" | grep -vE '^(=== |--- |ok|PASS)'
@@ -75,4 +78,4 @@ tools/node_modules/.bin/buf: tools/package-lock.json
 	@npm --prefix tools ci --no-audit --no-fund --silent
 	@touch $@
 
-.PHONY: help run build test check gen conformance interop sim soak fuzz clean
+.PHONY: help run build test check gen conformance interop real-input sim soak fuzz clean

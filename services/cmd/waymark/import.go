@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -81,6 +82,7 @@ type kindOfFile string
 const (
 	kindHL7  kindOfFile = "HL7 v2"
 	kindFHIR kindOfFile = "FHIR"
+	kindXML  kindOfFile = "FHIR in XML" // seen, and not taken
 )
 
 // sources is what there is to import.
@@ -141,10 +143,20 @@ func kindOf(name string) (kindOfFile, error) {
 	switch {
 	case bytes.HasPrefix(head, []byte("MSH")), bytes.HasPrefix(head, []byte("FHS")), bytes.HasPrefix(head, []byte("BHS")), ext == "hl7":
 		return kindHL7, nil
-	case (ext == "json" || ext == "ndjson") && bytes.HasPrefix(head, []byte("{")) && bytes.Contains(head, []byte(`"resourceType"`)):
-		return kindFHIR, nil
+	case (ext == "json" || ext == "ndjson") && bytes.HasPrefix(head, []byte("{")):
+		whole, err := readMaybeGzip(name)
+		if err != nil || !bytes.Contains(whole, []byte(`"resourceType"`)) {
+			return "", err
+		}
+		var top struct {
+			ResourceType json.RawMessage `json:"resourceType"`
+		}
+		if err := json.NewDecoder(bytes.NewReader(bytes.TrimPrefix(whole, []byte("\xef\xbb\xbf")))).Decode(&top); err == nil && top.ResourceType == nil {
+			return "", nil // something else, which holds FHIR
+		}
+		return kindFHIR, nil // also where it is broken: that is to be said of it
 	case ext == "xml" && bytes.Contains(head, []byte("http://hl7.org/fhir")):
-		return kindFHIR, nil
+		return kindXML, nil
 	}
 	return "", nil
 }
@@ -159,12 +171,14 @@ type importer struct {
 	mu     sync.Mutex // guards below
 	report *importReport
 	where  map[string]string // the first place of each reason
+	unkept int               // messages that were refused before they were kept
 }
 
 // importReport is what an import says of itself.
 type importReport struct {
 	Sources []*imported    `json:"sources"`
 	LeftOut int            `json:"files_of_no_kind,omitempty"`
+	XML     int            `json:"fhir_xml_files_not_taken,omitempty"`
 	Log     *importedLog   `json:"log,omitempty"`
 	Seconds float64        `json:"seconds"`
 	Limit   *importedLimit `json:"limit,omitempty"`
@@ -175,13 +189,14 @@ type imported struct {
 	Kind  string `json:"kind"`
 	Files int    `json:"files"`
 	// Unit is what is counted: commands, messages or documents. Read is the sum of
-	// the four below.
+	// the five below.
 	Unit      string         `json:"unit"`
 	Read      int            `json:"read"`
 	Taken     int            `json:"taken"`
 	Duplicate int            `json:"duplicates"`
 	Parked    int            `json:"parked"`
 	Refused   int            `json:"refused"`
+	Failed    int            `json:"failed"` // without an answer: to be sent again
 	Patients  int            `json:"patients,omitempty"`
 	Whole     int            `json:"patients_whole,omitempty"` // of whom every command was taken, now or before
 	Rows      int            `json:"rows,omitempty"`
@@ -203,13 +218,18 @@ type importedLimit struct {
 	Parallel int     `json:"parallel"`
 }
 
+func newImporter(c *cli, o importOptions, conn *grpc.ClientConn) *importer {
+	return &importer{c: c, o: o, conn: conn, report: &importReport{}, where: map[string]string{}}
+}
+
 func (c *cli) importAll(ctx context.Context, t *target, o importOptions, f *sources) error {
 	conn, err := t.dial()
 	if err != nil {
 		return usage(nil, err)
 	}
 	defer conn.Close()
-	im := &importer{c: c, o: o, conn: conn, report: &importReport{LeftOut: f.other}, where: map[string]string{}}
+	im := newImporter(c, o, conn)
+	im.report.LeftOut, im.report.XML = f.other, len(f.files[kindXML])
 	begun := time.Now()
 	if !o.DryRun {
 		if im.report.Limit, err = im.limit(ctx); err != nil {
@@ -237,6 +257,11 @@ func (c *cli) importAll(ctx context.Context, t *target, o importOptions, f *sour
 	}
 	if printed := im.print(); err == nil {
 		err = printed
+	}
+	for _, s := range im.report.Sources {
+		if err == nil && s.Failed > 0 {
+			err = fmt.Errorf("%d %s got no answer", s.Failed, s.Unit)
+		}
 	}
 	if err != nil {
 		return &coded{err, exitUnavailable, "run it again: it goes on where it stopped"}
@@ -341,6 +366,9 @@ func (im *importer) print() error {
 		line("  duplicates", "%d", s.Duplicate)
 		line("  parked", "%d", s.Parked)
 		line("  refused", "%d", s.Refused)
+		if s.Failed > 0 {
+			line("  failed", "%d", s.Failed)
+		}
 		for _, reason := range slices.SortedFunc(maps.Keys(s.Reasons), func(a, b string) int { return cmp.Or(s.Reasons[b]-s.Reasons[a], strings.Compare(a, b)) }) {
 			line("    "+reason, "%d  (first: %s)", s.Reasons[reason], im.where[s.Kind+reason])
 		}
@@ -348,6 +376,9 @@ func (im *importer) print() error {
 			rate := float64(s.Taken+s.Duplicate+s.Parked+s.Refused) / s.Seconds
 			line("  rate", "%.0f %s/s", rate, s.Unit)
 		}
+	}
+	if r.XML > 0 {
+		line("FHIR in XML", "%d files, not taken: convert them to JSON", r.XML)
 	}
 	if r.LeftOut > 0 {
 		line("files of no kind", "%d", r.LeftOut)

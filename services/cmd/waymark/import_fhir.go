@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	edgev1 "waymark/proto/waymark/edge/v1"
-	"waymark/services/kit/fault"
 )
 
 // maxDocument is the most that TakeDocument takes, as it is sent.
@@ -30,12 +29,6 @@ func (im *importer) fhir(ctx context.Context, files []string) error {
 		raw, err := readMaybeGzip(name)
 		if err != nil {
 			return err
-		}
-		if strings.HasSuffix(strings.TrimSuffix(name, ".gz"), ".xml") {
-			s.Read++
-			s.Refused++
-			im.because(s, "refused: import.fhir.xml: convert it to JSON", name)
-			continue
 		}
 		documents := [][]byte{raw}
 		if filepath.Ext(strings.TrimSuffix(name, ".gz")) == ".ndjson" {
@@ -77,12 +70,8 @@ func (im *importer) document(ctx context.Context, client edgev1.EdgeServiceClien
 		s.Refused++
 		im.because(s, "not taken: this server has no FHIR intake", where)
 		return nil
-	case fault.IsAnswer(err): // not kept: it is too large, or no document at all
-		s.Refused++
-		im.because(s, "refused: "+why(err), where)
-		return nil
-	case err != nil:
-		return fmt.Errorf("%s: %w", where, err)
+	case err != nil: // not kept: it is too large, or no document at all
+		return im.failed(s, err, where)
 	}
 	im.count(s, reply.Message, reply.Duplicate, where)
 	return nil

@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	edgev1 "waymark/proto/waymark/edge/v1"
+	"waymark/services/kit/fault"
 	"waymark/services/kit/mllp"
 )
 
@@ -79,16 +81,37 @@ func (im *importer) hl7(ctx context.Context, files []string) error {
 	for i, m := range all {
 		if len(m.raw) > mllp.MaxMessage {
 			s.Refused++
-			im.because(s, "edge.message.too_large", m.where)
+			im.unkept++
+			im.because(s, "refused: edge.message.too_large", m.where)
 			continue
 		}
 		reply, err := client.TakeMessage(ctx, &edgev1.TakeMessageRequest{Raw: m.raw})
 		if err != nil {
-			return fmt.Errorf("%s: %w", m.where, err)
+			if err := im.failed(s, err, m.where); err != nil {
+				return err
+			}
+			continue
 		}
 		im.count(s, reply.Message, reply.Duplicate, m.where)
 		bar.set(uint64(i+1), uint64(len(all)))
 	}
+	return nil
+}
+
+// failed counts a fault of the service in one message; one that is down is an
+// error for all.
+func (im *importer) failed(s *imported, err error, where string) error {
+	if fault.IsAnswer(err) { // it was not even kept: it is no message
+		s.Refused++
+		im.unkept++
+		im.because(s, "refused: "+why(err), where)
+		return nil
+	}
+	if code := codeOf(err); code != codes.Internal && code != codes.Unknown {
+		return fmt.Errorf("%s: %w", where, err)
+	}
+	s.Failed++
+	im.because(s, "failed", where)
 	return nil
 }
 

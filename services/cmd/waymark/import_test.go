@@ -36,9 +36,14 @@ func importInto(t *testing.T, c *checkout) importReport {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := c.sh("bin/waymark import -q -o json '" + path + "'")
+	cmd := exec.CommandContext(within(t, 20*time.Minute), filepath.Join(c.dir, "bin", "waymark"), "import", "-q", "-o", "json", path)
+	cmd.Dir, cmd.Env = c.dir, c.env
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	var r importReport
-	if err := json.Unmarshal([]byte(out), &r); err != nil {
+	if err := json.Unmarshal(out, &r); err != nil {
 		t.Fatal(err)
 	}
 	return r
