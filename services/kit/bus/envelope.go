@@ -145,33 +145,23 @@ func (m *mapper) message(e *es.Recorded, previous es.Position) (*nats.Msg, error
 		occurred = meta.Occurred
 	}
 
-	ce := cloudevents.New()
-	ce.SetID(e.ID.String())
-	ce.SetType(typePrefix + category + "." + strings.ToLower(name.event) + "." + name.version)
-	ce.SetSource("/nhs/" + tenant + "/waymark/" + m.env + "/" + name.service)
 	subject := category
 	if perPathway[category] {
 		subject = "pathway"
 	}
-	ce.SetSubject(subject + "/" + id)
-	ce.SetTime(occurred.UTC())
-	ce.SetDataSchema(schemaURL + e.Type + ".json")
-	ce.SetDataContentType(dataFormat)
-	ce.DataEncoded = data
-	ce.SetExtension("recordedtime", e.Recorded.UTC().Format(time.RFC3339Nano))
-	ce.SetExtension("sequence", fmt.Sprintf("%020d", e.Revision))
-	ce.SetExtension("partitionkey", id)
-	for name, value := range map[string]string{"correlationid": meta.CorrelationID, "causationid": meta.CausationID, "traceparent": meta.Traceparent} {
-		if value != "" {
-			ce.SetExtension(name, value)
+	env := envelope{
+		id: e.ID.String(), kind: typePrefix + category + "." + strings.ToLower(name.event) + "." + name.version,
+		source:  "/nhs/" + tenant + "/waymark/" + m.env + "/" + name.service,
+		subject: subject + "/" + id, schema: schemaURL + e.Type + ".json", occurred: occurred.UTC(), data: data,
+		extensions: [...][2]string{ // in the order of their names
+			{"causationid", meta.CausationID}, {"correlationid", meta.CorrelationID}, {"partitionkey", id},
+			{"recordedtime", e.Recorded.UTC().Format(time.RFC3339Nano)}, {"sequence", fmt.Sprintf("%020d", e.Revision)}, {"traceparent", meta.Traceparent}},
+	}
+	body, plain := env.plain()
+	if !plain {
+		if body, err = env.any(); err != nil {
+			return fail(err)
 		}
-	}
-	if err := ce.Validate(); err != nil {
-		return fail(err)
-	}
-	body, err := ce.MarshalJSON()
-	if err != nil {
-		return fail(err)
 	}
 
 	msg := nats.NewMsg(Subject(tenant, category, name.event))
@@ -183,6 +173,75 @@ func (m *mapper) message(e *es.Recorded, previous es.Position) (*nats.Msg, error
 		Carrier(msg.Header).Set(HeaderTraceparent, meta.Traceparent)
 	}
 	return msg, nil
+}
+
+// envelope is a CloudEvent in structured mode. Extensions without value are left out.
+type envelope struct {
+	id, kind, source, subject, schema string
+	occurred                          time.Time
+	data                              []byte // JSON
+	extensions                        [6][2]string
+}
+
+// any writes it with the SDK, which checks it and escapes what needs it.
+func (v *envelope) any() ([]byte, error) {
+	ce := cloudevents.New()
+	ce.SetID(v.id)
+	ce.SetType(v.kind)
+	ce.SetSource(v.source)
+	ce.SetSubject(v.subject)
+	ce.SetTime(v.occurred)
+	ce.SetDataSchema(v.schema)
+	ce.SetDataContentType(dataFormat)
+	ce.DataEncoded = v.data
+	for _, e := range v.extensions {
+		if e[1] != "" {
+			ce.SetExtension(e[0], e[1])
+		}
+	}
+	if err := ce.Validate(); err != nil {
+		return nil, err
+	}
+	return ce.MarshalJSON()
+}
+
+// plain writes the same bytes in a tenth of the time where no text needs to be
+// escaped or checked, which is nearly always.
+func (v *envelope) plain() ([]byte, bool) {
+	b := make([]byte, 0, 768+len(v.data))
+	ok := true
+	add := func(before, text string) {
+		b = append(append(b, before...), text...)
+		ok = ok && text != "" && isPlain(text)
+	}
+	add(`{"specversion":"1.0","id":"`, v.id)
+	add(`","source":"`, v.source)
+	add(`","type":"`, v.kind)
+	add(`","subject":"`, v.subject)
+	add(`","datacontenttype":"`+dataFormat+`","dataschema":"`, v.schema)
+	b = append(b, `","time":"`...)
+	b = v.occurred.AppendFormat(b, time.RFC3339Nano)
+	b = append(b, `","data":`...)
+	b = append(b, v.data...)
+	for _, e := range v.extensions {
+		if e[1] != "" {
+			b = append(append(b, `,"`...), e[0]...)
+			add(`":"`, e[1])
+			b = append(b, '"')
+		}
+	}
+	return append(b, '}'), ok
+}
+
+func isPlain(text string) bool {
+	for i := range len(text) {
+		switch c := text[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.', c == '_', c == '/', c == ':':
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // typeName is waymark.<service>.<version>.<event>, taken apart.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
 
 	appointmentv1 "waymark/proto/waymark/appointment/v1"
 	careleadv1 "waymark/proto/waymark/carelead/v1"
@@ -184,6 +185,45 @@ func fillSecrets(msg protoreflect.Message, open bool, depth int) (secrets int) {
 		}
 	}
 	return secrets
+}
+
+// TestEnvelopePlain: both ways of writing an envelope give the same bytes, and
+// the short one leaves what it cannot write to the other.
+func TestEnvelopePlain(t *testing.T) {
+	plains := 0
+	rapid.Check(t, func(t *rapid.T) {
+		texts := rapid.StringMatching(`[a-zA-Z0-9._:/-]{1,20}`)
+		if rapid.Bool().Draw(t, "odd") {
+			texts = rapid.OneOf(texts, rapid.String())
+		}
+		v := envelope{
+			id: texts.Draw(t, "id"), kind: typePrefix + texts.Draw(t, "type"), source: "/nhs/" + texts.Draw(t, "source"), subject: texts.Draw(t, "subject"),
+			schema:   schemaURL + texts.Draw(t, "schema"),
+			occurred: time.Unix(rapid.Int64Range(0, 1<<33).Draw(t, "s"), rapid.Int64Range(0, 999_999_999).Draw(t, "ns")).UTC(), data: []byte(`{"a":1}`),
+			extensions: [...][2]string{{"causationid", texts.Draw(t, "a")}, {"correlationid", ""}, {"partitionkey", texts.Draw(t, "p")}, {"recordedtime", texts.Draw(t, "r")}, {"sequence", "1"}, {"traceparent", ""}},
+		}
+		short, plain := v.plain()
+		if plain {
+			plains++
+		}
+		long, err := v.any()
+		if plain && (err != nil || string(short) != string(long)) {
+			t.Fatalf("%s\nis not %s\n%v", short, long, err)
+		}
+	})
+	if plains == 0 {
+		t.Error("nothing was written the short way")
+	}
+	v := envelope{id: "1", kind: "a.b", source: "/nhs/RJ1", subject: "plan/1", schema: schemaURL + "x", data: []byte("{}")}
+	if _, plain := v.plain(); !plain {
+		t.Error("what is plain is not written so")
+	}
+	for _, odd := range []string{"", "a b", `a"b`, "é", "a\n", "<", "%"} {
+		v.subject = odd
+		if b, plain := v.plain(); plain {
+			t.Errorf("%q is plain: %s", odd, b)
+		}
+	}
 }
 
 func TestEnvelopeDefaults(t *testing.T) {
