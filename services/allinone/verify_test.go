@@ -119,6 +119,18 @@ func TestVerifyFindsPlantedDamage(t *testing.T) {
 		e.Facts.Priority, e.Facts.ReferralType, e.Facts.Source = "3", "01", "03"
 		return e
 	}
+	ofPerson := func(id string) *referralv1.PathwayStarted {
+		e := start("2026-03-02")
+		e.PersonId = id
+		return e
+	}
+	at := func(text string) *appointmentv1.Booking {
+		from, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &appointmentv1.Booking{Start: timestamppb.New(from), End: timestamppb.New(from.Add(20 * time.Minute))}
+	}
 	for _, tt := range []struct {
 		name string
 		then []write
@@ -215,6 +227,10 @@ func TestVerifyFindsPlantedDamage(t *testing.T) {
 		{"a booking whose slot is never taken", append(booked("a1"), later), "only held"},
 		{"a booking without a hold", one("appointment-w1", &appointmentv1.AppointmentBooked{AppointmentId: "a1", Booking: &appointmentv1.Booking{SessionId: "s1", SlotId: "1", HoldId: "a1"}}), "not held"},
 		{"a slot given away under a booking", append(booked("a1"), one("session-s1", &appointmentv1.SlotReleased{SlotId: "1", AppointmentId: "a1", HoldId: "a1"})...), "given away"},
+		{"a patient in two places", []write{
+			{"pathway-w2", []proto.Message{ofPerson("p1")}},
+			{"appointment-w2", []proto.Message{&appointmentv1.AppointmentBooked{AppointmentId: "a2", Booking: at("2026-05-01T09:00:00Z")}}},
+			{"appointment-w1", []proto.Message{&appointmentv1.AppointmentBooked{AppointmentId: "a1", Booking: at("2026-05-01T09:10:00Z")}}}, later}, "two places"},
 		{"a message with two outcomes", []write{kept("m1", ""), {"message-m1", []proto.Message{&edgev1.MessageApplied{}}},
 			{"message-m1", []proto.Message{&edgev1.MessageRefused{Reason: &edgev1.Reason{Code: "x"}}}}}, "applied already"},
 		{"an outcome of no message", one("message-m1", &edgev1.MessageApplied{}), "never kept"},

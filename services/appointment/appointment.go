@@ -67,6 +67,7 @@ func EvolveAppointments(s Appointments, event proto.Message) Appointments {
 		return s.change(e, func(a *pb.Appointment) {
 			a.Earlier = append(a.Earlier, e.From)
 			a.Booking, a.RequestStatus, a.OverlapsWith = e.To, pb.RequestStatus_REQUEST_STATUS_UNSPECIFIED, nil
+			a.OverlapOverrideReason = e.OverlapOverrideReason // that of another time says nothing of this
 		})
 	case *pb.BookingAbandoned:
 		s.abandoned = maps.Clone(s.abandoned)
@@ -338,7 +339,7 @@ func (c RescheduleAppointment) Decide(s Appointments) ([]proto.Message, error) {
 	if c.OverlapOverrideReason == "" && (s.overlaps(a.AppointmentId, c.Booking) != nil || clashes(c.Elsewhere, c.Booking)) {
 		return nil, errOverlap
 	}
-	events := []proto.Message{&pb.AppointmentRescheduled{AppointmentId: a.AppointmentId, From: a.Booking, To: c.Booking, Reason: c.Reason}}
+	events := []proto.Message{&pb.AppointmentRescheduled{AppointmentId: a.AppointmentId, From: a.Booking, To: c.Booking, Reason: c.Reason, OverlapOverrideReason: c.OverlapOverrideReason}}
 	for _, t := range s.open() {
 		if t.Cause == "overlap" && t.CauseId == a.AppointmentId {
 			events = append(events, &pb.ToBeBookedTaskBooked{TaskId: t.TaskId, AppointmentId: a.AppointmentId})

@@ -10,6 +10,7 @@ import (
 
 	pb "waymark/proto/waymark/appointment/v1"
 	planv1 "waymark/proto/waymark/plan/v1"
+	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/nhs"
 )
@@ -21,6 +22,8 @@ import (
 type Audit struct {
 	claims   map[string]*auditedClaim       // by session stream and slot id
 	pathways map[string]*auditedPathway     // by pathway id
+	persons  map[string][]string            // person id to the pathways that started as theirs
+	of       map[string]string              // pathway id to person id
 	holders  map[string]*auditedAppointment // by the hold under which each was booked
 	awaited  map[string]awaited             // what a reaction must still do, by what it is about
 	last     time.Time                      // recorded time of the newest event
@@ -58,7 +61,7 @@ type awaited struct {
 
 // NewAudit returns an audit of a log from its first event.
 func NewAudit() *Audit {
-	return &Audit{claims: map[string]*auditedClaim{}, pathways: map[string]*auditedPathway{}, holders: map[string]*auditedAppointment{}, awaited: map[string]awaited{}}
+	return &Audit{persons: map[string][]string{}, of: map[string]string{}, claims: map[string]*auditedClaim{}, pathways: map[string]*auditedPathway{}, holders: map[string]*auditedAppointment{}, awaited: map[string]awaited{}}
 }
 
 func (a *Audit) pathway(id string) *auditedPathway {
@@ -89,6 +92,11 @@ func (a *Audit) Next(e es.Entry) error {
 			for _, what := range slices.Sorted(maps.Values(p.owed)) {
 				return fmt.Errorf("a silent end: %s, and no task stands for what follows", what)
 			}
+		}
+	case "pathway":
+		if v, ok := e.Event.(*referralv1.PathwayStarted); ok {
+			a.of[id] = v.PersonId
+			a.persons[v.PersonId] = append(a.persons[v.PersonId], id)
 		}
 	case "plan":
 		if v, ok := e.Event.(*planv1.ItemBecameDue); ok {
@@ -157,12 +165,13 @@ func (p *auditedPathway) task(is func(*auditedTask) bool) bool {
 }
 
 // stand puts an appointment in its slot.
-func (a *Audit) stand(e es.Entry, p *auditedPathway, id string, b *pb.Booking) error {
+func (a *Audit) stand(e es.Entry, p *auditedPathway, id string, b *pb.Booking, override bool) error {
 	if p.appointments[id] == nil {
 		p.appointments[id] = &auditedAppointment{}
 	}
 	x := p.appointments[id]
-	x.status, x.booking = "booked", b
+	x.status, x.booking, x.override = "booked", b, override
+	a.twoPlaces(e, p, id, x)
 	if b.GetSessionId() == "" {
 		return nil
 	}
@@ -175,6 +184,26 @@ func (a *Audit) stand(e es.Entry, p *auditedPathway, id string, b *pb.Booking) e
 		return !x.expected() || x.booking.GetHoldId() != b.HoldId || a.claims[slotKey(b.SessionId, b.SlotId)].taken
 	}}
 	return nil
+}
+
+// twoPlaces awaits that an overlap with another pathway of the person is found,
+// unless somebody said why.
+func (a *Audit) twoPlaces(e es.Entry, p *auditedPathway, id string, x *auditedAppointment) {
+	_, pathway, _ := strings.Cut(e.Stream, "-")
+	clash := func(y *auditedAppointment) bool {
+		return x.expected() && y.expected() && !x.override && !y.override && !x.noted && !y.noted &&
+			x.booking.Start.AsTime().Before(y.booking.End.AsTime()) && y.booking.Start.AsTime().Before(x.booking.End.AsTime())
+	}
+	for _, other := range a.persons[a.of[pathway]] {
+		if other == pathway {
+			continue
+		}
+		for key, y := range a.pathway(other).appointments {
+			if y.booking != nil && clash(y) {
+				a.awaited["two places "+id+" "+key] = awaited{e, "a patient is booked in two places at one time, and nobody was told", func() bool { return !clash(y) }}
+			}
+		}
+	}
 }
 
 func (a *Audit) appointment(p *auditedPathway, e es.Entry) error {
@@ -194,7 +223,7 @@ func (a *Audit) appointment(p *auditedPathway, e es.Entry) error {
 		if x := p.appointments[v.AppointmentId]; x != nil && x.status != "proposed" {
 			return errors.New("an appointment is booked that is booked or over")
 		}
-		return a.stand(e, p, v.AppointmentId, v.Booking)
+		return a.stand(e, p, v.AppointmentId, v.Booking, v.OverlapOverrideReason != "")
 	case *pb.AppointmentRescheduled:
 		x, err := known(v.AppointmentId)
 		if err == nil && x.status != "booked" {
@@ -203,7 +232,7 @@ func (a *Audit) appointment(p *auditedPathway, e es.Entry) error {
 		if err != nil {
 			return err
 		}
-		return a.stand(e, p, v.AppointmentId, v.To)
+		return a.stand(e, p, v.AppointmentId, v.To, v.OverlapOverrideReason != "")
 	case *pb.AppointmentCancelled:
 		x, err := known(v.AppointmentId)
 		if err != nil {

@@ -152,6 +152,11 @@ func TestNobodyIsInTwoPlaces(t *testing.T) {
 	if err := book(10, 1, 0, 0, ""); err != nil {
 		t.Errorf("a repeat is not refused: %v", err)
 	}
+	to = proto.CloneOf(to)
+	to.Command, to.OverlapOverrideReason = by(17), "one after the other in one room"
+	if _, err := s.front().RescheduleAppointment(t.Context(), to); err != nil {
+		t.Errorf("moved with a reason: %v", err)
+	}
 	react(t, s, log)
 	if n := count[*pb.OverlapFound](t, log); n != 0 {
 		t.Errorf("%d overlaps found where somebody said why", n)

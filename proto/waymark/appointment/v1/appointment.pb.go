@@ -1977,7 +1977,7 @@ func (x *StopSeriesRequest) GetTeller() string {
 
 type StopSeriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Those that were cancelled.
+	// Those of the series that are cancelled.
 	Appointments  []*Appointment `protobuf:"bytes,1,rep,name=appointments,proto3" json:"appointments,omitempty"`
 	OpenTasks     []*Task        `protobuf:"bytes,2,rep,name=open_tasks,json=openTasks,proto3" json:"open_tasks,omitempty"`
 	Receipt       *v1.Receipt    `protobuf:"bytes,3,opt,name=receipt,proto3" json:"receipt,omitempty"`

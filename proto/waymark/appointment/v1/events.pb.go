@@ -1339,8 +1339,10 @@ type AppointmentRescheduled struct {
 	From          *Booking               `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
 	To            *Booking               `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Set when the patient has another appointment at that time and a person said why.
+	OverlapOverrideReason string `protobuf:"bytes,5,opt,name=overlap_override_reason,json=overlapOverrideReason,proto3" json:"overlap_override_reason,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *AppointmentRescheduled) Reset() {
@@ -1397,6 +1399,13 @@ func (x *AppointmentRescheduled) GetTo() *Booking {
 func (x *AppointmentRescheduled) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *AppointmentRescheduled) GetOverlapOverrideReason() string {
+	if x != nil {
+		return x.OverlapOverrideReason
 	}
 	return ""
 }
@@ -2803,12 +2812,13 @@ const file_waymark_appointment_v1_events_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\tsessionId\x12\x1d\n" +
 	"\aslot_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x06slotId\x12\x1d\n" +
-	"\ahold_id\x18\x04 \x01(\tB\x04\x88\xce\x18\x03R\x06holdId:\x0f\x92\xce\x18\vappointment\"\xe6\x01\n" +
+	"\ahold_id\x18\x04 \x01(\tB\x04\x88\xce\x18\x03R\x06holdId:\x0f\x92\xce\x18\vappointment\"\xa4\x02\n" +
 	"\x16AppointmentRescheduled\x12+\n" +
 	"\x0eappointment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x129\n" +
 	"\x04from\x18\x02 \x01(\v2\x1f.waymark.appointment.v1.BookingB\x04\x88\xce\x18\x03R\x04from\x125\n" +
 	"\x02to\x18\x03 \x01(\v2\x1f.waymark.appointment.v1.BookingB\x04\x88\xce\x18\x03R\x02to\x12\x1c\n" +
-	"\x06reason\x18\x04 \x01(\tB\x04\x88\xce\x18\x05R\x06reason:\x0f\x92\xce\x18\vappointment\"\xcf\x01\n" +
+	"\x06reason\x18\x04 \x01(\tB\x04\x88\xce\x18\x05R\x06reason\x12<\n" +
+	"\x17overlap_override_reason\x18\x05 \x01(\tB\x04\x88\xce\x18\x05R\x15overlapOverrideReason:\x0f\x92\xce\x18\vappointment\"\xcf\x01\n" +
 	"\x12AppointmentAmended\x12+\n" +
 	"\x0eappointment_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\rappointmentId\x12?\n" +
 	"\abooking\x18\x02 \x01(\v2\x1f.waymark.appointment.v1.BookingB\x04\x88\xce\x18\x03R\abooking\x12\x1e\n" +
