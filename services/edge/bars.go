@@ -476,7 +476,7 @@ var priorities = map[string]referralv1.ReferralPriority{
 	"urgent": referralv1.ReferralPriority_REFERRAL_PRIORITY_URGENT, "asap": referralv1.ReferralPriority_REFERRAL_PRIORITY_ASAP, "stat": referralv1.ReferralPriority_REFERRAL_PRIORITY_STAT,
 }
 
-var snomed = regexp.MustCompile(`^[1-9][0-9]{5,17}$`)
+var snomedCode = regexp.MustCompile(`^[1-9][0-9]{5,17}$`)
 
 // content reads what a referral says.
 func (in *intake) content(m *barsMessage, who *someone) (*referralv1.ReferralContent, error) {
@@ -502,7 +502,7 @@ func (in *intake) content(m *barsMessage, who *someone) (*referralv1.ReferralCon
 		return nil, refuse("edge.field.invalid", r.get("priority").path, "a priority is routine, urgent, asap or stat")
 	}
 	for _, code := range r.codings("reasonCode") {
-		if snomed.MatchString(code.code) && strings.Contains(code.system, "snomed") && c.ReasonCode == "" {
+		if snomedCode.MatchString(code.code) && strings.Contains(code.system, "snomed") && c.ReasonCode == "" {
 			c.ReasonCode = code.code
 		}
 	}
@@ -531,7 +531,7 @@ func (in *intake) content(m *barsMessage, who *someone) (*referralv1.ReferralCon
 			continue
 		}
 		for _, code := range other.codings("code") {
-			if snomed.MatchString(code.code) && strings.Contains(code.system, "snomed") && len(c.Requirements) < 50 && !slices.Contains(c.Requirements, code.code) {
+			if snomedCode.MatchString(code.code) && strings.Contains(code.system, "snomed") && len(c.Requirements) < 50 && !slices.Contains(c.Requirements, code.code) {
 				c.Requirements = append(c.Requirements, code.code)
 			}
 		}
