@@ -5,8 +5,12 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	appointmentv1 "waymark/proto/waymark/appointment/v1"
+	careleadv1 "waymark/proto/waymark/carelead/v1"
 	pb "waymark/proto/waymark/pathway/v1"
+	planv1 "waymark/proto/waymark/plan/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
 )
 
@@ -109,5 +113,46 @@ func TestAdjustmentsMoveTheBreach(t *testing.T) {
 		if r := ts.rows(); len(r) != 1 || r[0].Denominator.Number != c.denominator || r[0].Excluded.Number != c.excluded || r[0].Numerator.Number != 0 || r[0].Month != "2026-07" {
 			t.Errorf("on %d August: %v", c.day, r)
 		}
+	}
+}
+
+// TestFoldKeepsWhatIndicatorsCount: from the events of the services to the fields
+// that are counted.
+func TestFoldKeepsWhatIndicatorsCount(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	record := func(category string, events ...proto.Message) {
+		w.record(t, category+"-"+pathwayID, time.Time{}, events...)
+	}
+	record("pathway", &referralv1.PathwayStarted{FactId: "a", Facts: started, PersonId: personID, Route: referralv1.Route_ROUTE_USC})
+	record("plan", &planv1.AssessmentSubmitted{AssessmentId: "h", On: "2026-07-06", Concerns: []*planv1.ScoredConcern{{Code: "a", Score: 3}, {Code: "b", Score: 8}}},
+		&planv1.ConcernRaised{ConcernId: "low", Code: "a", Score: 7}, &planv1.ConcernRaised{ConcernId: "high", Code: "b", Score: 8})
+	record("appointment", &appointmentv1.ToBeBookedTaskRaised{TaskId: "t1", Cause: "did_not_attend", Due: "2026-07-08"}, &appointmentv1.ToBeBookedTaskRaised{TaskId: "t2", Cause: "requested", Due: "2026-07-20"})
+	record("referral", &referralv1.ReferralDrafted{ReferralId: "r", Content: &referralv1.ReferralContent{Kind: referralv1.ReferralKind_REFERRAL_KIND_PREHABILITATION, ScreeningLevel: referralv1.ScreeningLevel_SCREENING_LEVEL_TARGETED}},
+		&referralv1.ServicesOffered{OfferId: "o", Services: []*referralv1.OfferedService{{ServiceId: "s"}}}, &referralv1.OfferAccepted{OfferId: "o"})
+	record("carelead", &careleadv1.HandoverAccepted{HandoverId: "h1", FirstContactDue: timestamppb.New(monday.AddDate(0, 0, 14))}, &careleadv1.AccountabilityTransferred{From: treats, To: lead, Cause: careleadv1.TransferCause_TRANSFER_CAUSE_HANDOVER_ACCEPTED})
+	w.advance(24 * time.Hour)
+	record("plan", &planv1.ConcernDecided{ConcernId: "low", Decision: planv1.ConcernDecision_CONCERN_DECISION_NO_ACTION_NEEDED})
+	record("appointment", &appointmentv1.ToBeBookedTaskEnded{TaskId: "t1", ReasonCode: "not_needed"}, &appointmentv1.ToBeBookedTaskBooked{TaskId: "t2", AppointmentId: "x"})
+	record("carelead", &careleadv1.FirstContactMade{On: "2026-07-07"}, &careleadv1.HandoverAccepted{HandoverId: "h2", FirstContactDue: timestamppb.New(monday.AddDate(0, 0, 15))})
+	v, err := rebuild(t.Context(), w, pathwayID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	low, high := v.Plan.Concerns[0], v.Plan.Concerns[1]
+	if v.Assessments[0].Concerns != 2 || low.HighScore || !high.HighScore || low.RaisedOn != "2026-07-06" || low.DecidedOn != "2026-07-07" || high.DecidedOn != "" {
+		t.Errorf("assessment %v, concerns %v, %v", v.Assessments[0], low, high)
+	}
+	if a, b := v.ToBeBooked[0], v.ToBeBooked[1]; a.ClosedOn != "2026-07-07" || a.EndReasonCode != "not_needed" || b.ClosedOn != "2026-07-07" || b.AppointmentId != "x" {
+		t.Errorf("tasks %v, %v", a, b)
+	}
+	if r, o := v.Referrals[0], v.ServicesOffers[0]; r.ScreeningLevel != referralv1.ScreeningLevel_SCREENING_LEVEL_TARGETED || !r.ScreenedAt.AsTime().Equal(monday) || o.OfferedOn != "2026-07-06" || o.Services != 1 || o.State != "accepted" {
+		t.Errorf("referral %v, offer %v", r, o)
+	}
+	if past := v.PastFirstContacts; len(past) != 1 || past[0].MadeOn != "2026-07-07" || v.FirstContact.MadeOn != "" || !v.FirstContact.AcceptedAt.AsTime().Equal(monday.Add(24*time.Hour)) {
+		t.Errorf("first contacts %v, then %v", past, v.FirstContact)
+	}
+	if c := (&subject{Pathway: v}).acceptedAt(v.PastFirstContacts[0].AcceptedAt.AsTime()); c.GetHolder().GetOrganisation() != lead.Organisation {
+		t.Errorf("the first acceptance was by %v", c)
 	}
 }

@@ -158,6 +158,9 @@ func foldReferral(v *pb.Pathway, e event) bool {
 	case *referralv1.ReferralDrafted:
 		r := of(m.ReferralId, "drafted")
 		r.HumanId, r.Kind, r.TargetOrganisation = m.HumanId, m.Content.GetKind(), m.Content.GetTarget().GetOrganisation()
+		if r.ScreeningLevel = m.Content.GetScreeningLevel(); r.ScreeningLevel != referralv1.ScreeningLevel_SCREENING_LEVEL_UNSPECIFIED {
+			r.ScreenedAt = e.at()
+		}
 	case *referralv1.ReferralSent:
 		r := of(m.ReferralId, "sent")
 		r.SentAt, r.RespondBy, r.Owner = m.SentAt, m.RespondBy, m.Owner
@@ -199,11 +202,23 @@ func foldReferral(v *pb.Pathway, e event) bool {
 		of(m.ReferralId, "").ProgrammeState = "completed"
 	case *referralv1.ProgrammeDroppedOut:
 		of(m.ReferralId, "").ProgrammeState = "dropped_out"
-	case *referralv1.ServicesOffered, *referralv1.OfferAccepted, *referralv1.OfferDeclined:
+	case *referralv1.ServicesOffered:
+		o := offer(v, m.OfferId, "offered")
+		o.OfferedOn, o.Services = civil(e.at()), int32(len(m.Services))
+	case *referralv1.OfferAccepted:
+		offer(v, m.OfferId, "accepted")
+	case *referralv1.OfferDeclined:
+		offer(v, m.OfferId, "declined")
 	default:
 		return false
 	}
 	return true
+}
+
+func offer(v *pb.Pathway, id, state string) *pb.ServicesOffer {
+	o := find(&v.ServicesOffers, id, (*pb.ServicesOffer).GetOfferId, func() *pb.ServicesOffer { return &pb.ServicesOffer{OfferId: id} })
+	o.State = state
+	return o
 }
 
 // find returns the item with an id, and adds one where there is none.

@@ -76,9 +76,11 @@ func foldAppointment(v *pb.Pathway, e event) bool {
 		t := task(m.TaskId, "open")
 		t.Cause, t.CauseId, t.Due, t.TreatmentFunction, t.RaisedAt = m.Cause, m.CauseId, m.Due, m.TreatmentFunction, e.at()
 	case *appointmentv1.ToBeBookedTaskBooked:
-		task(m.TaskId, "booked").AppointmentId = m.AppointmentId
+		t := task(m.TaskId, "booked")
+		t.AppointmentId, t.ClosedOn = m.AppointmentId, civil(e.at())
 	case *appointmentv1.ToBeBookedTaskEnded:
-		task(m.TaskId, "ended")
+		t := task(m.TaskId, "ended")
+		t.EndReasonCode, t.ClosedOn = m.ReasonCode, civil(e.at())
 	case *appointmentv1.ToBeBookedTaskOverdue:
 		task(m.TaskId, "").Overdue = true
 

@@ -156,6 +156,9 @@ func foldHandover(v *pb.Pathway, e event) bool {
 	case *careleadv1.HandoverAccepted:
 		h := end(m.HandoverId, pb.HandoverState_HANDOVER_STATE_ACCEPTED)
 		h.SummaryVersion, h.PlanVersion = m.SummaryVersion, m.PlanVersion
+		if v.FirstContact.GetAcceptedAt() != nil {
+			v.PastFirstContacts = append(v.PastFirstContacts, v.FirstContact)
+		}
 		v.FirstContact = &pb.FirstContact{Due: m.FirstContactDue, AcceptedAt: e.at()}
 	case *careleadv1.HandoverDeclined:
 		end(m.HandoverId, pb.HandoverState_HANDOVER_STATE_DECLINED).DeclineReason = m.Reason

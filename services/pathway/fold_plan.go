@@ -30,6 +30,9 @@ func assessment(v *pb.Pathway, id, state string) *pb.Assessment {
 	return a
 }
 
+// highScore is the score of a concern from which on somebody must act.
+const highScore = 8
+
 // foldPlan takes the events of plans, assessments and responses in "plan-"
 // streams. What a concern is and what anybody wrote stays with the plan.
 func foldPlan(v *pb.Pathway, e event) bool {
@@ -38,13 +41,15 @@ func foldPlan(v *pb.Pathway, e event) bool {
 		p := plan(v)
 		p.PlanId, p.State, p.Diagnosis, p.TreatingOrganisation, p.OpenedAt = m.PlanId, "open", m.Diagnosis, m.TreatingOrganisation, e.at()
 	case *planv1.ConcernRaised:
-		concern(v, m.ConcernId).HighEmotionalScore = m.HighEmotionalScore
+		c := concern(v, m.ConcernId)
+		c.HighEmotionalScore, c.HighScore, c.RaisedOn = m.HighEmotionalScore, m.Score >= highScore, civil(e.at())
 	case *planv1.ConcernEscalated:
 		concern(v, m.ConcernId).EscalatedDue = m.Due
 	case *planv1.ConcernDiscussed:
 		concern(v, m.ConcernId).DiscussedOn = m.On
 	case *planv1.ConcernDecided:
-		concern(v, m.ConcernId).Decision = m.Decision
+		c := concern(v, m.ConcernId)
+		c.Decision, c.DecidedOn = m.Decision, civil(e.at())
 	case *planv1.ConcernResolved:
 		concern(v, m.ConcernId).ResolvedOn = m.On
 	case *planv1.GoalAgreed:
@@ -103,7 +108,8 @@ func foldPlan(v *pb.Pathway, e event) bool {
 	case *planv1.AssessmentStarted:
 		assessment(v, m.AssessmentId, "started")
 	case *planv1.AssessmentSubmitted:
-		assessment(v, m.AssessmentId, "submitted").SubmittedOn = m.On
+		a := assessment(v, m.AssessmentId, "submitted")
+		a.SubmittedOn, a.Concerns = m.On, int32(len(m.Concerns))
 	case *planv1.AssessmentDiscussed:
 		assessment(v, m.AssessmentId, "discussed").DiscussedOn = m.On
 	case *planv1.AssessmentClosed:

@@ -176,8 +176,8 @@ func (t *tally) settle(at cell, c caseOf) {
 }
 
 // rows are the values, in the order of the catalogue, then by month, provider,
-// tumour group, route and split; exact unless they are to be exported. An
-// indicator without a case has no row.
+// tumour group, route and split. They are exact: what is exported goes through
+// exports. An indicator without a case has no row.
 func (t *tally) rows() []*pb.IndicatorRow {
 	for key, f := range t.first {
 		t.settle(f.cell, f.caseOf)
@@ -195,9 +195,6 @@ func (t *tally) rows() []*pb.IndicatorRow {
 	for _, c := range at {
 		row := t.cells[c].row(catalogue[c.indicator])
 		row.Month, row.Provider, row.TumourGroup, row.Route, row.Split = c.month, c.provider, c.group, c.route, c.split
-		if t.question.Export {
-			suppress(row)
-		}
 		rows = append(rows, row)
 	}
 	return rows

@@ -3,6 +3,7 @@ package pathway
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -103,7 +104,7 @@ func planOffered(s *subject) {
 		if a.SubmittedOn == "" {
 			continue
 		}
-		if submitted == "" || a.SubmittedOn < submitted {
+		if a.Concerns > 0 && (submitted == "" || a.SubmittedOn < submitted) {
 			submitted = a.SubmittedOn
 		}
 		switch a.PlanOfferedStatus {
@@ -113,7 +114,7 @@ func planOffered(s *subject) {
 			notRequired = true
 		}
 	}
-	if submitted == "" || !notRequired && len(s.Plan.GetConcerns()) == 0 {
+	if submitted == "" {
 		return
 	}
 	for split, met := range map[string]bool{"offered": offered, "agreed": s.Plan.GetAgreedOn() != ""} {
@@ -128,16 +129,40 @@ func planOffered(s *subject) {
 
 func highConcerns(s *subject) {
 	for _, c := range s.Plan.GetConcerns() {
-		if !c.HighEmotionalScore || c.EscalatedDue == nil {
+		if !c.HighScore && !c.HighEmotionalScore || c.RaisedOn == "" {
 			continue
 		}
-		due := nhs.DateOf(c.EscalatedDue.AsTime())
-		one := caseOf{on: due.String(), provider: s.trust()}
-		if !s.now.After(c.EscalatedDue.AsTime()) {
+		due, _, err := waitingtimes.Due("high_concern", day(c.RaisedOn))
+		if c.EscalatedDue != nil { // as it went onto the worklist
+			due, err = nhs.DateOf(c.EscalatedDue.AsTime()), nil
+		}
+		one := caseOf{on: due.String(), provider: s.trust(), split: "other"}
+		if c.HighEmotionalScore {
+			one.split = "emotional"
+		}
+		if err != nil || !s.over(due) {
 			s.add(one.out())
 			continue
 		}
 		s.add(one.met(by(c.DiscussedOn, due) || by(c.ResolvedOn, due)))
+	}
+}
+
+// concernsClosed counts concerns by whether they came to an end in 90 days:
+// resolved, or decided to need nothing or to be left at the patient's wish.
+func concernsClosed(s *subject) {
+	for _, c := range s.Plan.GetConcerns() {
+		if c.RaisedOn == "" {
+			continue
+		}
+		one := caseOf{on: c.RaisedOn, provider: s.trust()}
+		due, _, err := waitingtimes.Due("concern_closed", day(c.RaisedOn))
+		if err != nil || !s.over(due) {
+			s.add(one.out())
+			continue
+		}
+		closed := c.Decision == planv1.ConcernDecision_CONCERN_DECISION_PATIENT_DECLINED || c.Decision == planv1.ConcernDecision_CONCERN_DECISION_NO_ACTION_NEEDED
+		s.add(one.met(by(c.ResolvedOn, due) || closed && by(c.DecidedOn, due)))
 	}
 }
 
@@ -244,23 +269,30 @@ func hoursToAnswer(s *subject) {
 	})
 }
 
+// declines counts declined offers by reason, and for each ledger with one how
+// many offers followed: value by denominator are new offers for each ledger.
 func declines(s *subject) {
-	after := false
-	again := func(h *pb.Handover) {
-		if after && h != nil && h.OfferedAt != nil {
-			s.add(caseOf{on: dateOf(h.OfferedAt), provider: h.From.GetOrganisation(), split: "offered_again"}.met(true))
-			after = false
+	first, again := caseOf{split: "offered_again"}, 0.0
+	follows := func(h *pb.Handover) {
+		if first.on != "" && h.GetOfferedAt() != nil {
+			again++
 		}
 	}
 	s.offers(func(h *pb.Handover, one caseOf) {
-		again(h)
+		follows(h)
 		if h.State == pb.HandoverState_HANDOVER_STATE_DECLINED {
+			if first.on == "" {
+				first.on, first.provider = one.on, one.provider
+			}
 			one.split = strings.ToLower(strings.TrimPrefix(h.DeclineReason.String(), "DECLINE_REASON_"))
 			s.add(one.met(true))
-			after = true
 		}
 	})
-	again(s.OpenHandover)
+	follows(s.OpenHandover)
+	if first.on != "" {
+		first.numerator, first.denominator = again, 1
+		s.add(first)
+	}
 }
 
 func offersExpired(s *subject) {
@@ -279,17 +311,33 @@ func offersExpired(s *subject) {
 }
 
 func firstContact(s *subject) {
-	c := s.FirstContact
-	if c.GetDue() == nil || c.AcceptedAt == nil {
-		return
+	for _, c := range append(slices.Clip(s.PastFirstContacts), s.FirstContact) {
+		if c.GetDue() == nil || c.GetAcceptedAt() == nil {
+			continue
+		}
+		one, due := caseOf{on: dateOf(c.AcceptedAt), provider: s.Holder.GetOrganisation()}, nhs.DateOf(c.Due.AsTime())
+		passedOn := false
+		if held := s.acceptedAt(c.AcceptedAt.AsTime()); held != nil {
+			one.provider = held.Holder.GetOrganisation()
+			passedOn = c != s.FirstContact && held.Until != nil && held.Until.AsTime().Before(due.AddDays(1).Start())
+		}
+		if !s.over(due) || c.MadeOn == "" && (passedOn || s.Closed != nil && by(s.Closed.On, due)) {
+			s.add(one.out())
+			continue
+		}
+		s.add(one.met(by(c.MadeOn, due)))
 	}
-	due := nhs.DateOf(c.Due.AsTime())
-	one := caseOf{on: dateOf(c.AcceptedAt), provider: s.Holder.GetOrganisation()}
-	if !s.over(due) || s.Closed != nil && c.MadeOn == "" && by(s.Closed.On, due) {
-		s.add(one.out())
-		return
+}
+
+// acceptedAt is the spell of accountability that began with an acceptance: it is
+// recorded with it, at that instant or just after.
+func (s *subject) acceptedAt(t time.Time) *pb.Custody {
+	for _, c := range s.Custody {
+		if c.Cause == careleadv1.TransferCause_TRANSFER_CAUSE_HANDOVER_ACCEPTED && !c.Since.AsTime().Before(t) {
+			return c
+		}
 	}
-	s.add(one.met(by(c.MadeOn, due)))
+	return nil
 }
 
 func heldByPool(s *subject) {
@@ -367,29 +415,37 @@ func resultToPatient(s *subject) {
 }
 
 func lostFollowUp(s *subject) {
-	for _, a := range s.Appointments {
-		if a.State != "fulfilled" {
-			continue
-		}
-		one := caseOf{on: a.EndedOn, provider: cmp.Or(siteTrust(a.Booking.GetSite()), s.trust())}
-		last := day(a.EndedOn).AddDays(14)
+	// lost counts what was attended on a day and whether the follow-up that it
+	// raised a task for was booked in time.
+	lost := func(one caseOf, cause, id string) {
+		last := day(one.on).AddDays(14)
 		if !s.over(last) {
 			s.add(one.out())
-			continue
+			return
 		}
-		lost, ended := false, false
+		missing, ended := false, false
 		for _, task := range s.ToBeBooked {
-			if task.Cause != "outcome_without_next" || task.CauseId != a.AppointmentId {
+			if task.Cause != cause || task.CauseId != id {
 				continue
 			}
 			ended = task.State == "ended"
-			lost = task.State == "open" || task.State == "booked" && !by(s.bookedOn(task.AppointmentId), last)
+			missing = task.State == "open" || task.State == "booked" && !by(s.bookedOn(task.AppointmentId), last)
 		}
 		if ended {
 			s.add(one.out())
-			continue
+			return
 		}
-		s.add(one.met(lost))
+		s.add(one.met(missing))
+	}
+	for _, a := range s.Appointments {
+		if a.State == "fulfilled" {
+			lost(caseOf{on: a.EndedOn, provider: cmp.Or(siteTrust(a.Booking.GetSite()), s.trust()), split: "attended"}, "outcome_without_next", a.AppointmentId)
+		}
+	}
+	for _, v := range s.Visits {
+		if v.State == "discharged" && v.DischargedAt != nil {
+			lost(caseOf{on: dateOf(v.DischargedAt), provider: cmp.Or(siteTrust(v.Organisation), s.trust()), split: "discharged"}, "discharge_follow_up", v.VisitId)
+		}
 	}
 }
 
@@ -415,6 +471,23 @@ func didNotAttend(s *subject) {
 				s.add(one.out())
 			}
 		}
+	}
+}
+
+// contactAfterMissed counts missed appointments by whether the task to contact the
+// patient came to an end by its day: by a new appointment, or by a decision.
+func contactAfterMissed(s *subject) {
+	for _, a := range s.Appointments {
+		if a.State != "did_not_attend" {
+			continue
+		}
+		one := caseOf{on: a.EndedOn, provider: cmp.Or(siteTrust(a.Booking.GetSite()), s.trust())}
+		i := slices.IndexFunc(s.ToBeBooked, func(t *pb.ToBeBooked) bool { return t.Cause == "did_not_attend" && t.CauseId == a.AppointmentId })
+		if i < 0 || s.ToBeBooked[i].EndReasonCode == "died" || !s.over(day(s.ToBeBooked[i].Due)) {
+			s.add(one.out())
+			continue
+		}
+		s.add(one.met(by(s.ToBeBooked[i].ClosedOn, day(s.ToBeBooked[i].Due))))
 	}
 }
 
@@ -464,11 +537,17 @@ func signposted(s *subject) {
 	if told == nil {
 		return
 	}
-	referred := false
-	for _, r := range s.Referrals {
-		referred = referred || r.Kind == referralv1.ReferralKind_REFERRAL_KIND_CHARITY && r.SentAt != nil
+	met := map[string]bool{"offered": false, "accepted": false, "referred": false}
+	for _, o := range s.ServicesOffers {
+		met["offered"] = met["offered"] || o.Services > 0
+		met["accepted"] = met["accepted"] || o.State == "accepted"
 	}
-	s.add(caseOf{on: told.On, provider: told.Organisation}.met(referred))
+	for _, r := range s.Referrals {
+		met["referred"] = met["referred"] || r.Kind == referralv1.ReferralKind_REFERRAL_KIND_CHARITY && r.SentAt != nil
+	}
+	for split, met := range met {
+		s.add(caseOf{on: told.On, provider: told.Organisation, split: split}.met(met))
+	}
 }
 
 func prehabilitated(s *subject) {
@@ -476,11 +555,21 @@ func prehabilitated(s *subject) {
 		return
 	}
 	t := s.Treatments[0]
-	before := false
+	before := func(at *timestamppb.Timestamp) bool {
+		return at != nil && (t.Started == nil || dateOf(at) < t.Started.On)
+	}
+	met := map[string]bool{"referred": false, "screened": false, "universal": false, "targeted": false, "specialist": false}
 	for _, r := range s.Referrals {
-		if r.Kind == referralv1.ReferralKind_REFERRAL_KIND_PREHABILITATION && r.SentAt != nil {
-			before = before || t.Started == nil || dateOf(r.SentAt) < t.Started.On
+		if r.Kind != referralv1.ReferralKind_REFERRAL_KIND_PREHABILITATION {
+			continue
+		}
+		met["referred"] = met["referred"] || before(r.SentAt)
+		if before(r.ScreenedAt) {
+			met["screened"] = true
+			met[strings.ToLower(strings.TrimPrefix(r.ScreeningLevel.String(), "SCREENING_LEVEL_"))] = true
 		}
 	}
-	s.add(caseOf{on: t.Decision.On, provider: t.Decision.Organisation}.met(before))
+	for split, met := range met {
+		s.add(caseOf{on: t.Decision.On, provider: t.Decision.Organisation, split: split}.met(met))
+	}
 }

@@ -14,7 +14,8 @@ import (
 // indicatorServer answers IndicatorService.
 type indicatorServer struct {
 	pb.UnimplementedIndicatorServiceServer
-	clock func() time.Time
+	clock   func() time.Time
+	exports *exports
 	// each hands every pathway on, once, as of one position that is at least the
 	// one named, and returns that position.
 	each func(ctx context.Context, atLeast es.Position, yield func(*pb.Pathway) error) (es.Position, error)
@@ -53,6 +54,8 @@ func (s *indicatorServer) GetIndicators(ctx context.Context, req *pb.GetIndicato
 	out := &pb.GetIndicatorsResponse{Rows: t.rows(), Position: uint64(at), DataAsOf: asOf, Exported: req.Export}
 	if !req.Export { // the number of all pathways may itself be small
 		out.Pathways = t.pathways
+	} else if err := s.exports.release(req, out.Rows); err != nil {
+		return nil, err
 	}
 	for _, row := range out.Rows {
 		row.Position, row.DataAsOf = uint64(at), asOf

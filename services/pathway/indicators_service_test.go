@@ -36,7 +36,12 @@ func indicatorClient(t *testing.T, register func(grpc.ServiceRegistrar)) pb.Indi
 func TestIndicatorService(t *testing.T) {
 	t.Parallel()
 	all := views(t)
-	s := &indicatorServer{clock: func() time.Time { return counting }, each: func(_ context.Context, atLeast es.Position, yield func(*pb.Pathway) error) (es.Position, error) {
+	x, err := openExports("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { x.close() })
+	s := &indicatorServer{exports: x, clock: func() time.Time { return counting }, each: func(_ context.Context, atLeast es.Position, yield func(*pb.Pathway) error) (es.Position, error) {
 		if atLeast > 77 {
 			return 0, fault.Unavailable("pathway.model.behind", "not yet", time.Second)
 		}

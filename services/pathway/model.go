@@ -24,7 +24,7 @@ import (
 
 // modelVersion names what the fold and the indexes make of the log. Another
 // version is built in another folder, beside the old one.
-const modelVersion = 3
+const modelVersion = 4
 
 // model is the read model: every pathway as fold sees it, with indexes, and the
 // position that they are complete to, written in one batch. It is a cache: a

@@ -43,6 +43,10 @@ func New(deps run.Deps) (run.Part, error) {
 	if s.models, err = openModels(deps.Log, s.slog, deps.Dir, vfs.Default, modelVersion); err != nil {
 		return run.Part{}, err
 	}
+	exported, err := openExports(deps.Dir, vfs.Default)
+	if err != nil {
+		return run.Part{}, errors.Join(err, s.models.close())
+	}
 	if deps.Dial != nil {
 		if conn := deps.Dial("referral"); conn != nil {
 			s.late = referralv1.NewReferralServiceClient(conn)
@@ -55,11 +59,11 @@ func New(deps run.Deps) (run.Part, error) {
 		Name: "pathway",
 		Register: func(r grpc.ServiceRegistrar) {
 			pb.RegisterPathwayQueryServiceServer(r, s)
-			pb.RegisterIndicatorServiceServer(r, &indicatorServer{clock: s.clock, each: s.each})
+			pb.RegisterIndicatorServiceServer(r, &indicatorServer{clock: s.clock, exports: exported, each: s.each})
 		},
 		Run:   s.run,
 		Fault: s.models.newest.fault,
-		Close: s.models.close,
+		Close: func() error { return errors.Join(s.models.close(), exported.close()) },
 	}, nil
 }
 

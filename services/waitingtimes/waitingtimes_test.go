@@ -350,7 +350,7 @@ func (c *count) Fatal(...any)          { c.failed++; panic(c) }
 // A day more or less in any rule that has vectors must fail some of them. The
 // rules without vectors are named, so that one is not forgotten silently.
 func TestVectorsSeeAnOffByOne(t *testing.T) {
-	noVector := "d104 pcsp eots_latest eots_gp offer_seen return_answered high_concern plan_review result_told result_told_imaging to_book dna_contact"
+	noVector := "d104 pcsp eots_latest eots_gp offer_seen return_answered high_concern concern_closed plan_review result_told result_told_imaging to_book dna_contact"
 	vectors := map[string]func(tb, map[string]string){
 		"fds": fds, "fds_edges": fds, "d31": d31, "d62": d62, "allocation": allocation, "allocation_edges": allocation,
 		"plan_deadlines": planDeadlines, "handover_timers": handoverTimers,

@@ -578,7 +578,10 @@ type IndicatorRow struct {
 	DataAsOf   *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=data_as_of,json=dataAsOf,proto3" json:"data_as_of,omitempty"`
 	Position   uint64                 `protobuf:"varint,16,opt,name=position,proto3" json:"position,omitempty"`
 	// The largest value, beside a median; never exported.
-	Longest       *Figure `protobuf:"bytes,17,opt,name=longest,proto3" json:"longest,omitempty"`
+	Longest *Figure `protobuf:"bytes,17,opt,name=longest,proto3" json:"longest,omitempty"`
+	// An export: something in this row is as an earlier export gave it, because it has
+	// changed by fewer than 8 since.
+	Held          bool `protobuf:"varint,18,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -732,6 +735,13 @@ func (x *IndicatorRow) GetLongest() *Figure {
 	return nil
 }
 
+func (x *IndicatorRow) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
 // Figure is a number, or the fact that it is hidden: then number is 0 and "*" is shown.
 type Figure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -826,7 +836,7 @@ const file_waymark_pathway_v1_indicators_proto_rawDesc = "" +
 	"\n" +
 	"data_as_of\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bdataAsOf\x12\x1a\n" +
 	"\bpathways\x18\x04 \x01(\x03R\bpathways\x12\x1a\n" +
-	"\bexported\x18\x05 \x01(\bR\bexported\"\xac\x05\n" +
+	"\bexported\x18\x05 \x01(\bR\bexported\"\xc0\x05\n" +
 	"\fIndicatorRow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05month\x18\x02 \x01(\tR\x05month\x12\x1a\n" +
@@ -848,7 +858,8 @@ const file_waymark_pathway_v1_indicators_proto_rawDesc = "" +
 	"\n" +
 	"data_as_of\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\bdataAsOf\x12\x1a\n" +
 	"\bposition\x18\x10 \x01(\x04R\bposition\x124\n" +
-	"\alongest\x18\x11 \x01(\v2\x1a.waymark.pathway.v1.FigureR\alongest\"@\n" +
+	"\alongest\x18\x11 \x01(\v2\x1a.waymark.pathway.v1.FigureR\alongest\x12\x12\n" +
+	"\x04held\x18\x12 \x01(\bR\x04held\"@\n" +
 	"\x06Figure\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x01R\x06number\x12\x1e\n" +
 	"\n" +

@@ -145,15 +145,19 @@ type Pathway struct {
 	PatientNoticesStopped bool          `protobuf:"varint,39,opt,name=patient_notices_stopped,json=patientNoticesStopped,proto3" json:"patient_notices_stopped,omitempty"`
 	PatientNoticeDue      bool          `protobuf:"varint,40,opt,name=patient_notice_due,json=patientNoticeDue,proto3" json:"patient_notice_due,omitempty"`
 	// Civil date on which a patient who declined a lead is asked again.
-	AskAgainOn   string         `protobuf:"bytes,41,opt,name=ask_again_on,json=askAgainOn,proto3" json:"ask_again_on,omitempty"`
-	Plan         *Plan          `protobuf:"bytes,50,opt,name=plan,proto3" json:"plan,omitempty"`
-	Assessments  []*Assessment  `protobuf:"bytes,51,rep,name=assessments,proto3" json:"assessments,omitempty"`
-	Summaries    []*Summary     `protobuf:"bytes,52,rep,name=summaries,proto3" json:"summaries,omitempty"`
-	Surveillance *Surveillance  `protobuf:"bytes,53,opt,name=surveillance,proto3" json:"surveillance,omitempty"`
-	Results      []*Result      `protobuf:"bytes,54,rep,name=results,proto3" json:"results,omitempty"`
-	Alerts       []*Alert       `protobuf:"bytes,55,rep,name=alerts,proto3" json:"alerts,omitempty"`
-	Referrals    []*Referral    `protobuf:"bytes,60,rep,name=referrals,proto3" json:"referrals,omitempty"`
-	Appointments []*Appointment `protobuf:"bytes,61,rep,name=appointments,proto3" json:"appointments,omitempty"`
+	AskAgainOn string `protobuf:"bytes,41,opt,name=ask_again_on,json=askAgainOn,proto3" json:"ask_again_on,omitempty"`
+	// Of earlier holders, oldest first; first_contact is of the newest.
+	PastFirstContacts []*FirstContact `protobuf:"bytes,42,rep,name=past_first_contacts,json=pastFirstContacts,proto3" json:"past_first_contacts,omitempty"`
+	Plan              *Plan           `protobuf:"bytes,50,opt,name=plan,proto3" json:"plan,omitempty"`
+	Assessments       []*Assessment   `protobuf:"bytes,51,rep,name=assessments,proto3" json:"assessments,omitempty"`
+	Summaries         []*Summary      `protobuf:"bytes,52,rep,name=summaries,proto3" json:"summaries,omitempty"`
+	Surveillance      *Surveillance   `protobuf:"bytes,53,opt,name=surveillance,proto3" json:"surveillance,omitempty"`
+	Results           []*Result       `protobuf:"bytes,54,rep,name=results,proto3" json:"results,omitempty"`
+	Alerts            []*Alert        `protobuf:"bytes,55,rep,name=alerts,proto3" json:"alerts,omitempty"`
+	Referrals         []*Referral     `protobuf:"bytes,60,rep,name=referrals,proto3" json:"referrals,omitempty"`
+	// Offers of services and charities of the directory.
+	ServicesOffers []*ServicesOffer `protobuf:"bytes,64,rep,name=services_offers,json=servicesOffers,proto3" json:"services_offers,omitempty"`
+	Appointments   []*Appointment   `protobuf:"bytes,61,rep,name=appointments,proto3" json:"appointments,omitempty"`
 	// Open and ended tasks.
 	ToBeBooked []*ToBeBooked `protobuf:"bytes,62,rep,name=to_be_booked,json=toBeBooked,proto3" json:"to_be_booked,omitempty"`
 	Visits     []*Visit      `protobuf:"bytes,63,rep,name=visits,proto3" json:"visits,omitempty"`
@@ -438,6 +442,13 @@ func (x *Pathway) GetAskAgainOn() string {
 	return ""
 }
 
+func (x *Pathway) GetPastFirstContacts() []*FirstContact {
+	if x != nil {
+		return x.PastFirstContacts
+	}
+	return nil
+}
+
 func (x *Pathway) GetPlan() *Plan {
 	if x != nil {
 		return x.Plan
@@ -483,6 +494,13 @@ func (x *Pathway) GetAlerts() []*Alert {
 func (x *Pathway) GetReferrals() []*Referral {
 	if x != nil {
 		return x.Referrals
+	}
+	return nil
+}
+
+func (x *Pathway) GetServicesOffers() []*ServicesOffer {
+	if x != nil {
+		return x.ServicesOffers
 	}
 	return nil
 }
@@ -1492,8 +1510,13 @@ type Concern struct {
 	EscalatedDue       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=escalated_due,json=escalatedDue,proto3" json:"escalated_due,omitempty"`
 	DiscussedOn        string                 `protobuf:"bytes,5,opt,name=discussed_on,json=discussedOn,proto3" json:"discussed_on,omitempty"`
 	ResolvedOn         string                 `protobuf:"bytes,6,opt,name=resolved_on,json=resolvedOn,proto3" json:"resolved_on,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Civil dates on which it was raised and last decided on.
+	RaisedOn  string `protobuf:"bytes,7,opt,name=raised_on,json=raisedOn,proto3" json:"raised_on,omitempty"`
+	DecidedOn string `protobuf:"bytes,8,opt,name=decided_on,json=decidedOn,proto3" json:"decided_on,omitempty"`
+	// A score of 8 or more.
+	HighScore     bool `protobuf:"varint,9,opt,name=high_score,json=highScore,proto3" json:"high_score,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Concern) Reset() {
@@ -1566,6 +1589,27 @@ func (x *Concern) GetResolvedOn() string {
 		return x.ResolvedOn
 	}
 	return ""
+}
+
+func (x *Concern) GetRaisedOn() string {
+	if x != nil {
+		return x.RaisedOn
+	}
+	return ""
+}
+
+func (x *Concern) GetDecidedOn() string {
+	if x != nil {
+		return x.DecidedOn
+	}
+	return ""
+}
+
+func (x *Concern) GetHighScore() bool {
+	if x != nil {
+		return x.HighScore
+	}
+	return false
 }
 
 type Goal struct {
@@ -1719,8 +1763,10 @@ type Assessment struct {
 	OfferedStatus     string `protobuf:"bytes,10,opt,name=offered_status,json=offeredStatus,proto3" json:"offered_status,omitempty"`
 	PlanOfferedStatus string `protobuf:"bytes,11,opt,name=plan_offered_status,json=planOfferedStatus,proto3" json:"plan_offered_status,omitempty"`
 	EndedOn           string `protobuf:"bytes,12,opt,name=ended_on,json=endedOn,proto3" json:"ended_on,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// How many concerns were submitted.
+	Concerns      int32 `protobuf:"varint,13,opt,name=concerns,proto3" json:"concerns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Assessment) Reset() {
@@ -1835,6 +1881,13 @@ func (x *Assessment) GetEndedOn() string {
 		return x.EndedOn
 	}
 	return ""
+}
+
+func (x *Assessment) GetConcerns() int32 {
+	if x != nil {
+		return x.Concerns
+	}
+	return 0
 }
 
 type Summary struct {
@@ -2432,6 +2485,9 @@ type Referral struct {
 	OnwardReferralId   string                 `protobuf:"bytes,13,opt,name=onward_referral_id,json=onwardReferralId,proto3" json:"onward_referral_id,omitempty"`
 	// offered, accepted, declined, attended, completed or dropped_out.
 	ProgrammeState string `protobuf:"bytes,14,opt,name=programme_state,json=programmeState,proto3" json:"programme_state,omitempty"`
+	// With prehabilitation: the level that the patient was found to need, and when.
+	ScreeningLevel v1.ScreeningLevel      `protobuf:"varint,15,opt,name=screening_level,json=screeningLevel,proto3,enum=waymark.referral.v1.ScreeningLevel" json:"screening_level,omitempty"`
+	ScreenedAt     *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=screened_at,json=screenedAt,proto3" json:"screened_at,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2564,6 +2620,91 @@ func (x *Referral) GetProgrammeState() string {
 	return ""
 }
 
+func (x *Referral) GetScreeningLevel() v1.ScreeningLevel {
+	if x != nil {
+		return x.ScreeningLevel
+	}
+	return v1.ScreeningLevel(0)
+}
+
+func (x *Referral) GetScreenedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ScreenedAt
+	}
+	return nil
+}
+
+type ServicesOffer struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	OfferId string                 `protobuf:"bytes,1,opt,name=offer_id,json=offerId,proto3" json:"offer_id,omitempty"`
+	// Civil date.
+	OfferedOn string `protobuf:"bytes,2,opt,name=offered_on,json=offeredOn,proto3" json:"offered_on,omitempty"`
+	// How many services were offered; none when nothing suited.
+	Services int32 `protobuf:"varint,3,opt,name=services,proto3" json:"services,omitempty"`
+	// offered, accepted or declined.
+	State         string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServicesOffer) Reset() {
+	*x = ServicesOffer{}
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServicesOffer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServicesOffer) ProtoMessage() {}
+
+func (x *ServicesOffer) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServicesOffer.ProtoReflect.Descriptor instead.
+func (*ServicesOffer) Descriptor() ([]byte, []int) {
+	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ServicesOffer) GetOfferId() string {
+	if x != nil {
+		return x.OfferId
+	}
+	return ""
+}
+
+func (x *ServicesOffer) GetOfferedOn() string {
+	if x != nil {
+		return x.OfferedOn
+	}
+	return ""
+}
+
+func (x *ServicesOffer) GetServices() int32 {
+	if x != nil {
+		return x.Services
+	}
+	return 0
+}
+
+func (x *ServicesOffer) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
 type Appointment struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	AppointmentId string                 `protobuf:"bytes,1,opt,name=appointment_id,json=appointmentId,proto3" json:"appointment_id,omitempty"`
@@ -2587,7 +2728,7 @@ type Appointment struct {
 
 func (x *Appointment) Reset() {
 	*x = Appointment{}
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[20]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2599,7 +2740,7 @@ func (x *Appointment) String() string {
 func (*Appointment) ProtoMessage() {}
 
 func (x *Appointment) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[20]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2612,7 +2753,7 @@ func (x *Appointment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Appointment.ProtoReflect.Descriptor instead.
 func (*Appointment) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{20}
+	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Appointment) GetAppointmentId() string {
@@ -2726,13 +2867,17 @@ type ToBeBooked struct {
 	Overdue       bool                   `protobuf:"varint,7,opt,name=overdue,proto3" json:"overdue,omitempty"`
 	AppointmentId string                 `protobuf:"bytes,8,opt,name=appointment_id,json=appointmentId,proto3" json:"appointment_id,omitempty"`
 	RaisedAt      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=raised_at,json=raisedAt,proto3" json:"raised_at,omitempty"`
+	// Civil date on which it was booked or ended.
+	ClosedOn string `protobuf:"bytes,10,opt,name=closed_on,json=closedOn,proto3" json:"closed_on,omitempty"`
+	// Why it ended without an appointment.
+	EndReasonCode string `protobuf:"bytes,11,opt,name=end_reason_code,json=endReasonCode,proto3" json:"end_reason_code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ToBeBooked) Reset() {
 	*x = ToBeBooked{}
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[21]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2744,7 +2889,7 @@ func (x *ToBeBooked) String() string {
 func (*ToBeBooked) ProtoMessage() {}
 
 func (x *ToBeBooked) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[21]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2757,7 +2902,7 @@ func (x *ToBeBooked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToBeBooked.ProtoReflect.Descriptor instead.
 func (*ToBeBooked) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{21}
+	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ToBeBooked) GetTaskId() string {
@@ -2823,6 +2968,20 @@ func (x *ToBeBooked) GetRaisedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ToBeBooked) GetClosedOn() string {
+	if x != nil {
+		return x.ClosedOn
+	}
+	return ""
+}
+
+func (x *ToBeBooked) GetEndReasonCode() string {
+	if x != nil {
+		return x.EndReasonCode
+	}
+	return ""
+}
+
 type Visit struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	VisitId      string                 `protobuf:"bytes,1,opt,name=visit_id,json=visitId,proto3" json:"visit_id,omitempty"`
@@ -2839,7 +2998,7 @@ type Visit struct {
 
 func (x *Visit) Reset() {
 	*x = Visit{}
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[22]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +3010,7 @@ func (x *Visit) String() string {
 func (*Visit) ProtoMessage() {}
 
 func (x *Visit) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[22]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +3023,7 @@ func (x *Visit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Visit.ProtoReflect.Descriptor instead.
 func (*Visit) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{22}
+	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Visit) GetVisitId() string {
@@ -2940,7 +3099,7 @@ type Deadline struct {
 
 func (x *Deadline) Reset() {
 	*x = Deadline{}
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[23]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2952,7 +3111,7 @@ func (x *Deadline) String() string {
 func (*Deadline) ProtoMessage() {}
 
 func (x *Deadline) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[23]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2965,7 +3124,7 @@ func (x *Deadline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deadline.ProtoReflect.Descriptor instead.
 func (*Deadline) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{23}
+	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Deadline) GetKind() string {
@@ -3029,7 +3188,7 @@ type PersonFlags struct {
 
 func (x *PersonFlags) Reset() {
 	*x = PersonFlags{}
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[24]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3041,7 +3200,7 @@ func (x *PersonFlags) String() string {
 func (*PersonFlags) ProtoMessage() {}
 
 func (x *PersonFlags) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[24]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3054,7 +3213,7 @@ func (x *PersonFlags) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonFlags.ProtoReflect.Descriptor instead.
 func (*PersonFlags) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{24}
+	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PersonFlags) GetPersonId() string {
@@ -3126,7 +3285,7 @@ type Person struct {
 
 func (x *Person) Reset() {
 	*x = Person{}
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[25]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +3297,7 @@ func (x *Person) String() string {
 func (*Person) ProtoMessage() {}
 
 func (x *Person) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[25]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +3310,7 @@ func (x *Person) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Person.ProtoReflect.Descriptor instead.
 func (*Person) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{25}
+	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Person) GetPersonId() string {
@@ -3228,7 +3387,7 @@ type Person_Merged struct {
 
 func (x *Person_Merged) Reset() {
 	*x = Person_Merged{}
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[26]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3240,7 +3399,7 @@ func (x *Person_Merged) String() string {
 func (*Person_Merged) ProtoMessage() {}
 
 func (x *Person_Merged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[26]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3253,7 +3412,7 @@ func (x *Person_Merged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Person_Merged.ProtoReflect.Descriptor instead.
 func (*Person_Merged) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{25, 0}
+	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{26, 0}
 }
 
 func (x *Person_Merged) GetMergeId() string {
@@ -3281,7 +3440,7 @@ var File_waymark_pathway_v1_view_proto protoreflect.FileDescriptor
 
 const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\n" +
-	"\x1dwaymark/pathway/v1/view.proto\x12\x12waymark.pathway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#waymark/appointment/v1/events.proto\x1a waymark/carelead/v1/events.proto\x1a\x1cwaymark/plan/v1/events.proto\x1a!waymark/referral/v1/pathway.proto\x1a\"waymark/referral/v1/referral.proto\"\xa6\x16\n" +
+	"\x1dwaymark/pathway/v1/view.proto\x12\x12waymark.pathway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#waymark/appointment/v1/events.proto\x1a waymark/carelead/v1/events.proto\x1a\x1cwaymark/plan/v1/events.proto\x1a!waymark/referral/v1/pathway.proto\x1a\"waymark/referral/v1/referral.proto\"\xc4\x17\n" +
 	"\aPathway\x12\x1d\n" +
 	"\n" +
 	"pathway_id\x18\x01 \x01(\tR\tpathwayId\x12\x1b\n" +
@@ -3324,14 +3483,16 @@ const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\x17patient_notices_stopped\x18' \x01(\bR\x15patientNoticesStopped\x12,\n" +
 	"\x12patient_notice_due\x18( \x01(\bR\x10patientNoticeDue\x12 \n" +
 	"\fask_again_on\x18) \x01(\tR\n" +
-	"askAgainOn\x12,\n" +
+	"askAgainOn\x12P\n" +
+	"\x13past_first_contacts\x18* \x03(\v2 .waymark.pathway.v1.FirstContactR\x11pastFirstContacts\x12,\n" +
 	"\x04plan\x182 \x01(\v2\x18.waymark.pathway.v1.PlanR\x04plan\x12@\n" +
 	"\vassessments\x183 \x03(\v2\x1e.waymark.pathway.v1.AssessmentR\vassessments\x129\n" +
 	"\tsummaries\x184 \x03(\v2\x1b.waymark.pathway.v1.SummaryR\tsummaries\x12D\n" +
 	"\fsurveillance\x185 \x01(\v2 .waymark.pathway.v1.SurveillanceR\fsurveillance\x124\n" +
 	"\aresults\x186 \x03(\v2\x1a.waymark.pathway.v1.ResultR\aresults\x121\n" +
 	"\x06alerts\x187 \x03(\v2\x19.waymark.pathway.v1.AlertR\x06alerts\x12:\n" +
-	"\treferrals\x18< \x03(\v2\x1c.waymark.pathway.v1.ReferralR\treferrals\x12C\n" +
+	"\treferrals\x18< \x03(\v2\x1c.waymark.pathway.v1.ReferralR\treferrals\x12J\n" +
+	"\x0fservices_offers\x18@ \x03(\v2!.waymark.pathway.v1.ServicesOfferR\x0eservicesOffers\x12C\n" +
 	"\fappointments\x18= \x03(\v2\x1f.waymark.pathway.v1.AppointmentR\fappointments\x12@\n" +
 	"\fto_be_booked\x18> \x03(\v2\x1e.waymark.pathway.v1.ToBeBookedR\n" +
 	"toBeBooked\x121\n" +
@@ -3443,7 +3604,7 @@ const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\aactions\x18\r \x03(\v2\x1a.waymark.pathway.v1.ActionR\aactions\x12.\n" +
 	"\x13shared_with_patient\x18\x0e \x01(\bR\x11sharedWithPatient\x127\n" +
 	"\topened_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\bopenedAt\x12H\n" +
-	"\x12first_published_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x10firstPublishedAt\"\x9d\x02\n" +
+	"\x12first_published_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x10firstPublishedAt\"\xf8\x02\n" +
 	"\aConcern\x12\x1d\n" +
 	"\n" +
 	"concern_id\x18\x01 \x01(\tR\tconcernId\x12<\n" +
@@ -3452,7 +3613,12 @@ const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\rescalated_due\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fescalatedDue\x12!\n" +
 	"\fdiscussed_on\x18\x05 \x01(\tR\vdiscussedOn\x12\x1f\n" +
 	"\vresolved_on\x18\x06 \x01(\tR\n" +
-	"resolvedOn\"q\n" +
+	"resolvedOn\x12\x1b\n" +
+	"\traised_on\x18\a \x01(\tR\braisedOn\x12\x1d\n" +
+	"\n" +
+	"decided_on\x18\b \x01(\tR\tdecidedOn\x12\x1d\n" +
+	"\n" +
+	"high_score\x18\t \x01(\bR\thighScore\"q\n" +
 	"\x04Goal\x12\x17\n" +
 	"\agoal_id\x18\x01 \x01(\tR\x06goalId\x123\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1b.waymark.plan.v1.GoalStatusR\x06status\x12\x1b\n" +
@@ -3462,7 +3628,7 @@ const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\x06status\x18\x02 \x01(\x0e2\x1d.waymark.plan.v1.ActionStatusR\x06status\x12\x10\n" +
 	"\x03due\x18\x03 \x01(\tR\x03due\x12#\n" +
 	"\rrequired_role\x18\x04 \x01(\tR\frequiredRole\x12\"\n" +
-	"\forganisation\x18\x05 \x01(\tR\forganisation\"\xfd\x02\n" +
+	"\forganisation\x18\x05 \x01(\tR\forganisation\"\x99\x03\n" +
 	"\n" +
 	"Assessment\x12#\n" +
 	"\rassessment_id\x18\x01 \x01(\tR\fassessmentId\x12\x14\n" +
@@ -3478,7 +3644,8 @@ const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\x0eoffered_status\x18\n" +
 	" \x01(\tR\rofferedStatus\x12.\n" +
 	"\x13plan_offered_status\x18\v \x01(\tR\x11planOfferedStatus\x12\x19\n" +
-	"\bended_on\x18\f \x01(\tR\aendedOn\"\xff\x02\n" +
+	"\bended_on\x18\f \x01(\tR\aendedOn\x12\x1a\n" +
+	"\bconcerns\x18\r \x01(\x05R\bconcerns\"\xff\x02\n" +
 	"\aSummary\x12\x1d\n" +
 	"\n" +
 	"summary_id\x18\x01 \x01(\tR\tsummaryId\x128\n" +
@@ -3545,7 +3712,7 @@ const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\vresponse_id\x18\x01 \x01(\tR\n" +
 	"responseId\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12,\n" +
-	"\x03due\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\"\x96\x05\n" +
+	"\x03due\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\"\xa1\x06\n" +
 	"\bReferral\x12\x1f\n" +
 	"\vreferral_id\x18\x01 \x01(\tR\n" +
 	"referralId\x12\x19\n" +
@@ -3565,7 +3732,16 @@ const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"acceptedAt\x125\n" +
 	"\bended_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12,\n" +
 	"\x12onward_referral_id\x18\r \x01(\tR\x10onwardReferralId\x12'\n" +
-	"\x0fprogramme_state\x18\x0e \x01(\tR\x0eprogrammeState\"\x8d\x05\n" +
+	"\x0fprogramme_state\x18\x0e \x01(\tR\x0eprogrammeState\x12L\n" +
+	"\x0fscreening_level\x18\x0f \x01(\x0e2#.waymark.referral.v1.ScreeningLevelR\x0escreeningLevel\x12;\n" +
+	"\vscreened_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"screenedAt\"{\n" +
+	"\rServicesOffer\x12\x19\n" +
+	"\boffer_id\x18\x01 \x01(\tR\aofferId\x12\x1d\n" +
+	"\n" +
+	"offered_on\x18\x02 \x01(\tR\tofferedOn\x12\x1a\n" +
+	"\bservices\x18\x03 \x01(\x05R\bservices\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\"\x8d\x05\n" +
 	"\vAppointment\x12%\n" +
 	"\x0eappointment_id\x18\x01 \x01(\tR\rappointmentId\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x129\n" +
@@ -3582,7 +3758,7 @@ const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\vreferral_id\x18\f \x01(\tR\n" +
 	"referralId\x12=\n" +
 	"\frequested_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\vrequestedAt\x127\n" +
-	"\tbooked_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\bbookedAt\"\xa7\x02\n" +
+	"\tbooked_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\bbookedAt\"\xec\x02\n" +
 	"\n" +
 	"ToBeBooked\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
@@ -3593,7 +3769,10 @@ const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\x05state\x18\x06 \x01(\tR\x05state\x12\x18\n" +
 	"\aoverdue\x18\a \x01(\bR\aoverdue\x12%\n" +
 	"\x0eappointment_id\x18\b \x01(\tR\rappointmentId\x127\n" +
-	"\traised_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\braisedAt\"\xa1\x02\n" +
+	"\traised_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\braisedAt\x12\x1b\n" +
+	"\tclosed_on\x18\n" +
+	" \x01(\tR\bclosedOn\x12&\n" +
+	"\x0fend_reason_code\x18\v \x01(\tR\rendReasonCode\"\xa1\x02\n" +
 	"\x05Visit\x12\x19\n" +
 	"\bvisit_id\x18\x01 \x01(\tR\avisitId\x12\"\n" +
 	"\forganisation\x18\x02 \x01(\tR\forganisation\x12\x14\n" +
@@ -3663,7 +3842,7 @@ func file_waymark_pathway_v1_view_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_pathway_v1_view_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_waymark_pathway_v1_view_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_waymark_pathway_v1_view_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_waymark_pathway_v1_view_proto_goTypes = []any{
 	(HandoverState)(0),                     // 0: waymark.pathway.v1.HandoverState
 	(*Pathway)(nil),                        // 1: waymark.pathway.v1.Pathway
@@ -3686,157 +3865,163 @@ var file_waymark_pathway_v1_view_proto_goTypes = []any{
 	(*Result)(nil),                         // 18: waymark.pathway.v1.Result
 	(*Alert)(nil),                          // 19: waymark.pathway.v1.Alert
 	(*Referral)(nil),                       // 20: waymark.pathway.v1.Referral
-	(*Appointment)(nil),                    // 21: waymark.pathway.v1.Appointment
-	(*ToBeBooked)(nil),                     // 22: waymark.pathway.v1.ToBeBooked
-	(*Visit)(nil),                          // 23: waymark.pathway.v1.Visit
-	(*Deadline)(nil),                       // 24: waymark.pathway.v1.Deadline
-	(*PersonFlags)(nil),                    // 25: waymark.pathway.v1.PersonFlags
-	(*Person)(nil),                         // 26: waymark.pathway.v1.Person
-	(*Person_Merged)(nil),                  // 27: waymark.pathway.v1.Person.Merged
-	(v1.PathwayState)(0),                   // 28: waymark.referral.v1.PathwayState
-	(v1.Route)(0),                          // 29: waymark.referral.v1.Route
-	(*v1.StartFacts)(nil),                  // 30: waymark.referral.v1.StartFacts
-	(*v1.UpgradeFacts)(nil),                // 31: waymark.referral.v1.UpgradeFacts
-	(*v1.FirstSeenFacts)(nil),              // 32: waymark.referral.v1.FirstSeenFacts
-	(*v1.FirstAppointmentMissedFacts)(nil), // 33: waymark.referral.v1.FirstAppointmentMissedFacts
-	(*v1.FirstSeenAdjustmentFacts)(nil),    // 34: waymark.referral.v1.FirstSeenAdjustmentFacts
-	(*v1.DiagnosisFacts)(nil),              // 35: waymark.referral.v1.DiagnosisFacts
-	(*v1.RuledOutFacts)(nil),               // 36: waymark.referral.v1.RuledOutFacts
-	(*v1.ExclusionFacts)(nil),              // 37: waymark.referral.v1.ExclusionFacts
-	(*v1.TransferFacts)(nil),               // 38: waymark.referral.v1.TransferFacts
-	(*v1.Treatment)(nil),                   // 39: waymark.referral.v1.Treatment
-	(*v1.CloseFacts)(nil),                  // 40: waymark.referral.v1.CloseFacts
-	(*v1.Onward)(nil),                      // 41: waymark.referral.v1.Onward
-	(*v11.Party)(nil),                      // 42: waymark.carelead.v1.Party
-	(v11.CloseReason)(0),                   // 43: waymark.carelead.v1.CloseReason
-	(*timestamppb.Timestamp)(nil),          // 44: google.protobuf.Timestamp
-	(*v1.Replacement)(nil),                 // 45: waymark.referral.v1.Replacement
-	(v1.ClockStatus)(0),                    // 46: waymark.referral.v1.ClockStatus
-	(v11.TransferCause)(0),                 // 47: waymark.carelead.v1.TransferCause
-	(v11.HandoverKind)(0),                  // 48: waymark.carelead.v1.HandoverKind
-	(v11.DeclineReason)(0),                 // 49: waymark.carelead.v1.DeclineReason
-	(v11.VoidReason)(0),                    // 50: waymark.carelead.v1.VoidReason
-	(*v11.ChecklistItem)(nil),              // 51: waymark.carelead.v1.ChecklistItem
-	(*v12.Diagnosis)(nil),                  // 52: waymark.plan.v1.Diagnosis
-	(v12.ConcernDecision)(0),               // 53: waymark.plan.v1.ConcernDecision
-	(v12.GoalStatus)(0),                    // 54: waymark.plan.v1.GoalStatus
-	(v12.ActionStatus)(0),                  // 55: waymark.plan.v1.ActionStatus
-	(*v12.TreatmentPeriod)(nil),            // 56: waymark.plan.v1.TreatmentPeriod
-	(v12.RecipientKind)(0),                 // 57: waymark.plan.v1.RecipientKind
-	(v1.ReferralKind)(0),                   // 58: waymark.referral.v1.ReferralKind
-	(*v1.Owner)(nil),                       // 59: waymark.referral.v1.Owner
-	(*v13.Booking)(nil),                    // 60: waymark.appointment.v1.Booking
-	(v13.CancelledBy)(0),                   // 61: waymark.appointment.v1.CancelledBy
-	(v13.PatientRequest)(0),                // 62: waymark.appointment.v1.PatientRequest
+	(*ServicesOffer)(nil),                  // 21: waymark.pathway.v1.ServicesOffer
+	(*Appointment)(nil),                    // 22: waymark.pathway.v1.Appointment
+	(*ToBeBooked)(nil),                     // 23: waymark.pathway.v1.ToBeBooked
+	(*Visit)(nil),                          // 24: waymark.pathway.v1.Visit
+	(*Deadline)(nil),                       // 25: waymark.pathway.v1.Deadline
+	(*PersonFlags)(nil),                    // 26: waymark.pathway.v1.PersonFlags
+	(*Person)(nil),                         // 27: waymark.pathway.v1.Person
+	(*Person_Merged)(nil),                  // 28: waymark.pathway.v1.Person.Merged
+	(v1.PathwayState)(0),                   // 29: waymark.referral.v1.PathwayState
+	(v1.Route)(0),                          // 30: waymark.referral.v1.Route
+	(*v1.StartFacts)(nil),                  // 31: waymark.referral.v1.StartFacts
+	(*v1.UpgradeFacts)(nil),                // 32: waymark.referral.v1.UpgradeFacts
+	(*v1.FirstSeenFacts)(nil),              // 33: waymark.referral.v1.FirstSeenFacts
+	(*v1.FirstAppointmentMissedFacts)(nil), // 34: waymark.referral.v1.FirstAppointmentMissedFacts
+	(*v1.FirstSeenAdjustmentFacts)(nil),    // 35: waymark.referral.v1.FirstSeenAdjustmentFacts
+	(*v1.DiagnosisFacts)(nil),              // 36: waymark.referral.v1.DiagnosisFacts
+	(*v1.RuledOutFacts)(nil),               // 37: waymark.referral.v1.RuledOutFacts
+	(*v1.ExclusionFacts)(nil),              // 38: waymark.referral.v1.ExclusionFacts
+	(*v1.TransferFacts)(nil),               // 39: waymark.referral.v1.TransferFacts
+	(*v1.Treatment)(nil),                   // 40: waymark.referral.v1.Treatment
+	(*v1.CloseFacts)(nil),                  // 41: waymark.referral.v1.CloseFacts
+	(*v1.Onward)(nil),                      // 42: waymark.referral.v1.Onward
+	(*v11.Party)(nil),                      // 43: waymark.carelead.v1.Party
+	(v11.CloseReason)(0),                   // 44: waymark.carelead.v1.CloseReason
+	(*timestamppb.Timestamp)(nil),          // 45: google.protobuf.Timestamp
+	(*v1.Replacement)(nil),                 // 46: waymark.referral.v1.Replacement
+	(v1.ClockStatus)(0),                    // 47: waymark.referral.v1.ClockStatus
+	(v11.TransferCause)(0),                 // 48: waymark.carelead.v1.TransferCause
+	(v11.HandoverKind)(0),                  // 49: waymark.carelead.v1.HandoverKind
+	(v11.DeclineReason)(0),                 // 50: waymark.carelead.v1.DeclineReason
+	(v11.VoidReason)(0),                    // 51: waymark.carelead.v1.VoidReason
+	(*v11.ChecklistItem)(nil),              // 52: waymark.carelead.v1.ChecklistItem
+	(*v12.Diagnosis)(nil),                  // 53: waymark.plan.v1.Diagnosis
+	(v12.ConcernDecision)(0),               // 54: waymark.plan.v1.ConcernDecision
+	(v12.GoalStatus)(0),                    // 55: waymark.plan.v1.GoalStatus
+	(v12.ActionStatus)(0),                  // 56: waymark.plan.v1.ActionStatus
+	(*v12.TreatmentPeriod)(nil),            // 57: waymark.plan.v1.TreatmentPeriod
+	(v12.RecipientKind)(0),                 // 58: waymark.plan.v1.RecipientKind
+	(v1.ReferralKind)(0),                   // 59: waymark.referral.v1.ReferralKind
+	(*v1.Owner)(nil),                       // 60: waymark.referral.v1.Owner
+	(v1.ScreeningLevel)(0),                 // 61: waymark.referral.v1.ScreeningLevel
+	(*v13.Booking)(nil),                    // 62: waymark.appointment.v1.Booking
+	(v13.CancelledBy)(0),                   // 63: waymark.appointment.v1.CancelledBy
+	(v13.PatientRequest)(0),                // 64: waymark.appointment.v1.PatientRequest
 }
 var file_waymark_pathway_v1_view_proto_depIdxs = []int32{
-	28,  // 0: waymark.pathway.v1.Pathway.state:type_name -> waymark.referral.v1.PathwayState
-	29,  // 1: waymark.pathway.v1.Pathway.route:type_name -> waymark.referral.v1.Route
-	29,  // 2: waymark.pathway.v1.Pathway.start_route:type_name -> waymark.referral.v1.Route
+	29,  // 0: waymark.pathway.v1.Pathway.state:type_name -> waymark.referral.v1.PathwayState
+	30,  // 1: waymark.pathway.v1.Pathway.route:type_name -> waymark.referral.v1.Route
+	30,  // 2: waymark.pathway.v1.Pathway.start_route:type_name -> waymark.referral.v1.Route
 	2,   // 3: waymark.pathway.v1.Pathway.facts:type_name -> waymark.pathway.v1.RecordedFact
-	30,  // 4: waymark.pathway.v1.Pathway.start:type_name -> waymark.referral.v1.StartFacts
-	31,  // 5: waymark.pathway.v1.Pathway.upgrade:type_name -> waymark.referral.v1.UpgradeFacts
-	32,  // 6: waymark.pathway.v1.Pathway.first_seen:type_name -> waymark.referral.v1.FirstSeenFacts
-	33,  // 7: waymark.pathway.v1.Pathway.first_appointments_missed:type_name -> waymark.referral.v1.FirstAppointmentMissedFacts
-	34,  // 8: waymark.pathway.v1.Pathway.first_seen_adjustment:type_name -> waymark.referral.v1.FirstSeenAdjustmentFacts
-	35,  // 9: waymark.pathway.v1.Pathway.diagnosis:type_name -> waymark.referral.v1.DiagnosisFacts
-	36,  // 10: waymark.pathway.v1.Pathway.ruled_out:type_name -> waymark.referral.v1.RuledOutFacts
-	37,  // 11: waymark.pathway.v1.Pathway.exclusion:type_name -> waymark.referral.v1.ExclusionFacts
-	38,  // 12: waymark.pathway.v1.Pathway.transfer:type_name -> waymark.referral.v1.TransferFacts
-	39,  // 13: waymark.pathway.v1.Pathway.treatments:type_name -> waymark.referral.v1.Treatment
-	40,  // 14: waymark.pathway.v1.Pathway.closed:type_name -> waymark.referral.v1.CloseFacts
-	41,  // 15: waymark.pathway.v1.Pathway.rerouted_to:type_name -> waymark.referral.v1.Onward
+	31,  // 4: waymark.pathway.v1.Pathway.start:type_name -> waymark.referral.v1.StartFacts
+	32,  // 5: waymark.pathway.v1.Pathway.upgrade:type_name -> waymark.referral.v1.UpgradeFacts
+	33,  // 6: waymark.pathway.v1.Pathway.first_seen:type_name -> waymark.referral.v1.FirstSeenFacts
+	34,  // 7: waymark.pathway.v1.Pathway.first_appointments_missed:type_name -> waymark.referral.v1.FirstAppointmentMissedFacts
+	35,  // 8: waymark.pathway.v1.Pathway.first_seen_adjustment:type_name -> waymark.referral.v1.FirstSeenAdjustmentFacts
+	36,  // 9: waymark.pathway.v1.Pathway.diagnosis:type_name -> waymark.referral.v1.DiagnosisFacts
+	37,  // 10: waymark.pathway.v1.Pathway.ruled_out:type_name -> waymark.referral.v1.RuledOutFacts
+	38,  // 11: waymark.pathway.v1.Pathway.exclusion:type_name -> waymark.referral.v1.ExclusionFacts
+	39,  // 12: waymark.pathway.v1.Pathway.transfer:type_name -> waymark.referral.v1.TransferFacts
+	40,  // 13: waymark.pathway.v1.Pathway.treatments:type_name -> waymark.referral.v1.Treatment
+	41,  // 14: waymark.pathway.v1.Pathway.closed:type_name -> waymark.referral.v1.CloseFacts
+	42,  // 15: waymark.pathway.v1.Pathway.rerouted_to:type_name -> waymark.referral.v1.Onward
 	3,   // 16: waymark.pathway.v1.Pathway.clocks:type_name -> waymark.pathway.v1.Clock
-	42,  // 17: waymark.pathway.v1.Pathway.holder:type_name -> waymark.carelead.v1.Party
+	43,  // 17: waymark.pathway.v1.Pathway.holder:type_name -> waymark.carelead.v1.Party
 	4,   // 18: waymark.pathway.v1.Pathway.custody:type_name -> waymark.pathway.v1.Custody
-	43,  // 19: waymark.pathway.v1.Pathway.ledger_closed:type_name -> waymark.carelead.v1.CloseReason
+	44,  // 19: waymark.pathway.v1.Pathway.ledger_closed:type_name -> waymark.carelead.v1.CloseReason
 	5,   // 20: waymark.pathway.v1.Pathway.open_handover:type_name -> waymark.pathway.v1.Handover
 	5,   // 21: waymark.pathway.v1.Pathway.past_handovers:type_name -> waymark.pathway.v1.Handover
 	6,   // 22: waymark.pathway.v1.Pathway.first_contact:type_name -> waymark.pathway.v1.FirstContact
 	7,   // 23: waymark.pathway.v1.Pathway.covers:type_name -> waymark.pathway.v1.Cover
 	8,   // 24: waymark.pathway.v1.Pathway.review_tasks:type_name -> waymark.pathway.v1.ReviewTask
-	9,   // 25: waymark.pathway.v1.Pathway.plan:type_name -> waymark.pathway.v1.Plan
-	13,  // 26: waymark.pathway.v1.Pathway.assessments:type_name -> waymark.pathway.v1.Assessment
-	14,  // 27: waymark.pathway.v1.Pathway.summaries:type_name -> waymark.pathway.v1.Summary
-	16,  // 28: waymark.pathway.v1.Pathway.surveillance:type_name -> waymark.pathway.v1.Surveillance
-	18,  // 29: waymark.pathway.v1.Pathway.results:type_name -> waymark.pathway.v1.Result
-	19,  // 30: waymark.pathway.v1.Pathway.alerts:type_name -> waymark.pathway.v1.Alert
-	20,  // 31: waymark.pathway.v1.Pathway.referrals:type_name -> waymark.pathway.v1.Referral
-	21,  // 32: waymark.pathway.v1.Pathway.appointments:type_name -> waymark.pathway.v1.Appointment
-	22,  // 33: waymark.pathway.v1.Pathway.to_be_booked:type_name -> waymark.pathway.v1.ToBeBooked
-	23,  // 34: waymark.pathway.v1.Pathway.visits:type_name -> waymark.pathway.v1.Visit
-	24,  // 35: waymark.pathway.v1.Pathway.deadlines:type_name -> waymark.pathway.v1.Deadline
-	24,  // 36: waymark.pathway.v1.Pathway.next_action:type_name -> waymark.pathway.v1.Deadline
-	25,  // 37: waymark.pathway.v1.Pathway.person:type_name -> waymark.pathway.v1.PersonFlags
-	44,  // 38: waymark.pathway.v1.Pathway.last_recorded:type_name -> google.protobuf.Timestamp
-	45,  // 39: waymark.pathway.v1.RecordedFact.facts:type_name -> waymark.referral.v1.Replacement
-	41,  // 40: waymark.pathway.v1.RecordedFact.onward:type_name -> waymark.referral.v1.Onward
-	44,  // 41: waymark.pathway.v1.RecordedFact.recorded:type_name -> google.protobuf.Timestamp
-	46,  // 42: waymark.pathway.v1.Clock.status:type_name -> waymark.referral.v1.ClockStatus
-	42,  // 43: waymark.pathway.v1.Custody.holder:type_name -> waymark.carelead.v1.Party
-	44,  // 44: waymark.pathway.v1.Custody.since:type_name -> google.protobuf.Timestamp
-	44,  // 45: waymark.pathway.v1.Custody.until:type_name -> google.protobuf.Timestamp
-	47,  // 46: waymark.pathway.v1.Custody.cause:type_name -> waymark.carelead.v1.TransferCause
-	42,  // 47: waymark.pathway.v1.Custody.acting_for:type_name -> waymark.carelead.v1.Party
-	48,  // 48: waymark.pathway.v1.Handover.kind:type_name -> waymark.carelead.v1.HandoverKind
-	0,   // 49: waymark.pathway.v1.Handover.state:type_name -> waymark.pathway.v1.HandoverState
-	42,  // 50: waymark.pathway.v1.Handover.from:type_name -> waymark.carelead.v1.Party
-	42,  // 51: waymark.pathway.v1.Handover.to:type_name -> waymark.carelead.v1.Party
-	44,  // 52: waymark.pathway.v1.Handover.offered_at:type_name -> google.protobuf.Timestamp
-	44,  // 53: waymark.pathway.v1.Handover.seen_due:type_name -> google.protobuf.Timestamp
-	44,  // 54: waymark.pathway.v1.Handover.answer_due:type_name -> google.protobuf.Timestamp
-	44,  // 55: waymark.pathway.v1.Handover.seen_at:type_name -> google.protobuf.Timestamp
-	44,  // 56: waymark.pathway.v1.Handover.ended_at:type_name -> google.protobuf.Timestamp
-	49,  // 57: waymark.pathway.v1.Handover.decline_reason:type_name -> waymark.carelead.v1.DeclineReason
-	50,  // 58: waymark.pathway.v1.Handover.void_reason:type_name -> waymark.carelead.v1.VoidReason
-	51,  // 59: waymark.pathway.v1.Handover.checklist:type_name -> waymark.carelead.v1.ChecklistItem
-	44,  // 60: waymark.pathway.v1.Handover.prepared_at:type_name -> google.protobuf.Timestamp
-	44,  // 61: waymark.pathway.v1.FirstContact.due:type_name -> google.protobuf.Timestamp
-	44,  // 62: waymark.pathway.v1.FirstContact.accepted_at:type_name -> google.protobuf.Timestamp
-	42,  // 63: waymark.pathway.v1.Cover.lead:type_name -> waymark.carelead.v1.Party
-	42,  // 64: waymark.pathway.v1.Cover.cover:type_name -> waymark.carelead.v1.Party
-	44,  // 65: waymark.pathway.v1.Cover.starts:type_name -> google.protobuf.Timestamp
-	44,  // 66: waymark.pathway.v1.Cover.ends:type_name -> google.protobuf.Timestamp
-	44,  // 67: waymark.pathway.v1.ReviewTask.due:type_name -> google.protobuf.Timestamp
-	52,  // 68: waymark.pathway.v1.Plan.diagnosis:type_name -> waymark.plan.v1.Diagnosis
-	10,  // 69: waymark.pathway.v1.Plan.concerns:type_name -> waymark.pathway.v1.Concern
-	11,  // 70: waymark.pathway.v1.Plan.goals:type_name -> waymark.pathway.v1.Goal
-	12,  // 71: waymark.pathway.v1.Plan.actions:type_name -> waymark.pathway.v1.Action
-	44,  // 72: waymark.pathway.v1.Plan.opened_at:type_name -> google.protobuf.Timestamp
-	44,  // 73: waymark.pathway.v1.Plan.first_published_at:type_name -> google.protobuf.Timestamp
-	53,  // 74: waymark.pathway.v1.Concern.decision:type_name -> waymark.plan.v1.ConcernDecision
-	44,  // 75: waymark.pathway.v1.Concern.escalated_due:type_name -> google.protobuf.Timestamp
-	54,  // 76: waymark.pathway.v1.Goal.status:type_name -> waymark.plan.v1.GoalStatus
-	55,  // 77: waymark.pathway.v1.Action.status:type_name -> waymark.plan.v1.ActionStatus
-	56,  // 78: waymark.pathway.v1.Summary.period:type_name -> waymark.plan.v1.TreatmentPeriod
-	15,  // 79: waymark.pathway.v1.Summary.deliveries:type_name -> waymark.pathway.v1.Delivery
-	57,  // 80: waymark.pathway.v1.Delivery.recipient:type_name -> waymark.plan.v1.RecipientKind
-	17,  // 81: waymark.pathway.v1.Surveillance.items:type_name -> waymark.pathway.v1.SurveillanceItem
-	44,  // 82: waymark.pathway.v1.Surveillance.started_at:type_name -> google.protobuf.Timestamp
-	44,  // 83: waymark.pathway.v1.Alert.due:type_name -> google.protobuf.Timestamp
-	58,  // 84: waymark.pathway.v1.Referral.kind:type_name -> waymark.referral.v1.ReferralKind
-	59,  // 85: waymark.pathway.v1.Referral.owner:type_name -> waymark.referral.v1.Owner
-	44,  // 86: waymark.pathway.v1.Referral.sent_at:type_name -> google.protobuf.Timestamp
-	44,  // 87: waymark.pathway.v1.Referral.respond_by:type_name -> google.protobuf.Timestamp
-	44,  // 88: waymark.pathway.v1.Referral.received_at:type_name -> google.protobuf.Timestamp
-	44,  // 89: waymark.pathway.v1.Referral.accepted_at:type_name -> google.protobuf.Timestamp
-	44,  // 90: waymark.pathway.v1.Referral.ended_at:type_name -> google.protobuf.Timestamp
-	60,  // 91: waymark.pathway.v1.Appointment.booking:type_name -> waymark.appointment.v1.Booking
-	61,  // 92: waymark.pathway.v1.Appointment.cancelled_by:type_name -> waymark.appointment.v1.CancelledBy
-	62,  // 93: waymark.pathway.v1.Appointment.patient_request:type_name -> waymark.appointment.v1.PatientRequest
-	44,  // 94: waymark.pathway.v1.Appointment.requested_at:type_name -> google.protobuf.Timestamp
-	44,  // 95: waymark.pathway.v1.Appointment.booked_at:type_name -> google.protobuf.Timestamp
-	44,  // 96: waymark.pathway.v1.ToBeBooked.raised_at:type_name -> google.protobuf.Timestamp
-	44,  // 97: waymark.pathway.v1.Visit.at:type_name -> google.protobuf.Timestamp
-	44,  // 98: waymark.pathway.v1.Visit.discharged_at:type_name -> google.protobuf.Timestamp
-	44,  // 99: waymark.pathway.v1.Deadline.due:type_name -> google.protobuf.Timestamp
-	42,  // 100: waymark.pathway.v1.Deadline.who:type_name -> waymark.carelead.v1.Party
-	27,  // 101: waymark.pathway.v1.Person.merged:type_name -> waymark.pathway.v1.Person.Merged
-	102, // [102:102] is the sub-list for method output_type
-	102, // [102:102] is the sub-list for method input_type
-	102, // [102:102] is the sub-list for extension type_name
-	102, // [102:102] is the sub-list for extension extendee
-	0,   // [0:102] is the sub-list for field type_name
+	6,   // 25: waymark.pathway.v1.Pathway.past_first_contacts:type_name -> waymark.pathway.v1.FirstContact
+	9,   // 26: waymark.pathway.v1.Pathway.plan:type_name -> waymark.pathway.v1.Plan
+	13,  // 27: waymark.pathway.v1.Pathway.assessments:type_name -> waymark.pathway.v1.Assessment
+	14,  // 28: waymark.pathway.v1.Pathway.summaries:type_name -> waymark.pathway.v1.Summary
+	16,  // 29: waymark.pathway.v1.Pathway.surveillance:type_name -> waymark.pathway.v1.Surveillance
+	18,  // 30: waymark.pathway.v1.Pathway.results:type_name -> waymark.pathway.v1.Result
+	19,  // 31: waymark.pathway.v1.Pathway.alerts:type_name -> waymark.pathway.v1.Alert
+	20,  // 32: waymark.pathway.v1.Pathway.referrals:type_name -> waymark.pathway.v1.Referral
+	21,  // 33: waymark.pathway.v1.Pathway.services_offers:type_name -> waymark.pathway.v1.ServicesOffer
+	22,  // 34: waymark.pathway.v1.Pathway.appointments:type_name -> waymark.pathway.v1.Appointment
+	23,  // 35: waymark.pathway.v1.Pathway.to_be_booked:type_name -> waymark.pathway.v1.ToBeBooked
+	24,  // 36: waymark.pathway.v1.Pathway.visits:type_name -> waymark.pathway.v1.Visit
+	25,  // 37: waymark.pathway.v1.Pathway.deadlines:type_name -> waymark.pathway.v1.Deadline
+	25,  // 38: waymark.pathway.v1.Pathway.next_action:type_name -> waymark.pathway.v1.Deadline
+	26,  // 39: waymark.pathway.v1.Pathway.person:type_name -> waymark.pathway.v1.PersonFlags
+	45,  // 40: waymark.pathway.v1.Pathway.last_recorded:type_name -> google.protobuf.Timestamp
+	46,  // 41: waymark.pathway.v1.RecordedFact.facts:type_name -> waymark.referral.v1.Replacement
+	42,  // 42: waymark.pathway.v1.RecordedFact.onward:type_name -> waymark.referral.v1.Onward
+	45,  // 43: waymark.pathway.v1.RecordedFact.recorded:type_name -> google.protobuf.Timestamp
+	47,  // 44: waymark.pathway.v1.Clock.status:type_name -> waymark.referral.v1.ClockStatus
+	43,  // 45: waymark.pathway.v1.Custody.holder:type_name -> waymark.carelead.v1.Party
+	45,  // 46: waymark.pathway.v1.Custody.since:type_name -> google.protobuf.Timestamp
+	45,  // 47: waymark.pathway.v1.Custody.until:type_name -> google.protobuf.Timestamp
+	48,  // 48: waymark.pathway.v1.Custody.cause:type_name -> waymark.carelead.v1.TransferCause
+	43,  // 49: waymark.pathway.v1.Custody.acting_for:type_name -> waymark.carelead.v1.Party
+	49,  // 50: waymark.pathway.v1.Handover.kind:type_name -> waymark.carelead.v1.HandoverKind
+	0,   // 51: waymark.pathway.v1.Handover.state:type_name -> waymark.pathway.v1.HandoverState
+	43,  // 52: waymark.pathway.v1.Handover.from:type_name -> waymark.carelead.v1.Party
+	43,  // 53: waymark.pathway.v1.Handover.to:type_name -> waymark.carelead.v1.Party
+	45,  // 54: waymark.pathway.v1.Handover.offered_at:type_name -> google.protobuf.Timestamp
+	45,  // 55: waymark.pathway.v1.Handover.seen_due:type_name -> google.protobuf.Timestamp
+	45,  // 56: waymark.pathway.v1.Handover.answer_due:type_name -> google.protobuf.Timestamp
+	45,  // 57: waymark.pathway.v1.Handover.seen_at:type_name -> google.protobuf.Timestamp
+	45,  // 58: waymark.pathway.v1.Handover.ended_at:type_name -> google.protobuf.Timestamp
+	50,  // 59: waymark.pathway.v1.Handover.decline_reason:type_name -> waymark.carelead.v1.DeclineReason
+	51,  // 60: waymark.pathway.v1.Handover.void_reason:type_name -> waymark.carelead.v1.VoidReason
+	52,  // 61: waymark.pathway.v1.Handover.checklist:type_name -> waymark.carelead.v1.ChecklistItem
+	45,  // 62: waymark.pathway.v1.Handover.prepared_at:type_name -> google.protobuf.Timestamp
+	45,  // 63: waymark.pathway.v1.FirstContact.due:type_name -> google.protobuf.Timestamp
+	45,  // 64: waymark.pathway.v1.FirstContact.accepted_at:type_name -> google.protobuf.Timestamp
+	43,  // 65: waymark.pathway.v1.Cover.lead:type_name -> waymark.carelead.v1.Party
+	43,  // 66: waymark.pathway.v1.Cover.cover:type_name -> waymark.carelead.v1.Party
+	45,  // 67: waymark.pathway.v1.Cover.starts:type_name -> google.protobuf.Timestamp
+	45,  // 68: waymark.pathway.v1.Cover.ends:type_name -> google.protobuf.Timestamp
+	45,  // 69: waymark.pathway.v1.ReviewTask.due:type_name -> google.protobuf.Timestamp
+	53,  // 70: waymark.pathway.v1.Plan.diagnosis:type_name -> waymark.plan.v1.Diagnosis
+	10,  // 71: waymark.pathway.v1.Plan.concerns:type_name -> waymark.pathway.v1.Concern
+	11,  // 72: waymark.pathway.v1.Plan.goals:type_name -> waymark.pathway.v1.Goal
+	12,  // 73: waymark.pathway.v1.Plan.actions:type_name -> waymark.pathway.v1.Action
+	45,  // 74: waymark.pathway.v1.Plan.opened_at:type_name -> google.protobuf.Timestamp
+	45,  // 75: waymark.pathway.v1.Plan.first_published_at:type_name -> google.protobuf.Timestamp
+	54,  // 76: waymark.pathway.v1.Concern.decision:type_name -> waymark.plan.v1.ConcernDecision
+	45,  // 77: waymark.pathway.v1.Concern.escalated_due:type_name -> google.protobuf.Timestamp
+	55,  // 78: waymark.pathway.v1.Goal.status:type_name -> waymark.plan.v1.GoalStatus
+	56,  // 79: waymark.pathway.v1.Action.status:type_name -> waymark.plan.v1.ActionStatus
+	57,  // 80: waymark.pathway.v1.Summary.period:type_name -> waymark.plan.v1.TreatmentPeriod
+	15,  // 81: waymark.pathway.v1.Summary.deliveries:type_name -> waymark.pathway.v1.Delivery
+	58,  // 82: waymark.pathway.v1.Delivery.recipient:type_name -> waymark.plan.v1.RecipientKind
+	17,  // 83: waymark.pathway.v1.Surveillance.items:type_name -> waymark.pathway.v1.SurveillanceItem
+	45,  // 84: waymark.pathway.v1.Surveillance.started_at:type_name -> google.protobuf.Timestamp
+	45,  // 85: waymark.pathway.v1.Alert.due:type_name -> google.protobuf.Timestamp
+	59,  // 86: waymark.pathway.v1.Referral.kind:type_name -> waymark.referral.v1.ReferralKind
+	60,  // 87: waymark.pathway.v1.Referral.owner:type_name -> waymark.referral.v1.Owner
+	45,  // 88: waymark.pathway.v1.Referral.sent_at:type_name -> google.protobuf.Timestamp
+	45,  // 89: waymark.pathway.v1.Referral.respond_by:type_name -> google.protobuf.Timestamp
+	45,  // 90: waymark.pathway.v1.Referral.received_at:type_name -> google.protobuf.Timestamp
+	45,  // 91: waymark.pathway.v1.Referral.accepted_at:type_name -> google.protobuf.Timestamp
+	45,  // 92: waymark.pathway.v1.Referral.ended_at:type_name -> google.protobuf.Timestamp
+	61,  // 93: waymark.pathway.v1.Referral.screening_level:type_name -> waymark.referral.v1.ScreeningLevel
+	45,  // 94: waymark.pathway.v1.Referral.screened_at:type_name -> google.protobuf.Timestamp
+	62,  // 95: waymark.pathway.v1.Appointment.booking:type_name -> waymark.appointment.v1.Booking
+	63,  // 96: waymark.pathway.v1.Appointment.cancelled_by:type_name -> waymark.appointment.v1.CancelledBy
+	64,  // 97: waymark.pathway.v1.Appointment.patient_request:type_name -> waymark.appointment.v1.PatientRequest
+	45,  // 98: waymark.pathway.v1.Appointment.requested_at:type_name -> google.protobuf.Timestamp
+	45,  // 99: waymark.pathway.v1.Appointment.booked_at:type_name -> google.protobuf.Timestamp
+	45,  // 100: waymark.pathway.v1.ToBeBooked.raised_at:type_name -> google.protobuf.Timestamp
+	45,  // 101: waymark.pathway.v1.Visit.at:type_name -> google.protobuf.Timestamp
+	45,  // 102: waymark.pathway.v1.Visit.discharged_at:type_name -> google.protobuf.Timestamp
+	45,  // 103: waymark.pathway.v1.Deadline.due:type_name -> google.protobuf.Timestamp
+	43,  // 104: waymark.pathway.v1.Deadline.who:type_name -> waymark.carelead.v1.Party
+	28,  // 105: waymark.pathway.v1.Person.merged:type_name -> waymark.pathway.v1.Person.Merged
+	106, // [106:106] is the sub-list for method output_type
+	106, // [106:106] is the sub-list for method input_type
+	106, // [106:106] is the sub-list for extension type_name
+	106, // [106:106] is the sub-list for extension extendee
+	0,   // [0:106] is the sub-list for field type_name
 }
 
 func init() { file_waymark_pathway_v1_view_proto_init() }
@@ -3851,7 +4036,7 @@ func file_waymark_pathway_v1_view_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_pathway_v1_view_proto_rawDesc), len(file_waymark_pathway_v1_view_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
