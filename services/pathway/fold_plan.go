@@ -120,7 +120,7 @@ func foldPlan(v *pb.Pathway, e event) bool {
 	case *planv1.AssessmentReoffered:
 		assessment(v, m.AssessmentId, "offered").Expires = m.Expires
 
-	case *planv1.ResponseReceived, *planv1.ResponseScored, *planv1.ResponseRejected:
+	case *planv1.ResponseReceived, *planv1.ResponseScored, *planv1.ResponseRejected, *planv1.DocumentAttached, *planv1.DocumentReplaced, *planv1.DocumentWithdrawn:
 	case *planv1.AlertRaised:
 		v.Alerts = append(v.Alerts, &pb.Alert{ResponseId: m.ResponseId, Rule: m.AlertRule, Due: m.Due})
 	default:

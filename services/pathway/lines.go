@@ -163,6 +163,9 @@ var lines = map[string]line{
 	"waymark.plan.v1.ResponseScored":                       {technical, "A questionnaire was scored."},
 	"waymark.plan.v1.AlertRaised":                          {clinical, "An answer raised an alert."},
 	"waymark.plan.v1.ResponseRejected":                     {technical, "A questionnaire could not be read."},
+	"waymark.plan.v1.DocumentAttached":                     {administrative, "A document of another system was attached."},
+	"waymark.plan.v1.DocumentReplaced":                     {administrative, "A document of another system came in a newer version."},
+	"waymark.plan.v1.DocumentWithdrawn":                    {administrative, "A document of another system was withdrawn by its sender."},
 
 	"waymark.appointment.v1.BookingAbandoned":              {technical, "A slot that was held was given back."},
 	"waymark.appointment.v1.AppointmentRequested":          {administrative, "An appointment was asked for."},

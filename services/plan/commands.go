@@ -246,6 +246,18 @@ func (s *server) SubmitResponse(ctx context.Context, req *pb.SubmitResponseReque
 	return s.do(ctx, req, e.ID("response"), SubmitResponse{e, req})
 }
 
+func (s *server) AttachDocument(ctx context.Context, req *pb.AttachDocumentRequest) (*pb.PlanReply, error) {
+	return s.do(ctx, req, lower(req.Document.GetDocumentId()), AttachDocument{s.env(req), req})
+}
+
+func (s *server) ReplaceDocument(ctx context.Context, req *pb.ReplaceDocumentRequest) (*pb.PlanReply, error) {
+	return s.do(ctx, req, lower(req.Document.GetDocumentId()), ReplaceDocument{s.env(req), req})
+}
+
+func (s *server) WithdrawDocument(ctx context.Context, req *pb.WithdrawDocumentRequest) (*pb.PlanReply, error) {
+	return s.do(ctx, req, lower(req.DocumentId), WithdrawDocument{s.env(req), req})
+}
+
 func (s *server) RunTimers(ctx context.Context, req *pb.RunTimersRequest) (*pb.PlanReply, error) {
 	return s.do(ctx, req, "", RunTimers{s.env(req)})
 }

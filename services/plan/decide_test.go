@@ -519,3 +519,27 @@ func TestTimers(t *testing.T) {
 		}
 	}
 }
+
+// A document is attached once, replaced as often as it comes, and withdrawn once.
+func TestDocuments(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	first := letter()
+	d.then(AttachDocument{d.env(), &pb.AttachDocumentRequest{Document: first}}, &pb.DocumentAttached{Document: first})
+	newer := letter()
+	newer.Status, newer.MessageId = "LA", pathID
+	d.then(ReplaceDocument{d.env(), &pb.ReplaceDocumentRequest{Document: newer}}, &pb.DocumentReplaced{Document: newer})
+	gone := &pb.WithdrawDocumentRequest{DocumentId: first.DocumentId, MessageId: first.MessageId}
+	d.then(WithdrawDocument{d.env(), gone}, &pb.DocumentWithdrawn{DocumentId: first.DocumentId, MessageId: first.MessageId})
+	d.then(WithdrawDocument{d.env(), gone})
+	if v := d.state.documents[0]; !v.Withdrawn || v.Versions != 2 || v.Document.Status != "LA" {
+		t.Errorf("withdrawn: %v", v)
+	}
+	d.do(ReplaceDocument{d.env(), &pb.ReplaceDocumentRequest{Document: newer}})
+	if v := d.state.documents[0]; v.Withdrawn || v.Versions != 3 {
+		t.Errorf("sent again: %v", v)
+	}
+	if r := d.state.Record(pathID); len(r.Documents) != 1 {
+		t.Errorf("the record has %d documents", len(r.Documents))
+	}
+}

@@ -79,6 +79,11 @@ func openPlan() *pb.OpenPlanRequest {
 		KeyWorker: "U1", TreatingOrganisation: "RJ1", TreatingTeam: "Lower GI"}
 }
 
+func letter() *pb.Document {
+	return &pb.Document{DocumentId: "77777777-7777-4777-8777-777777777777", Type: "CL", Status: "AU", Organisation: "RJ1", ExternalId: "D1",
+		MessageId: "66666666-6666-4666-8666-666666666666", On: "2026-06-14"}
+}
+
 func (d *desk) raise(code string, score int32) string {
 	d.do(RecordConcern{d.env(), &pb.RecordConcernRequest{Code: code, Score: score}})
 	return last(d.plan().Concerns).ConcernId

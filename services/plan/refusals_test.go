@@ -189,6 +189,13 @@ func refusals() map[string]func(d *desk) decision {
 			d.start()
 			return RequestItem{d.env(), &pb.RequestItemRequest{ItemId: nobody, OrderId: "o"}}
 		},
+		"plan.document.exists": func(d *desk) decision {
+			d.do(AttachDocument{d.env(), &pb.AttachDocumentRequest{Document: letter()}})
+			return AttachDocument{d.env(), &pb.AttachDocumentRequest{Document: letter()}}
+		},
+		"plan.document.not_found": func(d *desk) decision {
+			return ReplaceDocument{d.env(), &pb.ReplaceDocumentRequest{Document: letter()}}
+		},
 		"plan.result.not_found": func(d *desk) decision {
 			return ReceiveResult{d.env(), result(func(r *pb.ReceiveResultRequest) { r.ResultId, r.Status = nobody, "C" })}
 		},

@@ -161,6 +161,9 @@ func journey(h *house) (requests []proto.Message) {
 	do(&pb.ReaccessPatientRequest{Reason: "symptoms", On: today})
 	do(&pb.EndSurveillanceRequest{Reason: "recurrence"})
 	do(&pb.GetSurveillanceRequest{})
+	do(&pb.AttachDocumentRequest{Document: letter()})
+	do(&pb.ReplaceDocumentRequest{Document: letter()})
+	do(&pb.WithdrawDocumentRequest{DocumentId: letter().DocumentId, MessageId: letter().MessageId})
 
 	// The summary of a period of treatment.
 	s := do(&pb.RecordSummaryDueRequest{PeriodId: pathID, Modality: "01", StartedOn: "2026-05-10", EndedOn: "2026-05-29"}).SubjectId

@@ -24,6 +24,7 @@ type State struct {
 	schedules   []*pb.Schedule // oldest first; only the last may run
 	results     []*pb.Result
 	responses   []*pb.Response
+	documents   []*pb.DocumentView
 	notNeeded   string // why surveillance is not needed
 }
 
@@ -31,7 +32,7 @@ func decider() es.Decider[State] { return es.Decider[State]{Category: "plan", Ev
 
 func evolve(s State, e proto.Message) State {
 	s.events++
-	for _, part := range []func(State, proto.Message) (State, bool){evolvePlan, evolveAssessment, evolveSummary, evolveSurveillance, evolveResult, evolveResponse} {
+	for _, part := range []func(State, proto.Message) (State, bool){evolvePlan, evolveAssessment, evolveSummary, evolveSurveillance, evolveResult, evolveResponse, evolveDocument} {
 		if next, ok := part(s, e); ok {
 			return next
 		}

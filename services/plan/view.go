@@ -14,7 +14,7 @@ import (
 func (s State) Record(pathwayID string) *pb.Record {
 	r := &pb.Record{PathwayId: pathwayID, Plan: last(s.plans), Assessments: s.assessments, Summaries: s.summaries,
 		Surveillance: last(s.schedules), Results: s.results, Responses: s.responses, SurveillanceNotNeededReason: s.notNeeded,
-		Tasks: s.tasks(), Revision: s.events - 1}
+		Tasks: s.tasks(), Revision: s.events - 1, Documents: s.documents}
 	if n := len(s.plans); n > 1 {
 		r.EarlierPlans = s.plans[:n-1]
 	}

@@ -12,6 +12,7 @@
 package planv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -4985,11 +4986,254 @@ func (x *ResponseRejected) GetReasonCode() string {
 	return ""
 }
 
+// DocumentAttached: another system has a document about the patient of the
+// pathway. The document itself stays in the message that brought it.
+type DocumentAttached struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      *Document              `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DocumentAttached) Reset() {
+	*x = DocumentAttached{}
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DocumentAttached) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DocumentAttached) ProtoMessage() {}
+
+func (x *DocumentAttached) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DocumentAttached.ProtoReflect.Descriptor instead.
+func (*DocumentAttached) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_events_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *DocumentAttached) GetDocument() *Document {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+// DocumentReplaced: an edited or newer version stands in its place.
+type DocumentReplaced struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      *Document              `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DocumentReplaced) Reset() {
+	*x = DocumentReplaced{}
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DocumentReplaced) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DocumentReplaced) ProtoMessage() {}
+
+func (x *DocumentReplaced) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DocumentReplaced.ProtoReflect.Descriptor instead.
+func (*DocumentReplaced) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_events_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *DocumentReplaced) GetDocument() *Document {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+// DocumentWithdrawn: its sender took it back.
+type DocumentWithdrawn struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	DocumentId string                 `protobuf:"bytes,1,opt,name=document_id,json=documentId,proto3" json:"document_id,omitempty"`
+	// The message that says so.
+	MessageId     string `protobuf:"bytes,2,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DocumentWithdrawn) Reset() {
+	*x = DocumentWithdrawn{}
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DocumentWithdrawn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DocumentWithdrawn) ProtoMessage() {}
+
+func (x *DocumentWithdrawn) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DocumentWithdrawn.ProtoReflect.Descriptor instead.
+func (*DocumentWithdrawn) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_events_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *DocumentWithdrawn) GetDocumentId() string {
+	if x != nil {
+		return x.DocumentId
+	}
+	return ""
+}
+
+func (x *DocumentWithdrawn) GetMessageId() string {
+	if x != nil {
+		return x.MessageId
+	}
+	return ""
+}
+
+// Document is a reference to a document of another system.
+type Document struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	DocumentId string                 `protobuf:"bytes,1,opt,name=document_id,json=documentId,proto3" json:"document_id,omitempty"`
+	// Kind of document as its system codes it (HL7 TXA-2).
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Completion status (HL7 TXA-17, table 0271): DI, DO, IP, IN, PA, AU or LA; empty where not said.
+	Status string `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	// Who has it, and its unique id there (HL7 TXA-12).
+	Organisation string `protobuf:"bytes,4,opt,name=organisation,proto3" json:"organisation,omitempty"`
+	ExternalId   string `protobuf:"bytes,5,opt,name=external_id,json=externalId,proto3" json:"external_id,omitempty"`
+	// The message of the edge that holds the document.
+	MessageId string `protobuf:"bytes,6,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// The day that it is of.
+	On            string `protobuf:"bytes,7,opt,name=on,proto3" json:"on,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Document) Reset() {
+	*x = Document{}
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Document) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Document) ProtoMessage() {}
+
+func (x *Document) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Document.ProtoReflect.Descriptor instead.
+func (*Document) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_events_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *Document) GetDocumentId() string {
+	if x != nil {
+		return x.DocumentId
+	}
+	return ""
+}
+
+func (x *Document) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Document) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Document) GetOrganisation() string {
+	if x != nil {
+		return x.Organisation
+	}
+	return ""
+}
+
+func (x *Document) GetExternalId() string {
+	if x != nil {
+		return x.ExternalId
+	}
+	return ""
+}
+
+func (x *Document) GetMessageId() string {
+	if x != nil {
+		return x.MessageId
+	}
+	return ""
+}
+
+func (x *Document) GetOn() string {
+	if x != nil {
+		return x.On
+	}
+	return ""
+}
+
 var File_waymark_plan_v1_events_proto protoreflect.FileDescriptor
 
 const file_waymark_plan_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1cwaymark/plan/v1/events.proto\x12\x0fwaymark.plan.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1awaymark/meta/v1/meta.proto\"\x86\x02\n" +
+	"\x1cwaymark/plan/v1/events.proto\x12\x0fwaymark.plan.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1awaymark/meta/v1/meta.proto\x1a\x1bwaymark/meta/v1/rules.proto\"\x86\x02\n" +
 	"\tDiagnosis\x12\x1a\n" +
 	"\x05icd10\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x05icd10\x12$\n" +
 	"\n" +
@@ -5369,7 +5613,27 @@ const file_waymark_plan_v1_events_proto_rawDesc = "" +
 	"instrument\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\n" +
 	"instrument\x12%\n" +
 	"\vreason_code\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\n" +
-	"reasonCode:\b\x92\xce\x18\x04plan*\xba\x01\n" +
+	"reasonCode:\b\x92\xce\x18\x04plan\"Y\n" +
+	"\x10DocumentAttached\x12;\n" +
+	"\bdocument\x18\x01 \x01(\v2\x19.waymark.plan.v1.DocumentB\x04\x88\xce\x18\x03R\bdocument:\b\x92\xce\x18\x04plan\"Y\n" +
+	"\x10DocumentReplaced\x12;\n" +
+	"\bdocument\x18\x01 \x01(\v2\x19.waymark.plan.v1.DocumentB\x04\x88\xce\x18\x03R\bdocument:\b\x92\xce\x18\x04plan\"i\n" +
+	"\x11DocumentWithdrawn\x12%\n" +
+	"\vdocument_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\n" +
+	"documentId\x12#\n" +
+	"\n" +
+	"message_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\tmessageId:\b\x92\xce\x18\x04plan\"\xe2\x02\n" +
+	"\bDocument\x12-\n" +
+	"\vdocument_id\x18\x01 \x01(\tB\f\xbaH\x05r\x03\xb0\x01\x01\x88\xce\x18\x03R\n" +
+	"documentId\x126\n" +
+	"\x04type\x18\x02 \x01(\tB\"\xbaH\x1br\x19\x10\x01\x18<2\x13^[A-Za-z0-9._:/-]+$\x88\xce\x18\x03R\x04type\x12?\n" +
+	"\x06status\x18\x03 \x01(\tB'\xbaH r\x1eR\x00R\x02DIR\x02DOR\x02IPR\x02INR\x02PAR\x02AUR\x02LA\x88\xce\x18\x03R\x06status\x121\n" +
+	"\forganisation\x18\x04 \x01(\tB\r\xbaH\x06r\x04\xd8\xce\x18\x01\x88\xce\x18\x01R\forganisation\x12/\n" +
+	"\vexternal_id\x18\x05 \x01(\tB\x0e\xbaH\ar\x05\x10\x01\x18\xc8\x01\x88\xce\x18\x04R\n" +
+	"externalId\x12+\n" +
+	"\n" +
+	"message_id\x18\x06 \x01(\tB\f\xbaH\x05r\x03\xb0\x01\x01\x88\xce\x18\x03R\tmessageId\x12\x1d\n" +
+	"\x02on\x18\a \x01(\tB\r\xbaH\x06r\x04\xd0\xce\x18\x01\x88\xce\x18\x03R\x02on*\xba\x01\n" +
 	"\x0fConcernDecision\x12 \n" +
 	"\x1cCONCERN_DECISION_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17CONCERN_DECISION_ACTION\x10\x01\x12\x1a\n" +
@@ -5423,7 +5687,7 @@ func file_waymark_plan_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_plan_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_waymark_plan_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
+var file_waymark_plan_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_waymark_plan_v1_events_proto_goTypes = []any{
 	(ConcernDecision)(0),                         // 0: waymark.plan.v1.ConcernDecision
 	(GoalStatus)(0),                              // 1: waymark.plan.v1.GoalStatus
@@ -5503,13 +5767,17 @@ var file_waymark_plan_v1_events_proto_goTypes = []any{
 	(*Score)(nil),                                // 75: waymark.plan.v1.Score
 	(*AlertRaised)(nil),                          // 76: waymark.plan.v1.AlertRaised
 	(*ResponseRejected)(nil),                     // 77: waymark.plan.v1.ResponseRejected
-	(*timestamppb.Timestamp)(nil),                // 78: google.protobuf.Timestamp
+	(*DocumentAttached)(nil),                     // 78: waymark.plan.v1.DocumentAttached
+	(*DocumentReplaced)(nil),                     // 79: waymark.plan.v1.DocumentReplaced
+	(*DocumentWithdrawn)(nil),                    // 80: waymark.plan.v1.DocumentWithdrawn
+	(*Document)(nil),                             // 81: waymark.plan.v1.Document
+	(*timestamppb.Timestamp)(nil),                // 82: google.protobuf.Timestamp
 }
 var file_waymark_plan_v1_events_proto_depIdxs = []int32{
 	7,  // 0: waymark.plan.v1.SummaryContent.periods:type_name -> waymark.plan.v1.TreatmentPeriod
 	4,  // 1: waymark.plan.v1.SummaryContent.intent:type_name -> waymark.plan.v1.TreatmentIntent
 	5,  // 2: waymark.plan.v1.PlanOpened.diagnosis:type_name -> waymark.plan.v1.Diagnosis
-	78, // 3: waymark.plan.v1.ConcernEscalated.due:type_name -> google.protobuf.Timestamp
+	82, // 3: waymark.plan.v1.ConcernEscalated.due:type_name -> google.protobuf.Timestamp
 	0,  // 4: waymark.plan.v1.ConcernDecided.decision:type_name -> waymark.plan.v1.ConcernDecision
 	1,  // 5: waymark.plan.v1.GoalStatusChanged.status:type_name -> waymark.plan.v1.GoalStatus
 	2,  // 6: waymark.plan.v1.ActionStatusChanged.status:type_name -> waymark.plan.v1.ActionStatus
@@ -5527,12 +5795,14 @@ var file_waymark_plan_v1_events_proto_depIdxs = []int32{
 	9,  // 18: waymark.plan.v1.ProtocolChanged.items:type_name -> waymark.plan.v1.Item
 	73, // 19: waymark.plan.v1.ResponseReceived.answers:type_name -> waymark.plan.v1.Answer
 	75, // 20: waymark.plan.v1.ResponseScored.scores:type_name -> waymark.plan.v1.Score
-	78, // 21: waymark.plan.v1.AlertRaised.due:type_name -> google.protobuf.Timestamp
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	82, // 21: waymark.plan.v1.AlertRaised.due:type_name -> google.protobuf.Timestamp
+	81, // 22: waymark.plan.v1.DocumentAttached.document:type_name -> waymark.plan.v1.Document
+	81, // 23: waymark.plan.v1.DocumentReplaced.document:type_name -> waymark.plan.v1.Document
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_waymark_plan_v1_events_proto_init() }
@@ -5546,7 +5816,7 @@ func file_waymark_plan_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_plan_v1_events_proto_rawDesc), len(file_waymark_plan_v1_events_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   73,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

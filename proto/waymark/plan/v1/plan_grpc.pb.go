@@ -79,6 +79,9 @@ const (
 	PlanService_ReaccessPatient_FullMethodName             = "/waymark.plan.v1.PlanService/ReaccessPatient"
 	PlanService_EndSurveillance_FullMethodName             = "/waymark.plan.v1.PlanService/EndSurveillance"
 	PlanService_SubmitResponse_FullMethodName              = "/waymark.plan.v1.PlanService/SubmitResponse"
+	PlanService_AttachDocument_FullMethodName              = "/waymark.plan.v1.PlanService/AttachDocument"
+	PlanService_ReplaceDocument_FullMethodName             = "/waymark.plan.v1.PlanService/ReplaceDocument"
+	PlanService_WithdrawDocument_FullMethodName            = "/waymark.plan.v1.PlanService/WithdrawDocument"
 	PlanService_RunTimers_FullMethodName                   = "/waymark.plan.v1.PlanService/RunTimers"
 	PlanService_GetPlan_FullMethodName                     = "/waymark.plan.v1.PlanService/GetPlan"
 	PlanService_GetAssessment_FullMethodName               = "/waymark.plan.v1.PlanService/GetAssessment"
@@ -178,6 +181,11 @@ type PlanServiceClient interface {
 	EndSurveillance(ctx context.Context, in *EndSurveillanceRequest, opts ...grpc.CallOption) (*PlanReply, error)
 	// SubmitResponse records the answers to a questionnaire. What is incomplete or out of range is recorded as rejected, not scored.
 	SubmitResponse(ctx context.Context, in *SubmitResponseRequest, opts ...grpc.CallOption) (*PlanReply, error)
+	// Documents of other systems, kept as references.
+	AttachDocument(ctx context.Context, in *AttachDocumentRequest, opts ...grpc.CallOption) (*PlanReply, error)
+	// The same document in a newer version.
+	ReplaceDocument(ctx context.Context, in *ReplaceDocumentRequest, opts ...grpc.CallOption) (*PlanReply, error)
+	WithdrawDocument(ctx context.Context, in *WithdrawDocumentRequest, opts ...grpc.CallOption) (*PlanReply, error)
 	// RunTimers records what is due now: escalations, expiries, items due and overdue, late summaries and reviews. Nothing otherwise.
 	RunTimers(ctx context.Context, in *RunTimersRequest, opts ...grpc.CallOption) (*PlanReply, error)
 	// GetPlan answers with everything of the pathway; with a version, the plan as it was published.
@@ -759,6 +767,36 @@ func (c *planServiceClient) SubmitResponse(ctx context.Context, in *SubmitRespon
 	return out, nil
 }
 
+func (c *planServiceClient) AttachDocument(ctx context.Context, in *AttachDocumentRequest, opts ...grpc.CallOption) (*PlanReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanReply)
+	err := c.cc.Invoke(ctx, PlanService_AttachDocument_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *planServiceClient) ReplaceDocument(ctx context.Context, in *ReplaceDocumentRequest, opts ...grpc.CallOption) (*PlanReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanReply)
+	err := c.cc.Invoke(ctx, PlanService_ReplaceDocument_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *planServiceClient) WithdrawDocument(ctx context.Context, in *WithdrawDocumentRequest, opts ...grpc.CallOption) (*PlanReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanReply)
+	err := c.cc.Invoke(ctx, PlanService_WithdrawDocument_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *planServiceClient) RunTimers(ctx context.Context, in *RunTimersRequest, opts ...grpc.CallOption) (*PlanReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PlanReply)
@@ -919,6 +957,11 @@ type PlanServiceServer interface {
 	EndSurveillance(context.Context, *EndSurveillanceRequest) (*PlanReply, error)
 	// SubmitResponse records the answers to a questionnaire. What is incomplete or out of range is recorded as rejected, not scored.
 	SubmitResponse(context.Context, *SubmitResponseRequest) (*PlanReply, error)
+	// Documents of other systems, kept as references.
+	AttachDocument(context.Context, *AttachDocumentRequest) (*PlanReply, error)
+	// The same document in a newer version.
+	ReplaceDocument(context.Context, *ReplaceDocumentRequest) (*PlanReply, error)
+	WithdrawDocument(context.Context, *WithdrawDocumentRequest) (*PlanReply, error)
 	// RunTimers records what is due now: escalations, expiries, items due and overdue, late summaries and reviews. Nothing otherwise.
 	RunTimers(context.Context, *RunTimersRequest) (*PlanReply, error)
 	// GetPlan answers with everything of the pathway; with a version, the plan as it was published.
@@ -1107,6 +1150,15 @@ func (UnimplementedPlanServiceServer) EndSurveillance(context.Context, *EndSurve
 }
 func (UnimplementedPlanServiceServer) SubmitResponse(context.Context, *SubmitResponseRequest) (*PlanReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method SubmitResponse not implemented")
+}
+func (UnimplementedPlanServiceServer) AttachDocument(context.Context, *AttachDocumentRequest) (*PlanReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method AttachDocument not implemented")
+}
+func (UnimplementedPlanServiceServer) ReplaceDocument(context.Context, *ReplaceDocumentRequest) (*PlanReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReplaceDocument not implemented")
+}
+func (UnimplementedPlanServiceServer) WithdrawDocument(context.Context, *WithdrawDocumentRequest) (*PlanReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method WithdrawDocument not implemented")
 }
 func (UnimplementedPlanServiceServer) RunTimers(context.Context, *RunTimersRequest) (*PlanReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method RunTimers not implemented")
@@ -2158,6 +2210,60 @@ func _PlanService_SubmitResponse_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PlanService_AttachDocument_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AttachDocumentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlanServiceServer).AttachDocument(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlanService_AttachDocument_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlanServiceServer).AttachDocument(ctx, req.(*AttachDocumentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PlanService_ReplaceDocument_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReplaceDocumentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlanServiceServer).ReplaceDocument(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlanService_ReplaceDocument_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlanServiceServer).ReplaceDocument(ctx, req.(*ReplaceDocumentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PlanService_WithdrawDocument_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WithdrawDocumentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlanServiceServer).WithdrawDocument(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlanService_WithdrawDocument_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlanServiceServer).WithdrawDocument(ctx, req.(*WithdrawDocumentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PlanService_RunTimers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RunTimersRequest)
 	if err := dec(in); err != nil {
@@ -2514,6 +2620,18 @@ var PlanService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SubmitResponse",
 			Handler:    _PlanService_SubmitResponse_Handler,
+		},
+		{
+			MethodName: "AttachDocument",
+			Handler:    _PlanService_AttachDocument_Handler,
+		},
+		{
+			MethodName: "ReplaceDocument",
+			Handler:    _PlanService_ReplaceDocument_Handler,
+		},
+		{
+			MethodName: "WithdrawDocument",
+			Handler:    _PlanService_WithdrawDocument_Handler,
 		},
 		{
 			MethodName: "RunTimers",
