@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -30,6 +31,7 @@ type Config struct {
 	GRPC           string        `flag:"grpc" default:"127.0.0.1:7400" help:"address to serve gRPC on"`
 	HTTP           string        `flag:"http" default:"127.0.0.1:7480" help:"address to serve /metrics, /healthz and /readyz on; never patient data, so without TLS"`
 	MLLP           string        `flag:"mllp" help:"address to take HL7 v2 messages on, over MLLP, with the TLS of gRPC; empty takes none"`
+	Facilities     []string      `flag:"facility" help:"the ODS code of a sending facility (HL7 MSH-4) that sends a name instead, as NAME=ODS; several, comma separated"`
 	EventStore     string        `flag:"eventstore" default:"esdb://127.0.0.1:2113?tls=false" help:"connection string of the event store, without credentials"`
 	EventStoreAuth string        `flag:"eventstore-auth-file" help:"file with user:password of the event store"`
 	NATS           string        `flag:"nats" default:"nats://127.0.0.1:4222" help:"NATS servers, comma separated, without credentials"`
@@ -164,6 +166,11 @@ func (c Config) check() error {
 			refuse("--peers %s is not loopback: give --tls-ca, or --insecure where something else encrypts", p)
 		}
 	}
+	for _, f := range c.Facilities {
+		if name, ods, ok := strings.Cut(f, "="); !ok || strings.TrimSpace(name) == "" || !odsCode.MatchString(ods) {
+			refuse("--facility %s is not NAME=ODS, for example GHH=RJ1", f)
+		}
+	}
 	if _, err := level(c.LogLevel); err != nil {
 		refuse("--log-level: %w", err)
 	}
@@ -174,6 +181,18 @@ func (c Config) check() error {
 		refuse("--in-flight must be 1 or more, --deadline-cap %s or more, --health-every more than 0, --drain not negative", minRemaining)
 	}
 	return errors.Join(errs...)
+}
+
+var odsCode = regexp.MustCompile(`^[A-Z0-9]{3,10}$`)
+
+// facilities returns the ODS codes of --facility by their names, in capitals.
+func (c Config) facilities() map[string]string {
+	codes := map[string]string{}
+	for _, f := range c.Facilities {
+		name, ods, _ := strings.Cut(f, "=")
+		codes[strings.ToUpper(strings.TrimSpace(name))] = ods
+	}
+	return codes
 }
 
 // Peer returns the address at which the named service answers, "" when none is known.

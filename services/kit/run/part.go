@@ -49,6 +49,8 @@ type Deps struct {
 	Slog  *slog.Logger
 	// Environment is the deployment, such as "live"; "" is a development one.
 	Environment string
+	// Facilities are ODS codes by the names that other systems send in HL7 MSH-4.
+	Facilities map[string]string
 	Meter       metric.Meter // for gauges of a part's own; no patient in any label
 	// Dir is a folder for what a part can make again, such as a read model; ""
 	// keeps it in memory.
