@@ -7,6 +7,7 @@ import (
 	_ "time/tzdata"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "waymark/proto/waymark/edge/v1"
 )
@@ -24,7 +25,7 @@ var london = func() *time.Location {
 func verdict(outcome proto.Message) (code string, reason *pb.Reason, at time.Time) {
 	switch o := outcome.(type) {
 	case *pb.MessageApplied:
-		return "AA", nil, o.At.AsTime()
+		return "AA", o.Note, o.At.AsTime()
 	case *pb.MessageParked:
 		return "AA", o.Reason, o.At.AsTime()
 	case *pb.MessageRefused:
@@ -50,6 +51,10 @@ func acknowledge(m message, id string, outcome proto.Message) []byte {
 		version = "2.4"
 	}
 	kind := "ACK"
+	applied, _ := outcome.(*pb.MessageApplied)
+	if applied.GetReferralStatus() != "" {
+		kind = "RRI"
+	}
 	if trigger := m.get("MSH-9.2"); trigger != "" {
 		kind += component + m.escape(trigger)
 	}
@@ -63,12 +68,17 @@ func acknowledge(m message, id string, outcome proto.Message) []byte {
 		at.In(london).Format("20060102150405-0700"), "", kind, strings.ReplaceAll(id, "-", "")[:20], processing, m.escape(version))
 	text := ""
 	switch {
+	case reason != nil && applied != nil:
+		text = reason.Code + ": " + reason.Text
 	case reason != nil && code == "AA":
 		text = "kept for review: " + reason.Code
 	case reason != nil:
 		text = reason.Code + ": " + reason.Text
 	}
-	out += line("MSA", code, m.raw("MSH", 10), m.escape(text[:min(len(text), 200)]))
+	out += line("MSA", code, m.raw("MSH", 10), m.escape(short(text, 200)))
+	if s := applied.GetReferralStatus(); s != "" {
+		out += line("RF1", s, m.raw("RF1", 2), m.raw("RF1", 3), m.raw("RF1", 4), m.raw("RF1", 5), m.raw("RF1", 6))
+	}
 	if reason == nil || code == "AA" {
 		return []byte(out)
 	}
@@ -85,6 +95,55 @@ func acknowledge(m message, id string, outcome proto.Message) []byte {
 	return []byte(out)
 }
 
+// answers is what the sender asked to hear. In original mode that is the
+// acknowledgement. In enhanced mode, when MSH-15 or MSH-16 has a value, a commit
+// acknowledgement comes first: CA says that the message is kept, whatever becomes
+// of it; CR that its kind is not taken, CE that it has no control id to speak of.
+func answers(m message, id string, outcome proto.Message, ack []byte) [][]byte {
+	accept, apply := strings.ToUpper(m.get("MSH-15")), strings.ToUpper(m.get("MSH-16"))
+	if accept == "" && apply == "" {
+		return [][]byte{ack}
+	}
+	code, reason, _ := verdict(outcome)
+	commit := "CA"
+	switch {
+	case code == "AR":
+		commit = "CR"
+	case m.get("MSH-10") == "":
+		commit = "CE"
+	}
+	wanted := func(condition string, good bool) bool {
+		return condition == "AL" || condition == "SU" && good || condition == "ER" && !good
+	}
+	var out [][]byte
+	if wanted(accept, commit == "CA") {
+		head, rest, _ := strings.Cut(string(acknowledge(m, id, &pb.MessageApplied{At: at(outcome)})), "\r")
+		rest = strings.Replace(rest, "MSA"+string(m.sep.field)+"AA", "MSA"+string(m.sep.field)+commit, 1)
+		if commit != "CA" {
+			rest = strings.TrimSuffix(rest, "\r") + m.escape(short(reason.GetCode()+": "+reason.GetText(), 200)) + "\r"
+		}
+		out = append(out, []byte(head+"\r"+rest))
+	}
+	if commit == "CA" && wanted(apply, code == "AA") {
+		out = append(out, ack)
+	}
+	return out
+}
+
+func at(outcome proto.Message) *timestamppb.Timestamp {
+	_, _, t := verdict(outcome)
+	return timestamppb.New(t)
+}
+
+// sequence is MSH-13, 0 where it is none.
+func (m message) sequence() int64 {
+	n, err := strconv.ParseInt(m.get("MSH-13"), 10, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
 // hl70357 is the error code of HL7 table 0357 for a reason of ours.
 func hl70357(code string) string {
 	switch code {
@@ -94,7 +153,7 @@ func hl70357(code string) string {
 		return "101"
 	case "edge.field.invalid", "edge.charset", "person.nhs_number.invalid":
 		return "102"
-	case "edge.type.unknown", "edge.type.not_taken":
+	case "edge.type.unknown":
 		return "200"
 	case "edge.version.unknown":
 		return "203"

@@ -16,7 +16,7 @@ import (
 	pb "waymark/proto/waymark/edge/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
 	personv1 "waymark/proto/waymark/person/v1"
-	referralv1 "waymark/proto/waymark/referral/v1"
+	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
 	"waymark/services/kit/nhs"
 )
@@ -30,6 +30,14 @@ type work struct {
 	m                    message // HL7 v2 only
 	effects              []*pb.Effect
 	person               string
+	note                 *pb.Reason
+	read                 es.Position // of the pathways that were known
+	unlock               func()      // the person's lock; nil while there is none
+
+	// of HL7 v2 only
+	about          []string               // the things that it changes, see thing
+	said           *timestamppb.Timestamp // when its sender said so; set with about
+	referralStatus string
 
 	// of a FHIR document only
 	received time.Time // when it came
@@ -42,18 +50,29 @@ type work struct {
 	focusSaid time.Time
 }
 
-// kinds says what is done with each type of message. A type that is known and
-// nil is not taken yet: it is refused with AR, and kept.
+// end gives back what the work holds.
+func (w *work) end() {
+	if w.unlock != nil {
+		w.unlock()
+	}
+}
+
+// kinds says what is done with each type of message.
 var kinds = map[string]func(context.Context, *work) error{
 	"ADT/A28": demographics, "ADT/A31": demographics,
 	"ADT/A40": merge, "ADT/A34": merge,
 	"ADT/A47": changeLocal,
-	"REF/I12": refer, "REF/I14": cancelReferral,
+	"ADT/A24": link, "ADT/A37": unlink,
 
-	"ADT/A01": nil, "ADT/A02": nil, "ADT/A03": nil, "ADT/A04": nil, "ADT/A05": nil, "ADT/A08": nil, "ADT/A11": nil, "ADT/A12": nil, "ADT/A13": nil, "ADT/A24": nil, "ADT/A37": nil,
-	"REF/I13": nil, "REF/I15": nil,
-	"SIU/S12": nil, "SIU/S13": nil, "SIU/S14": nil, "SIU/S15": nil, "SIU/S16": nil, "SIU/S17": nil, "SIU/S26": nil,
-	"ORU/R01": nil, "MDM/T02": nil, "MDM/T08": nil, "MDM/T11": nil,
+	"ADT/A01": admit, "ADT/A04": admit, "ADT/A05": admit,
+	"ADT/A02": transfer, "ADT/A03": discharge, "ADT/A08": correct,
+	"ADT/A11": reverse("admission"), "ADT/A12": reverse("transfer"), "ADT/A13": reverse("discharge"),
+
+	"REF/I12": refer, "REF/I13": refer, "REF/I14": cancelReferral, "REF/I15": referralStatus,
+	"SIU/S12": schedule, "SIU/S13": schedule, "SIU/S14": schedule,
+	"SIU/S15": unschedule, "SIU/S16": unschedule, "SIU/S17": unschedule, "SIU/S26": missed,
+	"ORU/R01": results,
+	"MDM/T02": attach, "MDM/T08": attach, "MDM/T11": withdraw,
 }
 
 // command is the header of one of the message's commands. Its id is the same
@@ -112,7 +131,7 @@ func identifiers(m message, segment string) (ids []identifier) {
 		case assigner == "NHS" || assigner == "NH" || assigner == "NHSNMBR" || kind == "NH" || kind == "NHS":
 			assigner, value = "NHS", strings.NewReplacer(" ", "", "-", "").Replace(value)
 		case !odsCode.MatchString(assigner):
-			assigner = organisation(m)
+			assigner = m.org
 		}
 		ids = append(ids, identifier{assigner, value, path{segment, field, r + 1, 1, 0}})
 	}
@@ -273,10 +292,8 @@ func (w *work) source() (*personv1.Source, error) {
 
 // keys are those of a segment's identifiers.
 func (w *work) keys(segment string) (keys []string) {
-	for _, k := range w.arrival.keys {
-		if strings.HasPrefix(k, otherPatient) == (segment == "MRG") {
-			keys = append(keys, strings.TrimPrefix(k, otherPatient))
-		}
+	for _, id := range identifiers(w.m, segment) {
+		keys = append(keys, w.service.hash(id.assigner, id.value))
 	}
 	return keys
 }
@@ -297,7 +314,8 @@ func (w *work) find(ctx context.Context, keys []string, number, field string) (s
 }
 
 // identify finds the person and checks that they are the one: two of NHS number,
-// birth date and family name must agree.
+// birth date and family name must agree. Until the work ends, no other message
+// about this person is applied, whatever identifiers it has.
 func (w *work) identify(ctx context.Context, p patient) (string, error) {
 	found, err := w.find(ctx, p.keys, p.number, "PID-3")
 	if err != nil || found == "" {
@@ -309,6 +327,11 @@ func (w *work) identify(ctx context.Context, p patient) (string, error) {
 	}
 	if p.number != "" && !reply.NhsNumberAgrees {
 		return "", park("edge.identity.number_differs", "PID-3", "the local identifier is that of a person with another NHS number, or with none")
+	}
+	if w.unlock == nil {
+		if w.unlock, err = w.service.locks.lock(ctx, []string{"person " + reply.PersonId}); err != nil {
+			return "", err
+		}
 	}
 	return reply.PersonId, nil
 }
@@ -353,15 +376,19 @@ func demographics(ctx context.Context, w *work) error {
 	if w.m.get("PID-30") != "Y" {
 		return nil
 	}
-	died := ""
+	return w.died(ctx, "")
+}
+
+// died notes a death informally, on the day of PID-29 or else on another.
+func (w *work) died(ctx context.Context, on string) error {
 	if text := w.m.get("PID-29"); text != "" {
 		var err error
-		if died, err = day(text); err != nil {
+		if on, err = day(text); err != nil {
 			return refuse("edge.field.invalid", "PID-29", "a date of death is YYYYMMDD and exists")
 		}
 	}
 	c := w.command("death")
-	if _, err := w.service.persons.NoteDeath(ctx, &personv1.NoteDeathRequest{Command: c, PersonId: w.person, Status: "1", DiedOn: died}); err != nil {
+	if _, err := w.service.persons.NoteDeath(ctx, &personv1.NoteDeathRequest{Command: c, PersonId: w.person, Status: "1", DiedOn: on}); err != nil {
 		return answered(err, "PID-29")
 	}
 	w.done("person.NoteDeath", c, w.person)
@@ -403,6 +430,59 @@ func merge(ctx context.Context, w *work) error {
 		return answered(err, "MRG-1")
 	}
 	w.done("person.MergePersons", c, merged)
+	return nil
+}
+
+// pair is the two persons of ADT A24 and A37.
+func (w *work) pair(ctx context.Context) (other string, err error) {
+	p, err := w.patient()
+	if err != nil {
+		return "", err
+	}
+	if w.person, err = w.identify(ctx, p); err != nil {
+		return "", err
+	}
+	second := &work{service: w.service, m: w.m.second(), arrival: w.arrival, unlock: func() {}}
+	if second.m.segments == nil {
+		return "", refuse("edge.field.required", "PID-3", "the second PID segment is missing")
+	}
+	if p, err = second.patient(); err != nil {
+		return "", err
+	}
+	if other, err = second.identify(ctx, p); err != nil {
+		return "", err
+	}
+	if w.person == "" || other == "" {
+		return "", park("edge.person.unknown", "PID-3", "one of the two persons is not known here: register them, then redrive")
+	}
+	return other, nil
+}
+
+// link is ADT A24: two records belong together, and stay two.
+func link(ctx context.Context, w *work) error {
+	other, err := w.pair(ctx)
+	if err != nil {
+		return err
+	}
+	c := w.command("link")
+	if _, err := w.service.persons.LinkPersons(ctx, &personv1.LinkPersonsRequest{Command: c, PersonId: w.person, OtherPersonId: other}); err != nil {
+		return answered(err, "PID-3")
+	}
+	w.done("person.LinkPersons", c, other)
+	return nil
+}
+
+// unlink is ADT A37.
+func unlink(ctx context.Context, w *work) error {
+	other, err := w.pair(ctx)
+	if err != nil {
+		return err
+	}
+	c := w.command("unlink")
+	if _, err := w.service.persons.UnlinkPersons(ctx, &personv1.UnlinkPersonsRequest{Command: c, PersonId: w.person, OtherPersonId: other}); err != nil {
+		return answered(err, "PID-3")
+	}
+	w.done("person.UnlinkPersons", c, other)
 	return nil
 }
 
@@ -451,96 +531,6 @@ func changeLocal(ctx context.Context, w *work) error {
 	return nil
 }
 
-// pathwayID is the pathway that a referral started: RF1-6 names it for its sender.
-func (w *work) pathwayID() (string, error) {
-	placer := w.m.raw("RF1", 6)
-	if placer == "" {
-		return "", refuse("edge.field.required", "RF1-6", "the originating referral identifier is missing")
-	}
-	return uuid.NewSHA1(space, []byte("pathway\x00"+organisation(w.m)+"\x00"+placer)).String(), nil
-}
-
-// suspected reports whether a referral is an urgent one for suspected cancer: by
-// priority type 3 (two week wait), or the words that systems use for it.
-func suspected(m message) bool {
-	words := []string{"2WW", "TWW", "USC", "USCR"}
-	return m.get("RF1-2") == "3" || slices.Contains(words, strings.ToUpper(m.get("RF1-2"))) || slices.Contains(words, strings.ToUpper(m.get("RF1-3")))
-}
-
-// refer is REF I12.
-func refer(ctx context.Context, w *work) error {
-	m := w.m
-	if !suspected(m) {
-		return park("edge.referral.not_suspected_cancer", "RF1-2", "only a referral for suspected cancer starts a pathway by itself: priority 3, 2WW, TWW or USC")
-	}
-	pathway, err := w.pathwayID()
-	if err != nil {
-		return err
-	}
-	received, err := day(m.get("RF1-7"))
-	if err != nil {
-		return refuse("edge.field.invalid", "RF1-7", "the day of receipt is YYYYMMDD and exists")
-	}
-	if _, err := w.known(ctx); err != nil {
-		return err
-	}
-	facts := &referralv1.StartFacts{ReceivedOn: received, Priority: "3", Source: "97", ResponsibleTeam: &referralv1.Team{Organisation: organisation(m), Name: "Referral management"}}
-	if receiver := m.get("MSH-6"); odsCode.MatchString(receiver) {
-		facts.ResponsibleTeam.Organisation = receiver
-	}
-	if kind := m.get("RF1-3"); len(kind) == 2 && kind >= "01" && kind <= "17" {
-		facts.ReferralType = kind
-	}
-	if source := m.get("RF1-5"); slices.Contains(sources, source) {
-		facts.Source = source
-	} else if m.get("PRD-1") == "RP" {
-		facts.Source = "03" // a general practitioner
-	}
-	c := w.command("pathway")
-	if _, err := w.service.pathways.StartPathway(ctx, &referralv1.StartPathwayRequest{Command: c, PathwayId: pathway, PersonId: w.person, Facts: facts}); err != nil {
-		return answered(err, "RF1-7")
-	}
-	w.done("referral.StartPathway", c, pathway)
-	return nil
-}
-
-// sources are the values of SOURCE OF REFERRAL FOR OUT-PATIENTS that are taken.
-var sources = []string{"01", "02", "03", "04", "05", "06", "07", "10", "11", "12", "13", "14", "15", "16", "17", "92", "93", "97"}
-
-// cancelReferral is REF I14. Only a referral sent by mistake closes its pathway
-// by itself; any other withdrawal is for a person to look at.
-func cancelReferral(ctx context.Context, w *work) error {
-	pathway, err := w.pathwayID()
-	if err != nil {
-		return err
-	}
-	reason := strings.ToUpper(w.m.get("RF1-10"))
-	if reason != "EIE" && reason != "ENTERED-IN-ERROR" {
-		return park("edge.referral.cancel_reason", "RF1-10", "only entered-in-error (EIE) closes a pathway by itself")
-	}
-	p, err := w.patient()
-	if err != nil {
-		return err
-	}
-	if w.person, err = w.identify(ctx, p); err != nil {
-		return err
-	}
-	got, err := w.service.pathways.GetPathway(ctx, &referralv1.GetPathwayRequest{PathwayId: pathway})
-	if status.Code(err) == codes.NotFound || err == nil && got.Pathway.GetPersonId() != w.person {
-		return park("edge.referral.unknown", "RF1-6", "this patient has no pathway that a referral with this identifier started")
-	}
-	if err != nil {
-		return answered(err, "RF1-6")
-	}
-	on := nhs.DateOf(p.source.SentAt.AsTime()).String()
-	c := w.command("close")
-	if _, err := w.service.pathways.ClosePathway(ctx, &referralv1.ClosePathwayRequest{Command: c, PathwayId: pathway, Facts: &referralv1.CloseFacts{On: on, Reason: referralv1.CloseReason_CLOSE_REASON_ENTERED_IN_ERROR}}); err != nil {
-		return answered(err, "RF1-6")
-	}
-	w.done("referral.ClosePathway", c, pathway)
-	return nil
-}
-
 // day reads the date of an HL7 time as YYYY-MM-DD.
 func day(text string) (string, error) {
 	if len(text) < 8 {
@@ -552,11 +542,7 @@ func day(text string) (string, error) {
 
 // moment reads an HL7 time. One without an offset is a time in England.
 func moment(text string) (time.Time, error) {
-	digits, offset := text, ""
-	if i := strings.IndexAny(text, "+-"); i >= 0 {
-		digits, offset = text[:i], text[i:]
-	}
-	digits, _, _ = strings.Cut(digits, ".")
+	digits, offset := timeParts(text)
 	layout := "20060102150405"
 	if len(digits) < 8 || len(digits) > len(layout) || len(digits)%2 != 0 {
 		return time.Time{}, nhs.ErrDate
@@ -566,4 +552,35 @@ func moment(text string) (time.Time, error) {
 		return time.Parse(layout+"-0700", digits+offset)
 	}
 	return time.ParseInLocation(layout, digits, london)
+}
+
+// clockTime writes an HL7 time to the minute or finer as requests take it: with
+// its offset, or without, as the time in England. A time that the change of clocks
+// makes two or none is the service's to refuse.
+func clockTime(text string) (string, bool) {
+	digits, offset := timeParts(text)
+	if len(digits) != 12 && len(digits) != 14 {
+		return "", false
+	}
+	t, err := time.Parse("20060102150405", (digits + "00")[:14])
+	if err != nil {
+		return "", false
+	}
+	out := t.Format("2006-01-02T15:04:05")
+	if offset == "" {
+		return out, true
+	}
+	if t, err = time.Parse("2006-01-02T15:04:05-0700", out+offset); err != nil {
+		return "", false
+	}
+	return t.Format(time.RFC3339), true
+}
+
+func timeParts(text string) (digits, offset string) {
+	digits = text
+	if i := strings.IndexAny(text, "+-"); i >= 0 {
+		digits, offset = text[:i], text[i:]
+	}
+	digits, _, _ = strings.Cut(digits, ".")
+	return digits, offset
 }

@@ -17,6 +17,7 @@ import (
 type message struct {
 	sep      separators
 	segments []segment
+	org      string // ODS code of the sending facility; UNKNOWN where it does not say
 }
 
 // separators are the five characters that MSH-1 and MSH-2 declare.

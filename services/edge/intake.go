@@ -65,6 +65,9 @@ type content interface {
 	name() (name, field string)
 	// digest is the same for a repeat, and another for any other message.
 	digest() [sha256.Size]byte
+	// another reports whether this, which has the name of a message that was kept but
+	// not its content, is a message of its own rather than an altered repeat.
+	another(kept state) bool
 	// header is what MessageReceived says of it, besides its bytes.
 	header() *pb.MessageReceived
 	// sender is whose commands these are: an ODS code, or UNKNOWN, and a system.
@@ -120,11 +123,14 @@ func (s *service) take(ctx context.Context, a arrival) (taken, error) {
 		return taken{}, err
 	}
 	var reused error
-	if st.Value.Received != nil && st.Value.Digest != a.content.digest() {
+	renamed := st.Value.Received != nil && st.Value.Digest != a.content.digest()
+	if renamed {
+		if !a.content.another(st.Value) {
+			reused = refuse("edge.control_id.reused", nameField, "another message with this id was taken before: give each message its own")
+		}
 		sum := a.content.digest()
 		a.id = uuid.NewSHA1(uuid.MustParse(a.id), sum[:]).String()
 		a.commands = a.id
-		reused = refuse("edge.control_id.reused", nameField, "another message with this id was taken before: give each message its own")
 		if st, err = s.messages.Load(ctx, a.id); err != nil {
 			return taken{}, err
 		}
@@ -139,6 +145,7 @@ func (s *service) take(ctx context.Context, a arrival) (taken, error) {
 	}
 	received := a.content.header()
 	received.MessageId, received.PatientKeys, received.RedriveOf, received.CommandsOf = a.id, a.keys, a.redriveOf, a.commands
+	received.ControlIdReused = renamed
 	received.ReceivedAt = timestamppb.New(s.clock())
 	if received.Raw, received.Gzip, err = pack(a.raw); err != nil {
 		return taken{}, err
@@ -163,14 +170,16 @@ func (s *service) take(ctx context.Context, a arrival) (taken, error) {
 // outcome applies the message and says how that went.
 func (s *service) outcome(ctx context.Context, a arrival, received time.Time, reused error) (proto.Message, error) {
 	now := timestamppb.New(s.clock())
-	work := &work{service: s, arrival: a, received: received}
+	work := &work{service: s, arrival: a, received: received, read: s.index.position()}
+	defer work.end()
 	work.organisation, work.system = a.content.sender()
 	err := reused
 	if err == nil {
 		err = a.content.apply(ctx, work)
 	}
 	if err == nil {
-		done := &pb.MessageApplied{Effects: work.effects, PersonId: work.person, Kept: work.kept, People: work.people, FocusId: work.focus, At: now}
+		done := &pb.MessageApplied{Effects: work.effects, PersonId: work.person, Kept: work.kept, People: work.people, FocusId: work.focus, At: now,
+			Note: work.note, About: work.about, SaidAt: work.said, ReferralStatus: work.referralStatus}
 		if !work.focusSaid.IsZero() {
 			done.FocusSaidAt = timestamppb.New(work.focusSaid)
 		}
@@ -187,7 +196,7 @@ func (s *service) outcome(ctx context.Context, a arrival, received time.Time, re
 	if why.refuse {
 		return &pb.MessageRefused{Reason: why.reason, UnknownKind: why.kind, At: now}, nil
 	}
-	return &pb.MessageParked{Reason: why.reason, Holds: why.holds, At: now}, nil
+	return &pb.MessageParked{Reason: why.reason, Holds: why.holds, At: now, ReadAt: uint64(work.read)}, nil
 }
 
 // passing reports whether an error may be gone when the sender tries again.
@@ -217,8 +226,12 @@ func (s *service) keys(c content) (keys []string) {
 
 // hash is the key of an identifier of a patient.
 func (s *service) hash(assigner, value string) string {
+	return s.keyed("edge patient\x00" + assigner + "\x00" + value)
+}
+
+func (s *service) keyed(text string) string {
 	mac := hmac.New(sha256.New, s.key)
-	mac.Write([]byte("edge patient\x00" + assigner + "\x00" + value))
+	mac.Write([]byte(text))
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 

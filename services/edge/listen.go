@@ -148,19 +148,56 @@ func (l *listener) serve(ctx context.Context, plain net.Conn) error {
 		if len(raw) == 0 {
 			return mllp.ErrFrame
 		}
-		for _, one := range batch(raw) {
-			answer, err := l.take(ctx, one)
-			if err != nil {
-				return err
-			}
-			conn.SetWriteDeadline(run.Clock().Add(l.opts.Frame))
-			if _, err := conn.Write(mllp.Frame(answer)); err != nil {
-				return errSlow
-			}
+		if err := l.answer(ctx, conn, raw); err != nil {
+			return err
 		}
 		wait = l.opts.Idle
 	}
 	return nil
+}
+
+// answer takes what is in a frame and answers each message in a frame of its own,
+// or a batch in one. That is written as it grows: no answer to a batch is held.
+func (l *listener) answer(ctx context.Context, conn net.Conn, raw []byte) error {
+	write := func(parts ...[]byte) error {
+		conn.SetWriteDeadline(run.Clock().Add(l.opts.Frame))
+		for _, p := range parts {
+			if _, err := conn.Write(p); err != nil {
+				return errSlow
+			}
+		}
+		return nil
+	}
+	messages := batch(raw)
+	around := batchOf(raw)
+	differs, acks := "", 0
+	if around != nil {
+		if differs = around.differs(len(mllp.Split(raw))); differs != "" {
+			l.slog.WarnContext(ctx, "the counts of a batch do not agree with what came", "event.name", "edge.batch.count", "difference", differs)
+		}
+		if err := write([]byte{mllp.Start}, around.head(l.clock(), differs)); err != nil {
+			return err
+		}
+	}
+	for _, one := range messages {
+		answers, err := l.take(ctx, one)
+		if err != nil {
+			return err
+		}
+		for _, a := range answers {
+			acks++
+			if around == nil {
+				a = mllp.Frame(a)
+			}
+			if err := write(a); err != nil {
+				return err
+			}
+		}
+	}
+	if around == nil {
+		return nil
+	}
+	return write(around.tail(acks, differs), []byte{mllp.End, '\r'})
 }
 
 // batch is the messages of a frame; a frame that has none is one message, which
@@ -173,14 +210,14 @@ func batch(raw []byte) [][]byte {
 }
 
 // take hands one message on. The connection may be ending: one in hand is finished.
-func (l *listener) take(ctx context.Context, raw []byte) ([]byte, error) {
+func (l *listener) take(ctx context.Context, raw []byte) ([][]byte, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.opts.Answer)
 	defer cancel()
 	reply, err := l.edge.TakeMessage(ctx, &pb.TakeMessageRequest{Raw: raw})
 	if err != nil {
 		return nil, err
 	}
-	return reply.Acknowledgement, nil
+	return reply.Answers, nil
 }
 
 // reject answers what is no message.

@@ -24,6 +24,7 @@ const category = "message"
 type state struct {
 	Received *pb.MessageReceived // without raw
 	Digest   [sha256.Size]byte
+	Sent     string        // MSH-7
 	Outcome  proto.Message // MessageApplied, MessageParked or MessageRefused; nil while there is none
 	Redriven string
 }
@@ -34,7 +35,7 @@ func evolve(s state, event proto.Message) state {
 	switch e := event.(type) {
 	case *pb.MessageReceived:
 		if raw, err := unpack(e); err == nil { // it was packed here
-			s.Digest = digestOf(e, raw)
+			s.Digest, s.Sent = digestOf(e, raw)
 		}
 		kept := proto.CloneOf(e)
 		kept.Raw = nil
@@ -103,20 +104,24 @@ func messageName(m message) string {
 }
 
 // read is a message in the format in which it was received.
-func read(received *pb.MessageReceived, raw []byte) content {
+func read(received *pb.MessageReceived, raw []byte, facilities map[string]string) content {
 	if received.ContentType == fhirJSON {
 		return readDocument(raw, received.Facility, received.Application)
 	}
-	return readV2(raw)
+	return readV2(raw, facilities)
 }
 
-// digestOf is the digest of a message that was received. Of most documents it is
-// that of the bytes: they are not read again for it.
-func digestOf(e *pb.MessageReceived, raw []byte) [sha256.Size]byte {
+// digestOf is the digest of a message that was received, and MSH-7. Of most
+// documents it is that of the bytes: they are not read again for it.
+func digestOf(e *pb.MessageReceived, raw []byte) ([sha256.Size]byte, string) {
 	if e.ContentType == fhirJSON && !strings.HasPrefix(e.Type, "Bundle/message") {
-		return sha256.Sum256(raw)
+		return sha256.Sum256(raw), ""
 	}
-	return read(e, raw).digest()
+	c := read(e, raw, nil)
+	if v, ok := c.(v2); ok {
+		return v.digest(), v.message.raw("MSH", 7)
+	}
+	return c.digest(), ""
 }
 
 // packFrom is the size from which a message is kept packed. An append to the log
@@ -188,13 +193,26 @@ func (m message) raw(segment string, field int) string {
 	return s.fields[field]
 }
 
-// kind is MSH-9 as TYPE/TRIGGER; old systems leave the trigger to EVN-1.
+// kind is MSH-9 as TYPE/TRIGGER. Where the trigger is missing it is what EVN-1
+// says, or what the structure can only mean; some write both into one component.
 func (m message) kind() string {
-	trigger := m.get("MSH-9.2")
+	code, trigger := m.get("MSH-9.1"), m.get("MSH-9.2")
+	if trigger == "" {
+		for _, sep := range []string{"_", "-"} {
+			if left, right, ok := strings.Cut(code, sep); ok && len(left) == 3 && len(right) == 3 {
+				code, trigger = left, right
+			}
+		}
+	}
 	if trigger == "" {
 		trigger = m.get("EVN-1")
 	}
-	return m.get("MSH-9.1") + "/" + trigger
+	if trigger == "" && code == "ORU" {
+		if _, ok := m.first("OBR"); ok || m.get("MSH-9.3") == "ORU_R01" {
+			trigger = "R01" // all that an unsolicited report with an order can be
+		}
+	}
+	return code + "/" + trigger
 }
 
 // coded keeps what is safe to show of a header's value.

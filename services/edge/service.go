@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,7 +15,9 @@ import (
 
 	appointmentv1 "waymark/proto/waymark/appointment/v1"
 	pb "waymark/proto/waymark/edge/v1"
+	metav1 "waymark/proto/waymark/meta/v1"
 	personv1 "waymark/proto/waymark/person/v1"
+	planv1 "waymark/proto/waymark/plan/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
@@ -36,6 +39,8 @@ type service struct {
 
 	referrals    referralv1.ReferralServiceClient
 	appointments appointmentv1.AppointmentServiceClient
+	plans        planv1.PlanServiceClient
+	facilities   map[string]string // ODS codes by names in MSH-4, in capitals
 }
 
 // cachedFolds is how many messages are kept folded: a repeat comes soon or never.
@@ -51,15 +56,14 @@ func New(deps run.Deps) (run.Part, error) {
 	return run.Part{
 		Name:     "edge",
 		Register: func(r grpc.ServiceRegistrar) { pb.RegisterEdgeServiceServer(r, s) },
-		Run:      s.index.Run,
+		Run:      s.run,
 	}, nil
 }
 
 func newService(deps run.Deps) *service {
-	return &service{
+	s := &service{
 		log:      deps.Log,
 		messages: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Cached: cachedFolds}),
-		index:    newIndex(deps.Log),
 		locks:    locks{held: map[string]chan struct{}{}},
 		key:      deps.Key,
 		clock:    deps.Clock,
@@ -69,16 +73,73 @@ func newService(deps run.Deps) *service {
 
 		referrals:    referralv1.NewReferralServiceClient(deps.Dial("referral")),
 		appointments: appointmentv1.NewAppointmentServiceClient(deps.Dial("appointment")),
+		plans:        planv1.NewPlanServiceClient(deps.Dial("plan")),
+		facilities:   deps.Facilities,
+	}
+	s.index = newIndex(deps.Log, s.hash)
+	return s
+}
+
+// run keeps the index in step, and redrives what waited for a pathway.
+func (s *service) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var releasing sync.WaitGroup
+	defer releasing.Wait()
+	defer cancel()
+	releasing.Go(func() { s.release(ctx) })
+	return s.index.Run(ctx)
+}
+
+// release redrives messages that were parked because their person or a pathway of
+// theirs was not known, once a pathway started. What a crash left half done is
+// due again at the next start.
+func (s *service) release(ctx context.Context) {
+	for s.index.Wait(ctx, 0) != nil {
+		if ctx.Err() != nil {
+			return
+		}
+	}
+	again := time.NewTimer(0)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.index.wake:
+		case <-again.C:
+		}
+		for _, id := range s.index.released() {
+			_, err := s.redrive(ctx, &pb.RedriveMessageRequest{MessageId: id, Command: &metav1.Command{
+				CommandId: uuid.NewSHA1(uuid.MustParse(id), []byte("released")).String(), Actor: &metav1.Actor{User: "edge", Organisation: noFacility},
+			}})
+			if err == nil || fault.IsAnswer(err) {
+				s.index.dropped(id)
+				continue
+			}
+			again.Reset(5 * time.Second)
+			break
+		}
 	}
 }
 
 // TakeMessage takes one message.
 func (s *service) TakeMessage(ctx context.Context, req *pb.TakeMessageRequest) (*pb.TakeMessageReply, error) {
-	done, err := s.take(ctx, arrival{raw: req.Raw, content: readV2(req.Raw)})
+	v := readV2(req.Raw, s.facilities)
+	done, err := s.take(ctx, arrival{raw: req.Raw, content: v})
 	if err != nil {
 		return nil, err
 	}
-	return &pb.TakeMessageReply{Message: s.index.get(done.state.Value.Received.MessageId), Acknowledgement: done.ack, Duplicate: done.duplicate, Receipt: done.state.Receipt()}, nil
+	id := done.state.Value.Received.MessageId
+	return &pb.TakeMessageReply{Message: s.index.get(id), Acknowledgement: done.ack, Duplicate: done.duplicate, Receipt: done.state.Receipt(),
+		Answers: answers(v.message, id, done.state.Value.Outcome, done.ack)}, nil
+}
+
+// ListGaps lists the sequence numbers that did not come.
+func (s *service) ListGaps(ctx context.Context, _ *pb.ListGapsRequest) (*pb.ListGapsReply, error) {
+	if err := s.index.Wait(ctx, 0); err != nil {
+		return nil, err
+	}
+	return &pb.ListGapsReply{Gaps: s.index.gaps()}, nil
 }
 
 // ListMessages lists what there is.
@@ -108,7 +169,7 @@ func (s *service) GetMessage(ctx context.Context, req *pb.GetMessageRequest) (*p
 		return nil, err
 	}
 	reply := &pb.GetMessageReply{Message: s.index.get(st.Value.Received.MessageId), Receipt: st.Receipt()}
-	fields, err := read(st.Value.Received, raw).fields()
+	fields, err := read(st.Value.Received, raw, s.facilities).fields()
 	if err != nil {
 		reply.Unreadable = err.Error()
 	}
@@ -184,6 +245,10 @@ func (m message) list() (fields []*pb.Field) {
 
 // RedriveMessage applies a message again.
 func (s *service) RedriveMessage(ctx context.Context, req *pb.RedriveMessageRequest) (*pb.RedriveMessageReply, error) {
+	return s.redrive(ctx, req)
+}
+
+func (s *service) redrive(ctx context.Context, req *pb.RedriveMessageRequest) (*pb.RedriveMessageReply, error) {
 	if err := s.index.Wait(ctx, 0); err != nil {
 		return nil, err
 	}
@@ -199,7 +264,7 @@ func (s *service) RedriveMessage(ctx context.Context, req *pb.RedriveMessageRequ
 	id := uuid.NewSHA1(uuid.MustParse(original), []byte("redrive/"+strings.ToLower(req.Command.GetCommandId()))).String()
 	a := arrival{raw: raw, id: id, redriveOf: original, commands: st.Value.Received.CommandsOf}
 	if len(req.Corrections) > 0 {
-		if a.raw, err = read(st.Value.Received, raw).corrected(req.Corrections); err != nil {
+		if a.raw, err = read(st.Value.Received, raw, s.facilities).corrected(req.Corrections); err != nil {
 			return nil, err
 		}
 		a.commands = id
@@ -227,7 +292,7 @@ func (s *service) RedriveMessage(ctx context.Context, req *pb.RedriveMessageRequ
 	if st, err = s.messages.Do(ctx, original, req, redrive(a.id)); err != nil {
 		return nil, err
 	}
-	a.content = read(st.Value.Received, a.raw)
+	a.content = read(st.Value.Received, a.raw, s.facilities)
 	done, err := s.take(ctx, a)
 	if err != nil {
 		return nil, err

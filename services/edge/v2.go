@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"regexp"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -20,9 +21,16 @@ type v2 struct {
 	raw    []byte
 }
 
-func readV2(raw []byte) v2 {
+func readV2(raw []byte, facilities map[string]string) v2 {
 	m, err := parseMessage(raw)
+	m.org = organisation(m, facilities)
 	return v2{m, err, raw}
+}
+
+// another is true of a message of another type or time: its sender counts control
+// ids anew. With both the same nobody can tell which of two contents is meant.
+func (v v2) another(kept state) bool {
+	return kept.Sent != v.message.raw("MSH", 7) || kept.Received.Type != coded(v.kind())
 }
 
 func (v v2) name() (string, string) {
@@ -38,18 +46,21 @@ func (v v2) header() *pb.MessageReceived {
 	m := v.message
 	return &pb.MessageReceived{
 		Application: coded(m.get("MSH-3")), Facility: coded(m.get("MSH-4")), ControlId: coded(m.get("MSH-10")),
-		Type: coded(m.kind()), Version: coded(m.get("MSH-12")),
+		Type: coded(m.kind()), Version: coded(m.get("MSH-12")), Sequence: m.sequence(),
 	}
 }
 
 func (v v2) sender() (string, string) {
 	system := coded(v.get("MSH-3"))
-	return organisation(v.message), "hl7/" + system[:min(len(system), 40)]
+	return v.org, "hl7/" + system[:min(len(system), 40)]
 }
 
 func (v v2) patients() (names []patientName) {
-	for _, p := range []struct{ segment, prefix string }{{"PID", ""}, {"MRG", otherPatient}} {
-		for _, id := range identifiers(v.message, p.segment) {
+	for _, p := range []struct {
+		ids    []identifier
+		prefix string
+	}{{identifiers(v.message, "PID"), ""}, {identifiers(v.message, "MRG"), otherPatient}, {identifiers(v.second(), "PID"), otherPatient}} {
+		for _, id := range p.ids {
 			names = append(names, patientName{p.prefix, id.assigner, id.value})
 		}
 	}
@@ -71,14 +82,14 @@ func (v v2) apply(ctx context.Context, w *work) error {
 		return refuseKind("edge.version.unknown", "MSH-12", "versions 2.3 to 2.8 are taken")
 	}
 	do, known := kinds[m.kind()]
-	switch {
-	case known && do == nil:
-		return refuseKind("edge.type.not_taken", "MSH-9.2", "messages of this type are not taken yet")
-	case !known:
-		return refuseKind("edge.type.unknown", "MSH-9", "messages of this type are not known")
+	if !known {
+		return refuseKind("edge.type.unknown", "MSH-9", "messages of this type are not taken")
 	}
-	if !odsCode.MatchString(m.get("MSH-4")) {
-		return park("edge.facility.unknown", "MSH-4", "the sending facility is no ODS code (3 to 10 capital letters and digits)")
+	if m.org == noFacility {
+		return park("edge.facility.unknown", "MSH-4", "the sending facility is no ODS code (3 to 10 capital letters and digits): correct it, or have the edge started with --facility NAME=ODS")
+	}
+	if m.second().segments != nil && m.kind() != "ADT/A24" && m.kind() != "ADT/A37" {
+		return park("edge.patients.several", "PID-3", "the message is about several patients: have them sent apart")
 	}
 	if err := w.waits(); err != nil {
 		return err
@@ -91,12 +102,20 @@ var (
 	odsCode  = regexp.MustCompile(`^[A-Z0-9]{3,10}$`)
 )
 
-// organisation is whose record the message is; UNKNOWN where it does not say.
-func organisation(m message) string {
-	if facility := m.get("MSH-4"); odsCode.MatchString(facility) {
+// noFacility stands for the organisation of a message that does not say it.
+const noFacility = "UNKNOWN"
+
+// organisation is the ODS code of whose record a message is, by MSH-4 or by the
+// name there.
+func organisation(m message, facilities map[string]string) string {
+	facility := m.get("MSH-4")
+	if code := facilities[strings.ToUpper(facility)]; code != "" {
+		return code
+	}
+	if odsCode.MatchString(facility) {
 		return facility
 	}
-	return "UNKNOWN"
+	return noFacility
 }
 
 func (v v2) answer(id string, outcome proto.Message) []byte {

@@ -30,6 +30,7 @@ import (
 	"waymark/services/kit/mllp"
 	"waymark/services/kit/run"
 	"waymark/services/person"
+	"waymark/services/plan"
 	"waymark/services/referral"
 )
 
@@ -42,6 +43,7 @@ type house struct {
 	appointments appointmentv1.AppointmentServiceClient
 
 	mllp string
+	conn grpc.ClientConnInterface
 	fail atomic.Pointer[failure] // what calls of the edge to others do
 }
 
@@ -88,7 +90,7 @@ func open(t testing.TB, log es.Log, opts edge.ListenOptions) *house {
 		return dial{plain(service), h}
 	}
 	var parts []run.Part
-	for _, make := range []func(run.Deps) (run.Part, error){person.New, referral.New, appointment.New, edge.New} {
+	for _, make := range []func(run.Deps) (run.Part, error){person.New, referral.New, appointment.New, plan.New, edge.New} {
 		part, err := make(deps)
 		if err != nil {
 			t.Fatal(err)
@@ -111,6 +113,7 @@ func open(t testing.TB, log es.Log, opts edge.ListenOptions) *house {
 	}
 	h.edge = pb.NewEdgeServiceClient(conn)
 	h.referrals, h.appointments = referralv1.NewReferralServiceClient(conn), appointmentv1.NewAppointmentServiceClient(conn)
+	h.conn = conn
 	t.Cleanup(func() {
 		conn.Close()
 		cancel()
@@ -204,7 +207,7 @@ func TestKinds(t *testing.T) {
 	h.want(t, strings.Replace(adt("A31", "8", ""), "|RJ1|", "|St Elsewhere|", 1), "AA", "edge.facility.unknown")
 	h.want(t, strings.Replace(adt("A31", "9", ""), "|P|2.4", "|P|3.0", 1), "AR", "edge.version.unknown")
 	h.want(t, adt("A99", "10", ""), "AR", "edge.type.unknown")
-	h.want(t, adt("A01", "11", ""), "AR", "edge.type.not_taken")
+	h.want(t, adt("A09", "11", ""), "AR", "edge.type.unknown")
 	h.want(t, strings.Replace(adt("A31", "12", ""), "|12|", "||", 1), "AE", "edge.field.required")
 	h.want(t, "no HL7 at all", "AR", "edge.hl7.unreadable")
 
@@ -228,6 +231,8 @@ func TestKinds(t *testing.T) {
 
 	// Referrals.
 	h.want(t, ref("I12", "30", "RF1|P|3|01|||REF1^RJ1|20260601"), "AA", "")
+	h.want(t, ref("I12", "30b", "RF1|P|3|01|||REF1^RJ1|20260601"), "AA", "edge.referral.known")
+	h.want(t, ref("I13", "30c", "RF1|P|3|01|||REF1^RJ1|20260602"), "AA", "edge.referral.facts_differ")
 	h.want(t, ref("I12", "31", "RF1|P|R|MED|||REF2^RJ1|20260601"), "AA", "edge.referral.not_suspected_cancer")
 	h.want(t, ref("I12", "32", "RF1|P|3|01|||REF3^RJ1|"), "AE", "edge.field.invalid")
 	h.want(t, ref("I12", "33", "RF1|P|2WW||||REF4^RJ1|20270601"), "AE", "cwt.date.in_future")
@@ -239,8 +244,8 @@ func TestKinds(t *testing.T) {
 	}
 	stored := h.count(t, "MessageReceived")
 	outcomes := h.count(t, "MessageApplied") + h.count(t, "MessageParked") + h.count(t, "MessageRefused")
-	if stored != outcomes || stored != 26 {
-		t.Errorf("%d messages kept, %d outcomes, want 26", stored, outcomes)
+	if stored != outcomes || stored != 28 {
+		t.Errorf("%d messages kept, %d outcomes, want 28", stored, outcomes)
 	}
 	estest.Audit(t, h.log)
 }
@@ -256,16 +261,26 @@ func TestDuplicates(t *testing.T) {
 		t.Errorf("the repeat was answered %q, the first %q", again.Acknowledgement, first.Acknowledgement)
 	}
 	h.want(t, strings.Replace(adt("A28", "1", ""), "ANN", "JO", 1), "AE", "edge.control_id.reused")
-	if n := h.count(t, "MessageReceived"); n != 2 {
-		t.Errorf("%d messages kept, want 2", n)
+	another := strings.NewReplacer("ANN", "BO", "|20260601120000||ADT", "|20260602120000||ADT").Replace(adt("A28", "1", ""))
+	if r := h.want(t, another, "AA", ""); r.Duplicate || !r.Message.ControlIdReused {
+		t.Errorf("another message with the control id of an earlier one: %v", r)
+	}
+	if r := h.want(t, another, "AA", ""); !r.Duplicate {
+		t.Error("its repeat was no duplicate")
+	}
+	if r := h.want(t, adt("A31", "1", ""), "AA", ""); r.Duplicate || !r.Message.ControlIdReused {
+		t.Errorf("a message of another type with the control id of an earlier one: %v", r)
+	}
+	if n := h.count(t, "MessageReceived"); n != 4 {
+		t.Errorf("%d messages kept, want 4", n)
 	}
 	var wait sync.WaitGroup
 	for range 8 {
 		wait.Go(func() { h.want(t, adt("A31", "2", ""), "AA", "") })
 	}
 	wait.Wait()
-	if n := h.count(t, "MessageReceived"); n != 3 {
-		t.Errorf("%d messages kept, want 3", n)
+	if n := h.count(t, "MessageReceived"); n != 5 {
+		t.Errorf("%d messages kept, want 5", n)
 	}
 }
 
@@ -422,8 +437,9 @@ func TestSocket(t *testing.T) {
 	answer("AA")
 	answer("AR")
 	conn.Write(mllp.Frame([]byte("FHS|^~\\&\rBHS|^~\\&\r" + adt("A31", "4", "") + adt("A31", "5", "") + "BTS|2\rFTS|1\r")))
-	answer("AA")
-	answer("AA")
+	if got, err := mllp.Read(r, mllp.MaxMessage); err != nil || strings.Count(string(got), "\rMSA|AA|") != 2 || !strings.HasSuffix(string(got), "\rBTS|2|\rFTS|1\r") {
+		t.Fatalf("a batch was answered with %q, %v", got, err)
+	}
 	go conn.Write(mllp.Frame([]byte(strings.Repeat("x", 2*mllp.MaxMessage))))
 	answer("AR")
 	if _, err := r.ReadByte(); err == nil {

@@ -12,9 +12,9 @@ import (
 
 // The frame of the Minimal Lower Layer Protocol.
 const (
-	frameStart = 0x0b
-	frameEnd   = 0x1c
-	frameCR    = 0x0d
+	Start   = 0x0b
+	End     = 0x1c // and then a carriage return
+	frameCR = 0x0d
 )
 
 // MaxMessage is the most bytes a message may have. A larger one is answered with
@@ -37,7 +37,7 @@ func Read(r *bufio.Reader, most int) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if c == frameStart {
+		if c == Start {
 			break
 		}
 		if c != '\r' && c != '\n' && c != ' ' {
@@ -46,7 +46,7 @@ func Read(r *bufio.Reader, most int) ([]byte, error) {
 	}
 	var out []byte
 	for {
-		part, err := r.ReadSlice(frameEnd)
+		part, err := r.ReadSlice(End)
 		if len(out)+len(part) > most+1 {
 			return nil, ErrTooLarge
 		}
@@ -78,9 +78,9 @@ func Read(r *bufio.Reader, most int) ([]byte, error) {
 // Frame puts a message into a frame.
 func Frame(message []byte) []byte {
 	out := make([]byte, 0, len(message)+3)
-	out = append(out, frameStart)
+	out = append(out, Start)
 	out = append(out, message...)
-	return append(out, frameEnd, frameCR)
+	return append(out, End, frameCR)
 }
 
 // Split cuts a file or a frame into messages: at each line that begins with

@@ -68,7 +68,7 @@ func FuzzFrame(f *testing.F) {
 		}
 		if !bytes.Contains(raw, []byte("\x1c\r")) && len(raw) < 64 {
 			again, err := Read(bufio.NewReader(bytes.NewReader(Frame(raw))), 64)
-			if len(raw) > 0 && raw[len(raw)-1] == frameEnd {
+			if len(raw) > 0 && raw[len(raw)-1] == End {
 				return // its last byte and the end are one
 			}
 			if err != nil || !bytes.Equal(again, raw) {

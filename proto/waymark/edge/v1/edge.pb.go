@@ -92,7 +92,7 @@ type Message struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	MessageId string                 `protobuf:"bytes,1,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
 	State     MessageState           `protobuf:"varint,2,opt,name=state,proto3,enum=waymark.edge.v1.MessageState" json:"state,omitempty"`
-	// Why it was parked or refused.
+	// Why it was parked or refused; of an applied one what was left undone, if anything.
 	Reason *Reason `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// MSH-3, MSH-4, MSH-10, MSH-9 and MSH-12.
 	Application string                 `protobuf:"bytes,4,opt,name=application,proto3" json:"application,omitempty"`
@@ -110,9 +110,11 @@ type Message struct {
 	// application/fhir+json; empty for HL7 v2.
 	ContentType string `protobuf:"bytes,15,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
 	// What of a FHIR document became no command.
-	Kept          []*KeptResources `protobuf:"bytes,16,rep,name=kept,proto3" json:"kept,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Kept []*KeptResources `protobuf:"bytes,16,rep,name=kept,proto3" json:"kept,omitempty"`
+	// Its sender had used the control id for another message.
+	ControlIdReused bool `protobuf:"varint,17,opt,name=control_id_reused,json=controlIdReused,proto3" json:"control_id_reused,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Message) Reset() {
@@ -257,6 +259,13 @@ func (x *Message) GetKept() []*KeptResources {
 	return nil
 }
 
+func (x *Message) GetControlIdReused() bool {
+	if x != nil {
+		return x.ControlIdReused
+	}
+	return false
+}
+
 // Field is one value of a message. A repetition, component or subcomponent that
 // is empty is left out. In a FHIR document segment counts the resources of a Bundle.
 type Field struct {
@@ -372,8 +381,11 @@ type TakeMessageReply struct {
 	// The acknowledgement, as HL7 v2; segments end with CR.
 	Acknowledgement []byte `protobuf:"bytes,2,opt,name=acknowledgement,proto3" json:"acknowledgement,omitempty"`
 	// It had been taken before.
-	Duplicate     bool        `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
-	Receipt       *v1.Receipt `protobuf:"bytes,4,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	Duplicate bool        `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	Receipt   *v1.Receipt `protobuf:"bytes,4,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	// What the sender asked to be answered with (MSH-15, MSH-16), in order: the
+	// acknowledgement alone in original mode, none to two messages in enhanced mode.
+	Answers       [][]byte `protobuf:"bytes,5,rep,name=answers,proto3" json:"answers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -432,6 +444,13 @@ func (x *TakeMessageReply) GetDuplicate() bool {
 func (x *TakeMessageReply) GetReceipt() *v1.Receipt {
 	if x != nil {
 		return x.Receipt
+	}
+	return nil
+}
+
+func (x *TakeMessageReply) GetAnswers() [][]byte {
+	if x != nil {
+		return x.Answers
 	}
 	return nil
 }
@@ -1268,6 +1287,164 @@ func (x *RedriveMessageReply) GetReceipt() *v1.Receipt {
 	return nil
 }
 
+type ListGapsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGapsRequest) Reset() {
+	*x = ListGapsRequest{}
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGapsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGapsRequest) ProtoMessage() {}
+
+func (x *ListGapsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGapsRequest.ProtoReflect.Descriptor instead.
+func (*ListGapsRequest) Descriptor() ([]byte, []int) {
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{17}
+}
+
+type ListGapsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gaps          []*Gap                 `protobuf:"bytes,1,rep,name=gaps,proto3" json:"gaps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGapsReply) Reset() {
+	*x = ListGapsReply{}
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGapsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGapsReply) ProtoMessage() {}
+
+func (x *ListGapsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGapsReply.ProtoReflect.Descriptor instead.
+func (*ListGapsReply) Descriptor() ([]byte, []int) {
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListGapsReply) GetGaps() []*Gap {
+	if x != nil {
+		return x.Gaps
+	}
+	return nil
+}
+
+// Gap is a run of sequence numbers that a sender left out.
+type Gap struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Application string                 `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
+	Facility    string                 `protobuf:"bytes,2,opt,name=facility,proto3" json:"facility,omitempty"`
+	First       int64                  `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`
+	Last        int64                  `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
+	// When the message after it came.
+	NoticedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=noticed_at,json=noticedAt,proto3" json:"noticed_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Gap) Reset() {
+	*x = Gap{}
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Gap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Gap) ProtoMessage() {}
+
+func (x *Gap) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Gap.ProtoReflect.Descriptor instead.
+func (*Gap) Descriptor() ([]byte, []int) {
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Gap) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+func (x *Gap) GetFacility() string {
+	if x != nil {
+		return x.Facility
+	}
+	return ""
+}
+
+func (x *Gap) GetFirst() int64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *Gap) GetLast() int64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Gap) GetNoticedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NoticedAt
+	}
+	return nil
+}
+
 // KeepMessageRequest and ConcludeMessageRequest are how the service itself writes
 // to a message; nobody else sends them.
 type KeepMessageRequest struct {
@@ -1280,7 +1457,7 @@ type KeepMessageRequest struct {
 
 func (x *KeepMessageRequest) Reset() {
 	*x = KeepMessageRequest{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[17]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1469,7 @@ func (x *KeepMessageRequest) String() string {
 func (*KeepMessageRequest) ProtoMessage() {}
 
 func (x *KeepMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[17]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1482,7 @@ func (x *KeepMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepMessageRequest.ProtoReflect.Descriptor instead.
 func (*KeepMessageRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{17}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *KeepMessageRequest) GetCommand() *v1.Command {
@@ -1332,7 +1509,7 @@ type ConcludeMessageRequest struct {
 
 func (x *ConcludeMessageRequest) Reset() {
 	*x = ConcludeMessageRequest{}
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[18]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1521,7 @@ func (x *ConcludeMessageRequest) String() string {
 func (*ConcludeMessageRequest) ProtoMessage() {}
 
 func (x *ConcludeMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_edge_v1_edge_proto_msgTypes[18]
+	mi := &file_waymark_edge_v1_edge_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1534,7 @@ func (x *ConcludeMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConcludeMessageRequest.ProtoReflect.Descriptor instead.
 func (*ConcludeMessageRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{18}
+	return file_waymark_edge_v1_edge_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ConcludeMessageRequest) GetCommand() *v1.Command {
@@ -1378,7 +1555,7 @@ var File_waymark_edge_v1_edge_proto protoreflect.FileDescriptor
 
 const file_waymark_edge_v1_edge_proto_rawDesc = "" +
 	"\n" +
-	"\x1awaymark/edge/v1/edge.proto\x12\x0fwaymark.edge.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cwaymark/edge/v1/events.proto\x1a\x1awaymark/meta/v1/meta.proto\x1a\x1bwaymark/meta/v1/rules.proto\"\xe7\x04\n" +
+	"\x1awaymark/edge/v1/edge.proto\x12\x0fwaymark.edge.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cwaymark/edge/v1/events.proto\x1a\x1awaymark/meta/v1/meta.proto\x1a\x1bwaymark/meta/v1/rules.proto\"\x93\x05\n" +
 	"\aMessage\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\tR\tmessageId\x123\n" +
@@ -1401,18 +1578,20 @@ const file_waymark_edge_v1_edge_proto_rawDesc = "" +
 	"redrivenBy\x12(\n" +
 	"\x0facknowledgement\x18\x0e \x01(\tR\x0facknowledgement\x12!\n" +
 	"\fcontent_type\x18\x0f \x01(\tR\vcontentType\x122\n" +
-	"\x04kept\x18\x10 \x03(\v2\x1e.waymark.edge.v1.KeptResourcesR\x04kept\"K\n" +
+	"\x04kept\x18\x10 \x03(\v2\x1e.waymark.edge.v1.KeptResourcesR\x04kept\x12*\n" +
+	"\x11control_id_reused\x18\x11 \x01(\bR\x0fcontrolIdReused\"K\n" +
 	"\x05Field\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x18\n" +
 	"\asegment\x18\x03 \x01(\x05R\asegment\"3\n" +
 	"\x12TakeMessageRequest\x12\x1d\n" +
-	"\x03raw\x18\x01 \x01(\fB\v\xbaH\bz\x06\x10\x01\x18\x80\x80 R\x03raw\"\xc2\x01\n" +
+	"\x03raw\x18\x01 \x01(\fB\v\xbaH\bz\x06\x10\x01\x18\x80\x80 R\x03raw\"\xdc\x01\n" +
 	"\x10TakeMessageReply\x122\n" +
 	"\amessage\x18\x01 \x01(\v2\x18.waymark.edge.v1.MessageR\amessage\x12(\n" +
 	"\x0facknowledgement\x18\x02 \x01(\fR\x0facknowledgement\x12\x1c\n" +
 	"\tduplicate\x18\x03 \x01(\bR\tduplicate\x122\n" +
-	"\areceipt\x18\x04 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"\xaf\x01\n" +
+	"\areceipt\x18\x04 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\x12\x18\n" +
+	"\aanswers\x18\x05 \x03(\fR\aanswers\"\xaf\x01\n" +
 	"\x13TakeDocumentRequest\x12\x1d\n" +
 	"\x03raw\x18\x01 \x01(\fB\v\xbaH\bz\x06\x10\x01\x18\x80\x800R\x03raw\x12\x12\n" +
 	"\x04gzip\x18\x02 \x01(\bR\x04gzip\x12-\n" +
@@ -1481,7 +1660,17 @@ const file_waymark_edge_v1_edge_proto_rawDesc = "" +
 	"\x13RedriveMessageReply\x122\n" +
 	"\amessage\x18\x01 \x01(\v2\x18.waymark.edge.v1.MessageR\amessage\x12(\n" +
 	"\x0facknowledgement\x18\x02 \x01(\fR\x0facknowledgement\x122\n" +
-	"\areceipt\x18\x03 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"g\n" +
+	"\areceipt\x18\x03 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"\x11\n" +
+	"\x0fListGapsRequest\"9\n" +
+	"\rListGapsReply\x12(\n" +
+	"\x04gaps\x18\x01 \x03(\v2\x14.waymark.edge.v1.GapR\x04gaps\"\xa8\x01\n" +
+	"\x03Gap\x12 \n" +
+	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x1a\n" +
+	"\bfacility\x18\x02 \x01(\tR\bfacility\x12\x14\n" +
+	"\x05first\x18\x03 \x01(\x03R\x05first\x12\x12\n" +
+	"\x04last\x18\x04 \x01(\x03R\x04last\x129\n" +
+	"\n" +
+	"noticed_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tnoticedAt\"g\n" +
 	"\x12KeepMessageRequest\x122\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandR\acommand\x12\x1d\n" +
 	"\n" +
@@ -1496,7 +1685,7 @@ const file_waymark_edge_v1_edge_proto_rawDesc = "" +
 	"\x15MESSAGE_STATE_APPLIED\x10\x02\x12\x18\n" +
 	"\x14MESSAGE_STATE_PARKED\x10\x03\x12\x19\n" +
 	"\x15MESSAGE_STATE_REFUSED\x10\x04\x12\x1a\n" +
-	"\x16MESSAGE_STATE_REDRIVEN\x10\x052\xa3\x04\n" +
+	"\x16MESSAGE_STATE_REDRIVEN\x10\x052\xf1\x04\n" +
 	"\vEdgeService\x12U\n" +
 	"\vTakeMessage\x12#.waymark.edge.v1.TakeMessageRequest\x1a!.waymark.edge.v1.TakeMessageReply\x12X\n" +
 	"\fTakeDocument\x12$.waymark.edge.v1.TakeDocumentRequest\x1a\".waymark.edge.v1.TakeDocumentReply\x12U\n" +
@@ -1504,7 +1693,8 @@ const file_waymark_edge_v1_edge_proto_rawDesc = "" +
 	"\fListMessages\x12$.waymark.edge.v1.ListMessagesRequest\x1a\".waymark.edge.v1.ListMessagesReply\x12R\n" +
 	"\n" +
 	"GetMessage\x12\".waymark.edge.v1.GetMessageRequest\x1a .waymark.edge.v1.GetMessageReply\x12^\n" +
-	"\x0eRedriveMessage\x12&.waymark.edge.v1.RedriveMessageRequest\x1a$.waymark.edge.v1.RedriveMessageReplyB&Z$waymark/proto/waymark/edge/v1;edgev1b\x06proto3"
+	"\x0eRedriveMessage\x12&.waymark.edge.v1.RedriveMessageRequest\x1a$.waymark.edge.v1.RedriveMessageReply\x12L\n" +
+	"\bListGaps\x12 .waymark.edge.v1.ListGapsRequest\x1a\x1e.waymark.edge.v1.ListGapsReplyB&Z$waymark/proto/waymark/edge/v1;edgev1b\x06proto3"
 
 var (
 	file_waymark_edge_v1_edge_proto_rawDescOnce sync.Once
@@ -1519,7 +1709,7 @@ func file_waymark_edge_v1_edge_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_edge_v1_edge_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_waymark_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_waymark_edge_v1_edge_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_waymark_edge_v1_edge_proto_goTypes = []any{
 	(MessageState)(0),              // 0: waymark.edge.v1.MessageState
 	(*Message)(nil),                // 1: waymark.edge.v1.Message
@@ -1539,57 +1729,64 @@ var file_waymark_edge_v1_edge_proto_goTypes = []any{
 	(*RedriveMessageRequest)(nil),  // 15: waymark.edge.v1.RedriveMessageRequest
 	(*Correction)(nil),             // 16: waymark.edge.v1.Correction
 	(*RedriveMessageReply)(nil),    // 17: waymark.edge.v1.RedriveMessageReply
-	(*KeepMessageRequest)(nil),     // 18: waymark.edge.v1.KeepMessageRequest
-	(*ConcludeMessageRequest)(nil), // 19: waymark.edge.v1.ConcludeMessageRequest
-	(*Reason)(nil),                 // 20: waymark.edge.v1.Reason
-	(*timestamppb.Timestamp)(nil),  // 21: google.protobuf.Timestamp
-	(*Effect)(nil),                 // 22: waymark.edge.v1.Effect
-	(*KeptResources)(nil),          // 23: waymark.edge.v1.KeptResources
-	(*v1.Receipt)(nil),             // 24: waymark.meta.v1.Receipt
-	(*v1.Command)(nil),             // 25: waymark.meta.v1.Command
+	(*ListGapsRequest)(nil),        // 18: waymark.edge.v1.ListGapsRequest
+	(*ListGapsReply)(nil),          // 19: waymark.edge.v1.ListGapsReply
+	(*Gap)(nil),                    // 20: waymark.edge.v1.Gap
+	(*KeepMessageRequest)(nil),     // 21: waymark.edge.v1.KeepMessageRequest
+	(*ConcludeMessageRequest)(nil), // 22: waymark.edge.v1.ConcludeMessageRequest
+	(*Reason)(nil),                 // 23: waymark.edge.v1.Reason
+	(*timestamppb.Timestamp)(nil),  // 24: google.protobuf.Timestamp
+	(*Effect)(nil),                 // 25: waymark.edge.v1.Effect
+	(*KeptResources)(nil),          // 26: waymark.edge.v1.KeptResources
+	(*v1.Receipt)(nil),             // 27: waymark.meta.v1.Receipt
+	(*v1.Command)(nil),             // 28: waymark.meta.v1.Command
 }
 var file_waymark_edge_v1_edge_proto_depIdxs = []int32{
 	0,  // 0: waymark.edge.v1.Message.state:type_name -> waymark.edge.v1.MessageState
-	20, // 1: waymark.edge.v1.Message.reason:type_name -> waymark.edge.v1.Reason
-	21, // 2: waymark.edge.v1.Message.received_at:type_name -> google.protobuf.Timestamp
-	22, // 3: waymark.edge.v1.Message.effects:type_name -> waymark.edge.v1.Effect
-	23, // 4: waymark.edge.v1.Message.kept:type_name -> waymark.edge.v1.KeptResources
+	23, // 1: waymark.edge.v1.Message.reason:type_name -> waymark.edge.v1.Reason
+	24, // 2: waymark.edge.v1.Message.received_at:type_name -> google.protobuf.Timestamp
+	25, // 3: waymark.edge.v1.Message.effects:type_name -> waymark.edge.v1.Effect
+	26, // 4: waymark.edge.v1.Message.kept:type_name -> waymark.edge.v1.KeptResources
 	1,  // 5: waymark.edge.v1.TakeMessageReply.message:type_name -> waymark.edge.v1.Message
-	24, // 6: waymark.edge.v1.TakeMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
+	27, // 6: waymark.edge.v1.TakeMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
 	1,  // 7: waymark.edge.v1.TakeDocumentReply.message:type_name -> waymark.edge.v1.Message
-	24, // 8: waymark.edge.v1.TakeDocumentReply.receipt:type_name -> waymark.meta.v1.Receipt
+	27, // 8: waymark.edge.v1.TakeDocumentReply.receipt:type_name -> waymark.meta.v1.Receipt
 	9,  // 9: waymark.edge.v1.ListAnswersReply.answers:type_name -> waymark.edge.v1.Answer
-	21, // 10: waymark.edge.v1.Answer.recorded_at:type_name -> google.protobuf.Timestamp
+	24, // 10: waymark.edge.v1.Answer.recorded_at:type_name -> google.protobuf.Timestamp
 	0,  // 11: waymark.edge.v1.ListMessagesRequest.state:type_name -> waymark.edge.v1.MessageState
 	1,  // 12: waymark.edge.v1.ListMessagesReply.messages:type_name -> waymark.edge.v1.Message
 	12, // 13: waymark.edge.v1.ListMessagesReply.counts:type_name -> waymark.edge.v1.MessageCount
 	0,  // 14: waymark.edge.v1.MessageCount.state:type_name -> waymark.edge.v1.MessageState
 	1,  // 15: waymark.edge.v1.GetMessageReply.message:type_name -> waymark.edge.v1.Message
 	2,  // 16: waymark.edge.v1.GetMessageReply.fields:type_name -> waymark.edge.v1.Field
-	24, // 17: waymark.edge.v1.GetMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
-	25, // 18: waymark.edge.v1.RedriveMessageRequest.command:type_name -> waymark.meta.v1.Command
+	27, // 17: waymark.edge.v1.GetMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
+	28, // 18: waymark.edge.v1.RedriveMessageRequest.command:type_name -> waymark.meta.v1.Command
 	16, // 19: waymark.edge.v1.RedriveMessageRequest.corrections:type_name -> waymark.edge.v1.Correction
 	1,  // 20: waymark.edge.v1.RedriveMessageReply.message:type_name -> waymark.edge.v1.Message
-	24, // 21: waymark.edge.v1.RedriveMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
-	25, // 22: waymark.edge.v1.KeepMessageRequest.command:type_name -> waymark.meta.v1.Command
-	25, // 23: waymark.edge.v1.ConcludeMessageRequest.command:type_name -> waymark.meta.v1.Command
-	3,  // 24: waymark.edge.v1.EdgeService.TakeMessage:input_type -> waymark.edge.v1.TakeMessageRequest
-	5,  // 25: waymark.edge.v1.EdgeService.TakeDocument:input_type -> waymark.edge.v1.TakeDocumentRequest
-	7,  // 26: waymark.edge.v1.EdgeService.ListAnswers:input_type -> waymark.edge.v1.ListAnswersRequest
-	10, // 27: waymark.edge.v1.EdgeService.ListMessages:input_type -> waymark.edge.v1.ListMessagesRequest
-	13, // 28: waymark.edge.v1.EdgeService.GetMessage:input_type -> waymark.edge.v1.GetMessageRequest
-	15, // 29: waymark.edge.v1.EdgeService.RedriveMessage:input_type -> waymark.edge.v1.RedriveMessageRequest
-	4,  // 30: waymark.edge.v1.EdgeService.TakeMessage:output_type -> waymark.edge.v1.TakeMessageReply
-	6,  // 31: waymark.edge.v1.EdgeService.TakeDocument:output_type -> waymark.edge.v1.TakeDocumentReply
-	8,  // 32: waymark.edge.v1.EdgeService.ListAnswers:output_type -> waymark.edge.v1.ListAnswersReply
-	11, // 33: waymark.edge.v1.EdgeService.ListMessages:output_type -> waymark.edge.v1.ListMessagesReply
-	14, // 34: waymark.edge.v1.EdgeService.GetMessage:output_type -> waymark.edge.v1.GetMessageReply
-	17, // 35: waymark.edge.v1.EdgeService.RedriveMessage:output_type -> waymark.edge.v1.RedriveMessageReply
-	30, // [30:36] is the sub-list for method output_type
-	24, // [24:30] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	27, // 21: waymark.edge.v1.RedriveMessageReply.receipt:type_name -> waymark.meta.v1.Receipt
+	20, // 22: waymark.edge.v1.ListGapsReply.gaps:type_name -> waymark.edge.v1.Gap
+	24, // 23: waymark.edge.v1.Gap.noticed_at:type_name -> google.protobuf.Timestamp
+	28, // 24: waymark.edge.v1.KeepMessageRequest.command:type_name -> waymark.meta.v1.Command
+	28, // 25: waymark.edge.v1.ConcludeMessageRequest.command:type_name -> waymark.meta.v1.Command
+	3,  // 26: waymark.edge.v1.EdgeService.TakeMessage:input_type -> waymark.edge.v1.TakeMessageRequest
+	5,  // 27: waymark.edge.v1.EdgeService.TakeDocument:input_type -> waymark.edge.v1.TakeDocumentRequest
+	7,  // 28: waymark.edge.v1.EdgeService.ListAnswers:input_type -> waymark.edge.v1.ListAnswersRequest
+	10, // 29: waymark.edge.v1.EdgeService.ListMessages:input_type -> waymark.edge.v1.ListMessagesRequest
+	13, // 30: waymark.edge.v1.EdgeService.GetMessage:input_type -> waymark.edge.v1.GetMessageRequest
+	15, // 31: waymark.edge.v1.EdgeService.RedriveMessage:input_type -> waymark.edge.v1.RedriveMessageRequest
+	18, // 32: waymark.edge.v1.EdgeService.ListGaps:input_type -> waymark.edge.v1.ListGapsRequest
+	4,  // 33: waymark.edge.v1.EdgeService.TakeMessage:output_type -> waymark.edge.v1.TakeMessageReply
+	6,  // 34: waymark.edge.v1.EdgeService.TakeDocument:output_type -> waymark.edge.v1.TakeDocumentReply
+	8,  // 35: waymark.edge.v1.EdgeService.ListAnswers:output_type -> waymark.edge.v1.ListAnswersReply
+	11, // 36: waymark.edge.v1.EdgeService.ListMessages:output_type -> waymark.edge.v1.ListMessagesReply
+	14, // 37: waymark.edge.v1.EdgeService.GetMessage:output_type -> waymark.edge.v1.GetMessageReply
+	17, // 38: waymark.edge.v1.EdgeService.RedriveMessage:output_type -> waymark.edge.v1.RedriveMessageReply
+	19, // 39: waymark.edge.v1.EdgeService.ListGaps:output_type -> waymark.edge.v1.ListGapsReply
+	33, // [33:40] is the sub-list for method output_type
+	26, // [26:33] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_waymark_edge_v1_edge_proto_init() }
@@ -1604,7 +1801,7 @@ func file_waymark_edge_v1_edge_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_edge_v1_edge_proto_rawDesc), len(file_waymark_edge_v1_edge_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

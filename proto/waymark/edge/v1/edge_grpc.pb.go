@@ -28,6 +28,7 @@ const (
 	EdgeService_ListMessages_FullMethodName   = "/waymark.edge.v1.EdgeService/ListMessages"
 	EdgeService_GetMessage_FullMethodName     = "/waymark.edge.v1.EdgeService/GetMessage"
 	EdgeService_RedriveMessage_FullMethodName = "/waymark.edge.v1.EdgeService/RedriveMessage"
+	EdgeService_ListGaps_FullMethodName       = "/waymark.edge.v1.EdgeService/ListGaps"
 )
 
 // EdgeServiceClient is the client API for EdgeService service.
@@ -58,6 +59,8 @@ type EdgeServiceClient interface {
 	// already or the message was applied; edge.redrive.order while an earlier message
 	// of the same patient is held.
 	RedriveMessage(ctx context.Context, in *RedriveMessageRequest, opts ...grpc.CallOption) (*RedriveMessageReply, error)
+	// ListGaps lists the sequence numbers (MSH-13) that senders have left out so far.
+	ListGaps(ctx context.Context, in *ListGapsRequest, opts ...grpc.CallOption) (*ListGapsReply, error)
 }
 
 type edgeServiceClient struct {
@@ -128,6 +131,16 @@ func (c *edgeServiceClient) RedriveMessage(ctx context.Context, in *RedriveMessa
 	return out, nil
 }
 
+func (c *edgeServiceClient) ListGaps(ctx context.Context, in *ListGapsRequest, opts ...grpc.CallOption) (*ListGapsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListGapsReply)
+	err := c.cc.Invoke(ctx, EdgeService_ListGaps_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // EdgeServiceServer is the server API for EdgeService service.
 // All implementations must embed UnimplementedEdgeServiceServer
 // for forward compatibility.
@@ -156,6 +169,8 @@ type EdgeServiceServer interface {
 	// already or the message was applied; edge.redrive.order while an earlier message
 	// of the same patient is held.
 	RedriveMessage(context.Context, *RedriveMessageRequest) (*RedriveMessageReply, error)
+	// ListGaps lists the sequence numbers (MSH-13) that senders have left out so far.
+	ListGaps(context.Context, *ListGapsRequest) (*ListGapsReply, error)
 	mustEmbedUnimplementedEdgeServiceServer()
 }
 
@@ -183,6 +198,9 @@ func (UnimplementedEdgeServiceServer) GetMessage(context.Context, *GetMessageReq
 }
 func (UnimplementedEdgeServiceServer) RedriveMessage(context.Context, *RedriveMessageRequest) (*RedriveMessageReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method RedriveMessage not implemented")
+}
+func (UnimplementedEdgeServiceServer) ListGaps(context.Context, *ListGapsRequest) (*ListGapsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListGaps not implemented")
 }
 func (UnimplementedEdgeServiceServer) mustEmbedUnimplementedEdgeServiceServer() {}
 func (UnimplementedEdgeServiceServer) testEmbeddedByValue()                     {}
@@ -313,6 +331,24 @@ func _EdgeService_RedriveMessage_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EdgeService_ListGaps_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListGapsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EdgeServiceServer).ListGaps(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EdgeService_ListGaps_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EdgeServiceServer).ListGaps(ctx, req.(*ListGapsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // EdgeService_ServiceDesc is the grpc.ServiceDesc for EdgeService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -343,6 +379,10 @@ var EdgeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RedriveMessage",
 			Handler:    _EdgeService_RedriveMessage_Handler,
+		},
+		{
+			MethodName: "ListGaps",
+			Handler:    _EdgeService_ListGaps_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -54,9 +54,13 @@ type MessageReceived struct {
 	// raw is packed with gzip; unpacked it is what came.
 	Gzip bool `protobuf:"varint,12,opt,name=gzip,proto3" json:"gzip,omitempty"`
 	// Where the message says no time of its own, it was said now.
-	ReceivedAt    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ReceivedAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
+	// MSH-13; 0 where it has none.
+	Sequence int64 `protobuf:"varint,14,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Another message with the same MSH-3, MSH-4 and MSH-10 was taken before.
+	ControlIdReused bool `protobuf:"varint,15,opt,name=control_id_reused,json=controlIdReused,proto3" json:"control_id_reused,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *MessageReceived) Reset() {
@@ -180,6 +184,20 @@ func (x *MessageReceived) GetReceivedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *MessageReceived) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *MessageReceived) GetControlIdReused() bool {
+	if x != nil {
+		return x.ControlIdReused
+	}
+	return false
+}
+
 // MessageApplied says that every command of the message was taken.
 type MessageApplied struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -194,9 +212,17 @@ type MessageApplied struct {
 	// The referral or appointment that a BaRS message is about.
 	FocusId string `protobuf:"bytes,6,opt,name=focus_id,json=focusId,proto3" json:"focus_id,omitempty"`
 	// When its sender last changed it: an older message about it is refused from then on.
-	FocusSaidAt   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=focus_said_at,json=focusSaidAt,proto3" json:"focus_said_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	FocusSaidAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=focus_said_at,json=focusSaidAt,proto3" json:"focus_said_at,omitempty"`
+	// What of it was left undone although nothing is wrong, or what a person should see.
+	Note *Reason `protobuf:"bytes,10,opt,name=note,proto3" json:"note,omitempty"`
+	// Keyed hashes of the bookings, visits, results, documents and referrals that it
+	// is about, and when its sender said so: an older message about them changes nothing.
+	About  []string               `protobuf:"bytes,11,rep,name=about,proto3" json:"about,omitempty"`
+	SaidAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=said_at,json=saidAt,proto3" json:"said_at,omitempty"`
+	// What a query of a referral's status is answered with: RF1-1.
+	ReferralStatus string `protobuf:"bytes,13,opt,name=referral_status,json=referralStatus,proto3" json:"referral_status,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *MessageApplied) Reset() {
@@ -276,6 +302,34 @@ func (x *MessageApplied) GetFocusSaidAt() *timestamppb.Timestamp {
 		return x.FocusSaidAt
 	}
 	return nil
+}
+
+func (x *MessageApplied) GetNote() *Reason {
+	if x != nil {
+		return x.Note
+	}
+	return nil
+}
+
+func (x *MessageApplied) GetAbout() []string {
+	if x != nil {
+		return x.About
+	}
+	return nil
+}
+
+func (x *MessageApplied) GetSaidAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SaidAt
+	}
+	return nil
+}
+
+func (x *MessageApplied) GetReferralStatus() string {
+	if x != nil {
+		return x.ReferralStatus
+	}
+	return ""
 }
 
 // AppliedPerson is a patient of a FHIR document: a later message with one of the
@@ -537,8 +591,11 @@ type MessageParked struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Reason *Reason                `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Later messages about the same patient wait for it.
-	Holds         bool                   `protobuf:"varint,2,opt,name=holds,proto3" json:"holds,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	Holds bool                   `protobuf:"varint,2,opt,name=holds,proto3" json:"holds,omitempty"`
+	At    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	// The log position up to which pathways were known: one that starts after it may
+	// be what the message waits for.
+	ReadAt        uint64 `protobuf:"varint,4,opt,name=read_at,json=readAt,proto3" json:"read_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -592,6 +649,13 @@ func (x *MessageParked) GetAt() *timestamppb.Timestamp {
 		return x.At
 	}
 	return nil
+}
+
+func (x *MessageParked) GetReadAt() uint64 {
+	if x != nil {
+		return x.ReadAt
+	}
+	return 0
 }
 
 // MessageRefused says that the message cannot be applied as it is, and that the
@@ -706,7 +770,7 @@ var File_waymark_edge_v1_events_proto protoreflect.FileDescriptor
 
 const file_waymark_edge_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1cwaymark/edge/v1/events.proto\x12\x0fwaymark.edge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1awaymark/meta/v1/meta.proto\"\xff\x03\n" +
+	"\x1cwaymark/edge/v1/events.proto\x12\x0fwaymark.edge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1awaymark/meta/v1/meta.proto\"\xd3\x04\n" +
 	"\x0fMessageReceived\x12#\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\tmessageId\x12\x16\n" +
@@ -726,7 +790,9 @@ const file_waymark_edge_v1_events_proto_rawDesc = "" +
 	"\fcontent_type\x18\v \x01(\tB\x04\x88\xce\x18\x02R\vcontentType\x12\x18\n" +
 	"\x04gzip\x18\f \x01(\bB\x04\x88\xce\x18\x02R\x04gzip\x12A\n" +
 	"\vreceived_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\n" +
-	"receivedAt:\v\x92\xce\x18\amessage\"\x8a\x03\n" +
+	"receivedAt\x12 \n" +
+	"\bsequence\x18\x0e \x01(\x03B\x04\x88\xce\x18\x02R\bsequence\x120\n" +
+	"\x11control_id_reused\x18\x0f \x01(\bB\x04\x88\xce\x18\x02R\x0fcontrolIdReused:\v\x92\xce\x18\amessage\"\xc3\x04\n" +
 	"\x0eMessageApplied\x127\n" +
 	"\aeffects\x18\x01 \x03(\v2\x17.waymark.edge.v1.EffectB\x04\x88\xce\x18\x03R\aeffects\x12!\n" +
 	"\tperson_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x120\n" +
@@ -734,7 +800,12 @@ const file_waymark_edge_v1_events_proto_rawDesc = "" +
 	"\x04kept\x18\x04 \x03(\v2\x1e.waymark.edge.v1.KeptResourcesB\x04\x88\xce\x18\x02R\x04kept\x12<\n" +
 	"\x06people\x18\x05 \x03(\v2\x1e.waymark.edge.v1.AppliedPersonB\x04\x88\xce\x18\x03R\x06people\x12\x1f\n" +
 	"\bfocus_id\x18\x06 \x01(\tB\x04\x88\xce\x18\x03R\afocusId\x12D\n" +
-	"\rfocus_said_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\vfocusSaidAt:\v\x92\xce\x18\amessage\"[\n" +
+	"\rfocus_said_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\vfocusSaidAt\x121\n" +
+	"\x04note\x18\n" +
+	" \x01(\v2\x17.waymark.edge.v1.ReasonB\x04\x88\xce\x18\x02R\x04note\x12\x1a\n" +
+	"\x05about\x18\v \x03(\tB\x04\x88\xce\x18\x03R\x05about\x129\n" +
+	"\asaid_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x03R\x06saidAt\x12-\n" +
+	"\x0freferral_status\x18\r \x01(\tB\x04\x88\xce\x18\x03R\x0ereferralStatus:\v\x92\xce\x18\amessage\"[\n" +
 	"\rAppliedPerson\x12!\n" +
 	"\tperson_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x12'\n" +
 	"\fpatient_keys\x18\x02 \x03(\tB\x04\x88\xce\x18\x03R\vpatientKeys\"_\n" +
@@ -752,11 +823,12 @@ const file_waymark_edge_v1_events_proto_rawDesc = "" +
 	"\x06Reason\x12\x18\n" +
 	"\x04code\x18\x01 \x01(\tB\x04\x88\xce\x18\x02R\x04code\x12\x1a\n" +
 	"\x05field\x18\x02 \x01(\tB\x04\x88\xce\x18\x02R\x05field\x12\x18\n" +
-	"\x04text\x18\x03 \x01(\tB\x04\x88\xce\x18\x02R\x04text\"\xa1\x01\n" +
+	"\x04text\x18\x03 \x01(\tB\x04\x88\xce\x18\x02R\x04text\"\xc0\x01\n" +
 	"\rMessageParked\x125\n" +
 	"\x06reason\x18\x01 \x01(\v2\x17.waymark.edge.v1.ReasonB\x04\x88\xce\x18\x02R\x06reason\x12\x1a\n" +
 	"\x05holds\x18\x02 \x01(\bB\x04\x88\xce\x18\x02R\x05holds\x120\n" +
-	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\x02at:\v\x92\xce\x18\amessage\"\xaf\x01\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\x88\xce\x18\x02R\x02at\x12\x1d\n" +
+	"\aread_at\x18\x04 \x01(\x04B\x04\x88\xce\x18\x02R\x06readAt:\v\x92\xce\x18\amessage\"\xaf\x01\n" +
 	"\x0eMessageRefused\x125\n" +
 	"\x06reason\x18\x01 \x01(\v2\x17.waymark.edge.v1.ReasonB\x04\x88\xce\x18\x02R\x06reason\x12'\n" +
 	"\funknown_kind\x18\x02 \x01(\bB\x04\x88\xce\x18\x02R\vunknownKind\x120\n" +
@@ -796,15 +868,17 @@ var file_waymark_edge_v1_events_proto_depIdxs = []int32{
 	3,  // 3: waymark.edge.v1.MessageApplied.kept:type_name -> waymark.edge.v1.KeptResources
 	2,  // 4: waymark.edge.v1.MessageApplied.people:type_name -> waymark.edge.v1.AppliedPerson
 	9,  // 5: waymark.edge.v1.MessageApplied.focus_said_at:type_name -> google.protobuf.Timestamp
-	5,  // 6: waymark.edge.v1.MessageParked.reason:type_name -> waymark.edge.v1.Reason
-	9,  // 7: waymark.edge.v1.MessageParked.at:type_name -> google.protobuf.Timestamp
-	5,  // 8: waymark.edge.v1.MessageRefused.reason:type_name -> waymark.edge.v1.Reason
-	9,  // 9: waymark.edge.v1.MessageRefused.at:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	5,  // 6: waymark.edge.v1.MessageApplied.note:type_name -> waymark.edge.v1.Reason
+	9,  // 7: waymark.edge.v1.MessageApplied.said_at:type_name -> google.protobuf.Timestamp
+	5,  // 8: waymark.edge.v1.MessageParked.reason:type_name -> waymark.edge.v1.Reason
+	9,  // 9: waymark.edge.v1.MessageParked.at:type_name -> google.protobuf.Timestamp
+	5,  // 10: waymark.edge.v1.MessageRefused.reason:type_name -> waymark.edge.v1.Reason
+	9,  // 11: waymark.edge.v1.MessageRefused.at:type_name -> google.protobuf.Timestamp
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_waymark_edge_v1_events_proto_init() }
