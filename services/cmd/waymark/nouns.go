@@ -94,6 +94,24 @@ func (c *cli) verbCommand(v verb) *cobra.Command {
 				if !cmd.Flags().Changed(name) {
 					continue
 				}
+				if whole, list := strings.CutSuffix(path, "[]"); list {
+					values, err := cmd.Flags().GetStringArray(name)
+					if err != nil {
+						return err
+					}
+					for _, pair := range values {
+						at, value, ok := strings.Cut(pair, "=")
+						if !ok {
+							return usage(cmd, fmt.Errorf("--%s is PATH=VALUE, such as PID-3.1=9990000018", name))
+						}
+						one, err := json.Marshal(map[string]string{"path": at, "value": value})
+						if err != nil {
+							return err
+						}
+						args = append(args, whole+"="+string(one))
+					}
+					continue
+				}
 				value := cmd.Flags().Lookup(name).Value.String()
 				switch whole, kind := path[:len(path)-1], path[len(path)-1]; kind {
 				case '*':
@@ -139,6 +157,10 @@ func (c *cli) verbCommand(v verb) *cobra.Command {
 			}
 		}
 		flags[name] = path
+		if strings.HasSuffix(path, "[]") {
+			cmd.Flags().StringArray(name, nil, "PATH=VALUE of a field to correct; may be given several times")
+			continue
+		}
 		cmd.Flags().String(name, "", help+" [$"+environmentName(name)+"]")
 	}
 	return cmd

@@ -29,7 +29,7 @@ var columns = map[string]string{
 type verb struct {
 	noun, name, method string
 	args               string // fields of the positional arguments; one with "?" may be left out
-	flags              string // flag=field ...; a flag with "!" must be given, a field with "*" is a moment (a time, a date or a log position), one with "^" an instant (a time or a date)
+	flags              string // flag=field ...; a flag with "!" must be given, a field with "*" is a moment (a time, a date or a log position), one with "^" an instant (a time or a date), one with "[]" a list of PATH=VALUE
 	preset             string // field=value ...; $today, $now, $organisation and $1 are filled in
 	short, example     string
 	fill               string // what is looked up: the open "offer", the newest "summary", the "plan" as it is; or "slots" to be read
@@ -163,7 +163,8 @@ var verbs = []verb{
 
 	{"message", "list", "edge.ListMessages", "", "state=state because=reason_code size=page_size", "", "List messages and count them by state and reason", "--state MESSAGE_STATE_PARKED", ""},
 	{"message", "show", "edge.GetMessage", "message_id", "", "", "Show a message field by field, and what became of it", "MESSAGE", ""},
-	{"message", "redrive", "edge.RedriveMessage", "message_id", "", "", "Apply a parked or refused message again", "MESSAGE", ""},
+	{"message", "gaps", "edge.ListGaps", "", "", "", "List the sequence numbers (MSH-13) that senders left out", "", ""},
+	{"message", "redrive", "edge.RedriveMessage", "message_id", "set=corrections[]", "", "Apply a parked or refused message again, corrected or as it was", "MESSAGE --set PID-3.1=9990000018", ""},
 }
 
 // nouns are the nouns of verbs, with what they are.
