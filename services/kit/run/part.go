@@ -51,7 +51,7 @@ type Deps struct {
 	Environment string
 	// Facilities are ODS codes by the names that other systems send in HL7 MSH-4.
 	Facilities map[string]string
-	Meter       metric.Meter // for gauges of a part's own; no patient in any label
+	Meter      metric.Meter // for gauges of a part's own; no patient in any label
 	// Dir is a folder for what a part can make again, such as a read model; ""
 	// keeps it in memory.
 	Dir string
