@@ -102,7 +102,7 @@ func TestReadModelIsKept(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	model := func() (names []string) {
-		names, err := filepath.Glob(filepath.Join(dir, modelsDir, "pathway", "*", "MANIFEST-*"))
+		names, err := filepath.Glob(filepath.Join(dir, modelsDir, "pathway", "model-*", "MANIFEST-*"))
 		if err != nil {
 			t.Fatal(err)
 		}
