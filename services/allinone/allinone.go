@@ -9,6 +9,7 @@ package allinone
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,8 +58,10 @@ type System struct {
 	NATS       string // nats://host:port
 	EventStore string // esdb://host:port?tls=false
 	MLLP       string // host:port
+	FHIR       string // URL
 
 	mllp    net.Listener
+	fhir    net.Listener
 	clock   *clock
 	end     context.CancelFunc // begins the end
 	ended   chan struct{}      // closed after err is set
@@ -98,7 +101,7 @@ func Start(ctx context.Context, opts Options) (_ *System, err error) {
 		end()
 		return nil, errors.Join(err, s.close())
 	}
-	parts = append(parts, s.clock.part(), edge.Listener(deps, s.mllp, edge.ListenOptions{}))
+	parts = append(parts, s.clock.part(), edge.Listener(deps, s.mllp, edge.ListenOptions{}), edge.FHIR(deps, s.fhir, edge.FHIROptions{}))
 	go func() {
 		defer close(s.ended)
 		s.err = errors.Join(program.Serve(life, deps, parts...), s.close())
@@ -148,6 +151,11 @@ func (s *System) open(ctx context.Context, opts Options, at ports) (_ *run.Progr
 	}
 	s.closing(func() error { s.mllp.Close(); return nil })
 	s.MLLP = s.mllp.Addr().String()
+	if s.fhir, err = net.Listen("tcp", at.fhir); err != nil {
+		return nil, deps, err
+	}
+	s.closing(func() error { s.fhir.Close(); return nil })
+	s.FHIR = "http://" + s.fhir.Addr().String() + edge.FHIRPath
 
 	broker, err := startBroker(at.nats, data.file(brokerDir), opts.Logger)
 	if err != nil {
@@ -157,7 +165,7 @@ func (s *System) open(ctx context.Context, opts Options, at ports) (_ *run.Progr
 	s.NATS = "nats://" + broker.Addr().String()
 
 	cfg := opts.Config
-	cfg.GRPC, cfg.HTTP, cfg.Peers, cfg.MLLP = at.grpc, at.http, nil, ""
+	cfg.GRPC, cfg.HTTP, cfg.Peers, cfg.MLLP, cfg.FHIR = at.grpc, at.http, nil, "", ""
 	cfg.EventStore, cfg.EventStoreAuth, cfg.NATS, cfg.NATSCreds = s.EventStore, "", s.NATS, ""
 	cfg.TLSCert, cfg.TLSKey, cfg.TLSCA = "", "", ""
 	cfg.Reflection = true
@@ -258,27 +266,40 @@ func RunServices(ctx context.Context, cfg run.Config, names ...string) error {
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
-	if cfg.MLLP != "" {
-		part, err := listenMLLP(ctx, cfg, deps)
+	for _, l := range []struct {
+		address, name string
+		part          func(net.Listener, *tls.Config) run.Part
+	}{
+		{cfg.MLLP, "MLLP", func(lis net.Listener, secure *tls.Config) run.Part {
+			return edge.Listener(deps, lis, edge.ListenOptions{TLS: secure})
+		}},
+		{cfg.FHIR, "FHIR", func(lis net.Listener, secure *tls.Config) run.Part {
+			return edge.FHIR(deps, lis, edge.FHIROptions{TLS: secure})
+		}},
+	} {
+		if l.address == "" {
+			continue
+		}
+		lis, secure, err := listen(ctx, cfg, l.address, l.name)
 		if err != nil {
 			return errors.Join(err, s.close())
 		}
-		parts = append(parts, part)
+		parts = append(parts, l.part(lis, secure))
 	}
 	log.InfoContext(ctx, "serving", "event.name", "process.started", "grpc", program.GRPC(), "http", program.HTTP(), "process", name, "version", run.Version())
 	return errors.Join(program.Serve(ctx, deps, parts...), s.close())
 }
 
-// listenMLLP makes the MLLP listener of a process of services.
-func listenMLLP(ctx context.Context, cfg run.Config, deps run.Deps) (run.Part, error) {
+// listen opens a listener of a process of services, with the TLS of gRPC.
+func listen(ctx context.Context, cfg run.Config, address, name string) (net.Listener, *tls.Config, error) {
 	secure, err := cfg.ListenerTLS()
 	if err != nil {
-		return run.Part{}, err
+		return nil, nil, err
 	}
 	var lc net.ListenConfig
-	lis, err := lc.Listen(ctx, "tcp", cfg.MLLP)
+	lis, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
-		return run.Part{}, fmt.Errorf("MLLP: %w", err)
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return edge.Listener(deps, lis, edge.ListenOptions{TLS: secure}), nil
+	return lis, secure, nil
 }

@@ -17,29 +17,30 @@ const (
 	NATSPort       = 4222
 	EventStorePort = 2113
 	MLLPPort       = 2575
+	FHIRPort       = 7450
 )
 
 const host = "127.0.0.1"
 
 // ports are the addresses that a system will listen on.
-type ports struct{ grpc, http, nats, store, mllp string }
+type ports struct{ grpc, http, nats, store, mllp, fhir string }
 
 func (o Options) ports() (ports, error) {
 	if o.AnyPort {
 		any := net.JoinHostPort(host, "0")
-		return ports{any, any, any, any, any}, nil
+		return ports{any, any, any, any, any, any}, nil
 	}
 	if o.PortOffset < 1-EventStorePort || o.PortOffset > 65535-HTTPPort {
 		return ports{}, fmt.Errorf("--port-offset %d: must be from %d to %d", o.PortOffset, 1-EventStorePort, 65535-HTTPPort)
 	}
 	at := func(port int) string { return net.JoinHostPort(host, strconv.Itoa(port+o.PortOffset)) }
-	return ports{at(GRPCPort), at(HTTPPort), at(NATSPort), at(EventStorePort), at(MLLPPort)}, nil
+	return ports{at(GRPCPort), at(HTTPPort), at(NATSPort), at(EventStorePort), at(MLLPPort), at(FHIRPort)}, nil
 }
 
 // check says which ports are taken, and by whom, before anything is started.
 func (p ports) check() error {
 	var taken []string
-	for _, want := range []struct{ what, address string }{{"gRPC", p.grpc}, {"HTTP", p.http}, {"NATS", p.nats}, {"event store", p.store}, {"MLLP", p.mllp}} {
+	for _, want := range []struct{ what, address string }{{"gRPC", p.grpc}, {"HTTP", p.http}, {"NATS", p.nats}, {"event store", p.store}, {"MLLP", p.mllp}, {"FHIR", p.fhir}} {
 		lis, err := net.Listen("tcp", want.address)
 		if err == nil {
 			lis.Close()

@@ -283,7 +283,7 @@ func (s *appointmentServer) GetAppointment(ctx context.Context, req *pb.GetAppoi
 // ListAppointments reads the stream, so its answer is never behind min_position.
 func (s *appointmentServer) ListAppointments(ctx context.Context, req *pb.ListAppointmentsRequest) (*pb.ListAppointmentsResponse, error) {
 	id := streamID(req.PathwayId)
-	state, err := s.appointments.Load(ctx, id)
+	state, err := s.appointments.LoadAt(ctx, id, es.Position(req.AsOfPosition))
 	if err != nil {
 		return nil, err
 	}
@@ -356,7 +356,7 @@ func (s *sessionServer) RunSessionTimers(ctx context.Context, req *pb.RunSession
 // GetSession reads the stream, so its answer is never behind min_position.
 func (s *sessionServer) GetSession(ctx context.Context, req *pb.GetSessionRequest) (*pb.GetSessionResponse, error) {
 	id := streamID(req.SessionId)
-	state, err := s.loadSession(ctx, id)
+	state, err := s.sessionAt(ctx, id, es.Position(req.AsOfPosition))
 	if err != nil {
 		return nil, err
 	}
@@ -374,7 +374,11 @@ func (s *sessionServer) ListFreeSlots(ctx context.Context, req *pb.ListFreeSlots
 }
 
 func (s *service) loadSession(ctx context.Context, id string) (es.State[Session], error) {
-	state, err := s.sessions.Load(ctx, id)
+	return s.sessionAt(ctx, id, 0)
+}
+
+func (s *service) sessionAt(ctx context.Context, id string, at es.Position) (es.State[Session], error) {
+	state, err := s.sessions.LoadAt(ctx, id, at)
 	if err == nil && state.Revision == es.NoStream {
 		err = errNoSession
 	}

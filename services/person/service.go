@@ -281,7 +281,42 @@ func (s *service) UnlinkPersons(ctx context.Context, req *personv1.UnlinkPersons
 
 // GetPerson reads the log itself, which is never behind a receipt.
 func (s *service) GetPerson(ctx context.Context, req *personv1.GetPersonRequest) (*personv1.PersonReply, error) {
-	return reply(s.resolve(ctx, strings.ToLower(req.PersonId)))
+	now, err := s.resolve(ctx, strings.ToLower(req.PersonId))
+	if err != nil || req.AsOfPosition == 0 {
+		return reply(now, err)
+	}
+	then, err := s.people.LoadAt(ctx, strings.ToLower(req.PersonId), es.Position(req.AsOfPosition))
+	if err == nil && then.Value.ID == "" {
+		err = fault.NotFound("person.unknown", "the person was not registered then")
+	}
+	out, err := reply(then, err)
+	if err != nil {
+		return nil, err
+	}
+	withhold(out.Person, now.Value.view())
+	return out, nil
+}
+
+// withhold takes from an earlier view of a person what nobody may see today.
+func withhold(then, now *personv1.Person) {
+	if now.Restricted {
+		then.Restricted, then.Restriction = true, now.Restriction
+		then.Address, then.Telecoms, then.Practice, then.Area = nil, nil, nil, nil
+	}
+	for _, n := range now.NhsNumbers {
+		if n.State != personv1.NhsNumberState_NHS_NUMBER_STATE_ENTERED_IN_ERROR {
+			continue
+		}
+		for i, earlier := range then.NhsNumbers {
+			if earlier.RecordId != n.RecordId {
+				continue
+			}
+			if then.NhsNumber == earlier.NhsNumber {
+				then.NhsNumber = ""
+			}
+			then.NhsNumbers[i] = n
+		}
+	}
 }
 
 // FindPerson reads the log itself, which is never behind a receipt.

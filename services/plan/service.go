@@ -122,6 +122,14 @@ func (s *server) GetPlan(ctx context.Context, req *pb.GetPlanRequest) (*pb.PlanR
 		return nil, err
 	}
 	r := state.Value.Record(lower(req.PathwayId))
+	if req.AsOfPosition > 0 {
+		then, err := s.plans.LoadAt(ctx, lower(req.PathwayId), es.Position(req.AsOfPosition))
+		if err != nil {
+			return nil, err
+		}
+		r = withheldSince(then.Value.Record(lower(req.PathwayId)), r)
+		state.Revision, state.Position = then.Revision, then.Position
+	}
 	if req.Version > 0 {
 		p, ok := find(state.Value.published, func(p *pb.Plan) bool { return p.PlanId == r.Plan.GetPlanId() && p.Version == req.Version })
 		if !ok {

@@ -34,6 +34,30 @@ func shown(p *pb.Plan) *pb.Plan {
 	return p
 }
 
+// withheldSince is an earlier record in which the sections that are withheld now
+// say so; it shares nothing that it changes.
+func withheldSince(then, now *pb.Record) *pb.Record {
+	mark := func(p *pb.Plan) *pb.Plan {
+		today, ok := find(append(slices.Clone(now.EarlierPlans), now.Plan), func(q *pb.Plan) bool { return q.GetPlanId() == p.GetPlanId() })
+		if p == nil || !ok {
+			return p
+		}
+		p = proto.Clone(p).(*pb.Plan)
+		for _, x := range p.Sections {
+			if y, ok := find(today.Sections, func(y *pb.SectionView) bool { return y.Code == x.Code }); ok && y.WithheldReason != "" {
+				x.Shared, x.WithheldReason = false, y.WithheldReason
+			}
+		}
+		return p
+	}
+	then.Plan = mark(then.Plan)
+	then.EarlierPlans = slices.Clone(then.EarlierPlans)
+	for i, p := range then.EarlierPlans {
+		then.EarlierPlans[i] = mark(p)
+	}
+	return then
+}
+
 // tasks lists what waits for a person, earliest due first. It follows from the
 // state alone, so that nothing can be open without being listed.
 func (s State) tasks() (all []*pb.Task) {

@@ -169,7 +169,7 @@ func (s *referralServer) GetReferral(ctx context.Context, req *pb.GetReferralReq
 // ListReferrals reads the stream, so its answer is never behind min_position.
 func (s *referralServer) ListReferrals(ctx context.Context, req *pb.ListReferralsRequest) (*pb.ListReferralsResponse, error) {
 	id := streamID(req.PathwayId)
-	state, err := s.referrals.Load(ctx, id)
+	state, err := s.referrals.LoadAt(ctx, id, es.Position(req.AsOfPosition))
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ import (
 // devOptions are the settings of waymark dev; the rest of run.Config keeps its defaults.
 type devOptions struct {
 	Data       string `flag:"data" default:".waymark" help:"folder of everything that is kept"`
-	PortOffset int    `flag:"port-offset" help:"added to every port: gRPC 7400, HTTP 7480, NATS 4222, event store 2113, MLLP 2575"`
+	PortOffset int    `flag:"port-offset" help:"added to every port: gRPC 7400, HTTP 7480, NATS 4222, event store 2113, MLLP 2575, FHIR 7450"`
 	Fresh      bool   `flag:"fresh" help:"delete what --data holds and start anew"`
 	Demo       bool   `flag:"demo" help:"seed some made-up patients in different stages (NHS numbers that belong to nobody)"`
 	Clock      string `flag:"clock" default:"real" help:"real, or fast: a day a minute from now on (waymark clock advance moves either)"`
@@ -89,9 +89,9 @@ func (c *cli) banner(s *allinone.System, o devOptions) string {
 	line("waymark %s  development server: not for patient data (no TLS, no login)", version)
 	line("  gRPC         %-38s %s", s.GRPC, strings.Join(allinone.Names(), ", ")+"; reflection and health on")
 	line("  HTTP         %-38s also /healthz and /metrics", "http://"+s.HTTP+"/readyz")
-	line("  NATS         %-38s CloudEvents on waymark.v1.>", s.NATS)
-	line("  Event store  %-38s EventStoreDB's gRPC protocol", s.EventStore)
-	line("  MLLP         %-38s HL7 v2: ADT, REF", s.MLLP)
+	line("  FHIR R4      %-38s read, search, history, _as-of", s.FHIR)
+	line("  NATS         %-38s event store: %s", s.NATS, s.EventStore)
+	line("  HL7 v2       %-38s over MLLP", s.MLLP)
 	kept := "kept; start anew with --fresh"
 	if o.Demo {
 		kept = "kept; 6 made-up patients on pathways ...0001 to ...0006"

@@ -234,6 +234,29 @@ func (s *Streams[S]) Load(ctx context.Context, id string) (State[S], error) {
 	return e.fold.state, nil
 }
 
+// LoadAt returns the state of stream id as it was at position at, folded from the
+// first event; at 0 it is Load.
+func (s *Streams[S]) LoadAt(ctx context.Context, id string, at Position) (State[S], error) {
+	if at == 0 {
+		return s.Load(ctx, id)
+	}
+	if id == "" {
+		return State[S]{}, fmt.Errorf("es: empty id of a %s stream", s.decider.Category)
+	}
+	then := emptyFold[S]()
+	after := errors.New("after")
+	err := s.log.Read(ctx, s.decider.Category+"-"+id, 0, func(r Recorded) error {
+		if r.Position > at {
+			return after
+		}
+		return then.apply(s.decider.Evolve, r)
+	})
+	if err != nil && !errors.Is(err, after) {
+		return State[S]{}, outage(ctx, err)
+	}
+	return then.state, nil
+}
+
 // catchUp folds what the log holds beyond the fold.
 func (s *Streams[S]) catchUp(ctx context.Context, e *entry[S]) error {
 	err := s.log.Read(ctx, e.stream, e.fold.state.Revision+1, func(r Recorded) error {

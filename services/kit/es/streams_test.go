@@ -107,6 +107,28 @@ func TestDoAndLoad(t *testing.T) {
 	}
 }
 
+func TestLoadAt(t *testing.T) {
+	t.Parallel()
+	ctx, log := t.Context(), estest.NewAuditedLog(t)
+	s, ok := newTallies(log), must[es.State[tally]](t)
+	first := ok(s.Do(ctx, "a", newRequest(), add(1)))
+	ok(s.Do(ctx, "other", newRequest(), add(9)))
+	second := ok(s.Do(ctx, "a", newRequest(), add(2, 3)))
+	for at, want := range map[es.Position][]int64{
+		0: {1, 2, 3}, 1 << 60: {1, 2, 3}, second.Position: {1, 2, 3},
+		second.Position - 1: {1, 2}, // between two events of one command
+		first.Position:      {1}, first.Position + 1: {1}, first.Position - 1: nil,
+	} {
+		got := ok(s.LoadAt(ctx, "a", at))
+		if !slices.Equal(got.Value.added, want) || len(want) == 0 && got.Revision != es.NoStream || got.Position > at && at > 0 {
+			t.Errorf("at %d: %+v, want %v", at, got, want)
+		}
+	}
+	if _, err := s.LoadAt(ctx, "", 1); err == nil {
+		t.Error("an empty id is taken")
+	}
+}
+
 func TestNoEventsAndRefusals(t *testing.T) {
 	t.Parallel()
 	ctx, log := t.Context(), estest.NewAuditedLog(t)

@@ -32,6 +32,7 @@ type Config struct {
 	HTTP           string        `flag:"http" default:"127.0.0.1:7480" help:"address to serve /metrics, /healthz and /readyz on; never patient data, so without TLS"`
 	MLLP           string        `flag:"mllp" help:"address to take HL7 v2 messages on, over MLLP, with the TLS of gRPC; empty takes none"`
 	Facilities     []string      `flag:"facility" help:"the ODS code of a sending facility (HL7 MSH-4) that sends a name instead, as NAME=ODS; several, comma separated"`
+	FHIR           string        `flag:"fhir" help:"address to answer FHIR R4 on, over HTTP, with the TLS of gRPC; empty answers none"`
 	EventStore     string        `flag:"eventstore" default:"esdb://127.0.0.1:2113?tls=false" help:"connection string of the event store, without credentials"`
 	EventStoreAuth string        `flag:"eventstore-auth-file" help:"file with user:password of the event store"`
 	NATS           string        `flag:"nats" default:"nats://127.0.0.1:4222" help:"NATS servers, comma separated, without credentials"`
@@ -156,6 +157,9 @@ func (c Config) check() error {
 	}
 	if c.MLLP != "" && c.TLSCert == "" && !c.Insecure && !loopback(c.MLLP) {
 		refuse("--mllp %s is not loopback: give --tls-cert and --tls-key, or --insecure where something else encrypts", c.MLLP)
+	}
+	if c.FHIR != "" && c.TLSCert == "" && !c.Insecure && !loopback(c.FHIR) {
+		refuse("--fhir %s is not loopback: give --tls-cert and --tls-key, or --insecure where something else encrypts", c.FHIR)
 	}
 	for _, p := range c.Peers {
 		_, address, named := strings.Cut(p, "=")

@@ -3449,9 +3449,11 @@ func (x *GetAppointmentResponse) GetReadAt() *v1.Receipt {
 }
 
 type ListAppointmentsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PathwayId     string                 `protobuf:"bytes,1,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
-	MinPosition   uint64                 `protobuf:"varint,2,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	PathwayId   string                 `protobuf:"bytes,1,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
+	MinPosition uint64                 `protobuf:"varint,2,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	// As it was at this position of the log; 0: as it is.
+	AsOfPosition  uint64 `protobuf:"varint,3,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3496,6 +3498,13 @@ func (x *ListAppointmentsRequest) GetPathwayId() string {
 func (x *ListAppointmentsRequest) GetMinPosition() uint64 {
 	if x != nil {
 		return x.MinPosition
+	}
+	return 0
+}
+
+func (x *ListAppointmentsRequest) GetAsOfPosition() uint64 {
+	if x != nil {
+		return x.AsOfPosition
 	}
 	return 0
 }
@@ -4033,9 +4042,11 @@ func (x *SessionReply) GetReceipt() *v1.Receipt {
 }
 
 type GetSessionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	SessionId     string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	MinPosition   uint64                 `protobuf:"varint,2,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	SessionId   string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	MinPosition uint64                 `protobuf:"varint,2,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	// As it was at this position of the log; 0: as it is.
+	AsOfPosition  uint64 `protobuf:"varint,3,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4080,6 +4091,13 @@ func (x *GetSessionRequest) GetSessionId() string {
 func (x *GetSessionRequest) GetMinPosition() uint64 {
 	if x != nil {
 		return x.MinPosition
+	}
+	return 0
+}
+
+func (x *GetSessionRequest) GetAsOfPosition() uint64 {
+	if x != nil {
+		return x.AsOfPosition
 	}
 	return 0
 }
@@ -4996,11 +5014,12 @@ const file_waymark_appointment_v1_appointment_proto_rawDesc = "" +
 	"\fmin_position\x18\x03 \x01(\x04R\vminPosition\"\x92\x01\n" +
 	"\x16GetAppointmentResponse\x12E\n" +
 	"\vappointment\x18\x01 \x01(\v2#.waymark.appointment.v1.AppointmentR\vappointment\x121\n" +
-	"\aread_at\x18\x02 \x01(\v2\x18.waymark.meta.v1.ReceiptR\x06readAt\"e\n" +
+	"\aread_at\x18\x02 \x01(\v2\x18.waymark.meta.v1.ReceiptR\x06readAt\"\x8b\x01\n" +
 	"\x17ListAppointmentsRequest\x12'\n" +
 	"\n" +
 	"pathway_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12!\n" +
-	"\fmin_position\x18\x02 \x01(\x04R\vminPosition\"\x81\x02\n" +
+	"\fmin_position\x18\x02 \x01(\x04R\vminPosition\x12$\n" +
+	"\x0eas_of_position\x18\x03 \x01(\x04R\fasOfPosition\"\x81\x02\n" +
 	"\x18ListAppointmentsResponse\x12G\n" +
 	"\fappointments\x18\x01 \x03(\v2#.waymark.appointment.v1.AppointmentR\fappointments\x122\n" +
 	"\x05tasks\x18\x02 \x03(\v2\x1c.waymark.appointment.v1.TaskR\x05tasks\x125\n" +
@@ -5046,11 +5065,12 @@ const file_waymark_appointment_v1_appointment_proto_rawDesc = "" +
 	"session_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\"}\n" +
 	"\fSessionReply\x129\n" +
 	"\asession\x18\x01 \x01(\v2\x1f.waymark.appointment.v1.SessionR\asession\x122\n" +
-	"\areceipt\x18\x02 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"_\n" +
+	"\areceipt\x18\x02 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"\x85\x01\n" +
 	"\x11GetSessionRequest\x12'\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12!\n" +
-	"\fmin_position\x18\x02 \x01(\x04R\vminPosition\"\x82\x01\n" +
+	"\fmin_position\x18\x02 \x01(\x04R\vminPosition\x12$\n" +
+	"\x0eas_of_position\x18\x03 \x01(\x04R\fasOfPosition\"\x82\x01\n" +
 	"\x12GetSessionResponse\x129\n" +
 	"\asession\x18\x01 \x01(\v2\x1f.waymark.appointment.v1.SessionR\asession\x121\n" +
 	"\aread_at\x18\x02 \x01(\v2\x18.waymark.meta.v1.ReceiptR\x06readAt\"b\n" +

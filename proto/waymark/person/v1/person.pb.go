@@ -1756,7 +1756,10 @@ type GetPersonRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	PersonId string                 `protobuf:"bytes,1,opt,name=person_id,json=personId,proto3" json:"person_id,omitempty"`
 	// Position of a receipt: the answer holds at least that write.
-	MinPosition   uint64 `protobuf:"varint,2,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	MinPosition uint64 `protobuf:"varint,2,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	// As it was at this position of the log, 0: as it is. Merges are not followed then, and
+	// what is withheld today (restriction, a number recorded in error) is withheld of that time too.
+	AsOfPosition  uint64 `protobuf:"varint,3,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1801,6 +1804,13 @@ func (x *GetPersonRequest) GetPersonId() string {
 func (x *GetPersonRequest) GetMinPosition() uint64 {
 	if x != nil {
 		return x.MinPosition
+	}
+	return 0
+}
+
+func (x *GetPersonRequest) GetAsOfPosition() uint64 {
+	if x != nil {
+		return x.AsOfPosition
 	}
 	return 0
 }
@@ -3077,10 +3087,11 @@ const file_waymark_person_v1_person_proto_rawDesc = "" +
 	"\x14UnlinkPersonsRequest\x12:\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12%\n" +
 	"\tperson_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\bpersonId\x120\n" +
-	"\x0fother_person_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\rotherPersonId\"\\\n" +
+	"\x0fother_person_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\rotherPersonId\"\x82\x01\n" +
 	"\x10GetPersonRequest\x12%\n" +
 	"\tperson_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\bpersonId\x12!\n" +
-	"\fmin_position\x18\x02 \x01(\x04R\vminPosition\"^\n" +
+	"\fmin_position\x18\x02 \x01(\x04R\vminPosition\x12$\n" +
+	"\x0eas_of_position\x18\x03 \x01(\x04R\fasOfPosition\"^\n" +
 	"\x11FindPersonRequest\x12&\n" +
 	"\n" +
 	"nhs_number\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\tnhsNumber\x12!\n" +

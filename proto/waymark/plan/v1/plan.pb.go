@@ -7010,8 +7010,11 @@ type GetPlanRequest struct {
 	// Without what is withheld or was not shared yet.
 	AsSharedWithPatient bool   `protobuf:"varint,3,opt,name=as_shared_with_patient,json=asSharedWithPatient,proto3" json:"as_shared_with_patient,omitempty"`
 	MinPosition         uint64 `protobuf:"varint,4,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// As it was at this position of the log; 0: as it is. Sections that are withheld
+	// today are marked so.
+	AsOfPosition  uint64 `protobuf:"varint,5,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPlanRequest) Reset() {
@@ -7068,6 +7071,13 @@ func (x *GetPlanRequest) GetAsSharedWithPatient() bool {
 func (x *GetPlanRequest) GetMinPosition() uint64 {
 	if x != nil {
 		return x.MinPosition
+	}
+	return 0
+}
+
+func (x *GetPlanRequest) GetAsOfPosition() uint64 {
+	if x != nil {
+		return x.AsOfPosition
 	}
 	return 0
 }
@@ -8498,13 +8508,14 @@ const file_waymark_plan_v1_plan_proto_rawDesc = "" +
 	"\x10RunTimersRequest\x12:\n" +
 	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
 	"\n" +
-	"pathway_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\"\xb4\x01\n" +
+	"pathway_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\"\xda\x01\n" +
 	"\x0eGetPlanRequest\x12'\n" +
 	"\n" +
 	"pathway_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12!\n" +
 	"\aversion\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\aversion\x123\n" +
 	"\x16as_shared_with_patient\x18\x03 \x01(\bR\x13asSharedWithPatient\x12!\n" +
-	"\fmin_position\x18\x04 \x01(\x04R\vminPosition\"\x91\x01\n" +
+	"\fmin_position\x18\x04 \x01(\x04R\vminPosition\x12$\n" +
+	"\x0eas_of_position\x18\x05 \x01(\x04R\fasOfPosition\"\x91\x01\n" +
 	"\x14GetAssessmentRequest\x12'\n" +
 	"\n" +
 	"pathway_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12-\n" +

@@ -3734,9 +3734,11 @@ func (x *GetReferralResponse) GetReadAt() *v1.Receipt {
 }
 
 type ListReferralsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PathwayId     string                 `protobuf:"bytes,1,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
-	MinPosition   uint64                 `protobuf:"varint,2,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	PathwayId   string                 `protobuf:"bytes,1,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
+	MinPosition uint64                 `protobuf:"varint,2,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	// As it was at this position of the log; 0: as it is.
+	AsOfPosition  uint64 `protobuf:"varint,3,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3781,6 +3783,13 @@ func (x *ListReferralsRequest) GetPathwayId() string {
 func (x *ListReferralsRequest) GetMinPosition() uint64 {
 	if x != nil {
 		return x.MinPosition
+	}
+	return 0
+}
+
+func (x *ListReferralsRequest) GetAsOfPosition() uint64 {
+	if x != nil {
+		return x.AsOfPosition
 	}
 	return 0
 }
@@ -4149,11 +4158,12 @@ const file_waymark_referral_v1_referral_proto_rawDesc = "" +
 	"\fmin_position\x18\x03 \x01(\x04R\vminPosition\"\x83\x01\n" +
 	"\x13GetReferralResponse\x129\n" +
 	"\breferral\x18\x01 \x01(\v2\x1d.waymark.referral.v1.ReferralR\breferral\x121\n" +
-	"\aread_at\x18\x02 \x01(\v2\x18.waymark.meta.v1.ReceiptR\x06readAt\"b\n" +
+	"\aread_at\x18\x02 \x01(\v2\x18.waymark.meta.v1.ReceiptR\x06readAt\"\x88\x01\n" +
 	"\x14ListReferralsRequest\x12'\n" +
 	"\n" +
 	"pathway_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12!\n" +
-	"\fmin_position\x18\x02 \x01(\x04R\vminPosition\"\xc2\x01\n" +
+	"\fmin_position\x18\x02 \x01(\x04R\vminPosition\x12$\n" +
+	"\x0eas_of_position\x18\x03 \x01(\x04R\fasOfPosition\"\xc2\x01\n" +
 	"\x15ListReferralsResponse\x12;\n" +
 	"\treferrals\x18\x01 \x03(\v2\x1d.waymark.referral.v1.ReferralR\treferrals\x129\n" +
 	"\x06offers\x18\x02 \x03(\v2!.waymark.referral.v1.ServiceOfferR\x06offers\x121\n" +

@@ -1,0 +1,224 @@
+package edge
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	appointmentv1 "waymark/proto/waymark/appointment/v1"
+	personv1 "waymark/proto/waymark/person/v1"
+	referralv1 "waymark/proto/waymark/referral/v1"
+	"waymark/services/kit/es"
+)
+
+// records is what the FHIR server must know of the log itself, folded anew at
+// each start: which people, pathways and sessions there are, whose a thing with
+// an id is, and where and when each stream has its events. It follows every
+// stream, so that waiting for the head of the log is waiting for all of it.
+type records struct {
+	*es.Follower // its lock guards all below
+
+	stamps   map[string][]stamp  // by stream
+	people   []string            // in the order of the log
+	pathways []string            // likewise
+	sessions []string            // likewise
+	person   map[string]string   // of a pathway
+	of       map[string][]string // pathways of a person
+	survivor map[string]string   // a merged person to the one who survived
+	whose    map[string]string   // the id of a thing to that of its person, pathway or session
+	local    map[string]string   // a local identifier, organisation and value, to its person
+}
+
+// stamp is where and when one event was recorded.
+type stamp struct {
+	position es.Position
+	recorded int64 // Unix nanoseconds
+}
+
+func (s stamp) time() time.Time { return time.Unix(0, s.recorded).UTC() }
+
+func newRecords(log es.Log) *records {
+	x := &records{stamps: map[string][]stamp{}, person: map[string]string{}, of: map[string][]string{},
+		survivor: map[string]string{}, whose: map[string]string{}, local: map[string]string{}}
+	x.Follower = es.Follow(log, "edge.fhir.behind", x.fold)
+	return x
+}
+
+// fold applies one event. The caller holds the lock.
+func (x *records) fold(at es.Recorded) error {
+	category, id, _ := strings.Cut(at.Stream, "-")
+	switch category {
+	case "person", "pathway", "referral", "plan", "appointment", "carelead", "session":
+	default:
+		return nil
+	}
+	event, err := es.Decode(at)
+	if err != nil {
+		return err
+	}
+	if x.stamps[at.Stream] == nil {
+		switch category {
+		case "person":
+			x.people = append(x.people, id)
+		case "pathway":
+			x.pathways = append(x.pathways, id)
+		case "session":
+			x.sessions = append(x.sessions, id)
+		}
+		x.whose[id] = id
+	}
+	x.stamps[at.Stream] = append(x.stamps[at.Stream], stamp{at.Position, at.Recorded.UnixNano()})
+	switch e := event.(type) {
+	case *referralv1.PathwayStarted:
+		x.person[id] = e.PersonId
+		x.of[e.PersonId] = append(x.of[e.PersonId], id)
+	case *personv1.PersonsMerged:
+		x.survivor[e.MergedPersonId] = e.SurvivingPersonId
+	case *personv1.MergeReversed:
+		delete(x.survivor, e.MergedPersonId)
+	case *personv1.LocalIdentifierAdded:
+		x.local[localKey(e.Identifier)] = id
+	case *personv1.LocalIdentifierReplaced:
+		delete(x.local, localKey(e.Earlier))
+		x.local[localKey(e.Identifier)] = id
+	case *appointmentv1.SessionOpened:
+		for _, slot := range e.Slots {
+			x.whose[slot.SlotId] = id
+		}
+	}
+	x.things(event, id)
+	return nil
+}
+
+func localKey(i *personv1.LocalIdentifier) string { return i.GetAssigner() + "|" + i.GetValue() }
+
+// things notes whose the ids in an event are: the first stream that names one has it.
+func (x *records) things(event proto.Message, owner string) {
+	event.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		name := string(f.Name())
+		if f.Kind() == protoreflect.StringKind && !f.IsList() && !f.IsMap() && strings.HasSuffix(name, "_id") && name != "person_id" && name != "pathway_id" {
+			if id := v.String(); len(id) == 36 && x.whose[id] == "" {
+				x.whose[id] = owner
+			}
+		}
+		return true
+	})
+}
+
+// ownerOf returns whose a thing is, "" when nobody's.
+func (x *records) ownerOf(id string) string {
+	x.Lock()
+	defer x.Unlock()
+	return x.whose[id]
+}
+
+// patient returns who a person is now, and everybody that was merged into them.
+func (x *records) patient(id string) (now string, all []string) {
+	x.Lock()
+	defer x.Unlock()
+	now = x.standsFor(id)
+	all = []string{now}
+	for merged := range x.survivor {
+		if x.standsFor(merged) == now {
+			all = append(all, merged)
+		}
+	}
+	slices.Sort(all[1:])
+	return now, all
+}
+
+func (x *records) standsFor(id string) string {
+	for range len(x.survivor) { // a survivor may have been merged in turn
+		into, ok := x.survivor[id]
+		if !ok {
+			break
+		}
+		id = into
+	}
+	return id
+}
+
+// owners lists the people, pathways or sessions; of some people only, where given.
+func (x *records) owners(kind ownerKind, people []string) []string {
+	x.Lock()
+	defer x.Unlock()
+	switch {
+	case kind == ofSession:
+		return slices.Clone(x.sessions)
+	case kind == ofPerson && people != nil:
+		return people
+	case kind == ofPerson:
+		return slices.Clone(x.people)
+	case people == nil:
+		return slices.Clone(x.pathways)
+	}
+	var found []string
+	for _, p := range people {
+		found = append(found, x.of[p]...)
+	}
+	return found
+}
+
+// history lists where and when the streams of an owner have events, oldest
+// first. Events that were recorded at one instant were one decision: the last stands for them.
+func (x *records) history(categories []string, owner string) (all []stamp) {
+	x.Lock()
+	defer x.Unlock()
+	for _, c := range categories {
+		for i, s := range x.stamps[x.stream(c, owner)] {
+			if i > 0 && len(all) > 0 && all[len(all)-1].recorded == s.recorded {
+				all[len(all)-1] = s
+			} else {
+				all = append(all, s)
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b stamp) int { return int(int64(a.position) - int64(b.position)) })
+	return all
+}
+
+// stream of a category that belongs to the owner; that of the person, for a pathway.
+func (x *records) stream(category, owner string) string {
+	if person := x.person[owner]; category == "person" && person != "" {
+		owner = person
+	}
+	return category + "-" + owner
+}
+
+// newest returns the last event of the owner's streams that is within the moment.
+func (x *records) newest(categories []string, owner string, m asOf) (last stamp, ok bool) {
+	x.Lock()
+	defer x.Unlock()
+	for _, c := range categories {
+		for _, s := range slices.Backward(x.stamps[x.stream(c, owner)]) {
+			if m.has(s) {
+				if !ok || s.position > last.position {
+					last, ok = s, true
+				}
+				break
+			}
+		}
+	}
+	return last, ok
+}
+
+// asOf is what _as-of asks for: what was recorded up to a position or an instant. Zero is now.
+type asOf struct {
+	position es.Position
+	instant  time.Time
+}
+
+func (m asOf) has(s stamp) bool {
+	switch {
+	case m.position > 0:
+		return s.position <= m.position
+	case !m.instant.IsZero():
+		return s.recorded <= m.instant.UnixNano()
+	}
+	return true
+}
+
+func (m asOf) isNow() bool { return m.position == 0 && m.instant.IsZero() }
