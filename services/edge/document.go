@@ -275,8 +275,8 @@ func (d *document) name() (string, string) {
 }
 
 // digest of a message leaves out when it was sent, which a repeat may renew.
-// another is never true: the id of a message Bundle is a UUID.
-func (d *document) another(state) bool { return false }
+// reusesNames is false: the id of a message Bundle is a UUID.
+func (d *document) reusesNames() bool { return false }
 
 func (d *document) digest() [sha256.Size]byte {
 	if _, ok := d.message(); !ok {

@@ -65,9 +65,9 @@ type content interface {
 	name() (name, field string)
 	// digest is the same for a repeat, and another for any other message.
 	digest() [sha256.Size]byte
-	// another reports whether this, which has the name of a message that was kept but
-	// not its content, is a message of its own rather than an altered repeat.
-	another(kept state) bool
+	// reusesNames reports whether other content under the name of a message that was
+	// kept is a message of its own. Otherwise it is refused.
+	reusesNames() bool
 	// header is what MessageReceived says of it, besides its bytes.
 	header() *pb.MessageReceived
 	// sender is whose commands these are: an ODS code, or UNKNOWN, and a system.
@@ -125,7 +125,7 @@ func (s *service) take(ctx context.Context, a arrival) (taken, error) {
 	var reused error
 	renamed := st.Value.Received != nil && st.Value.Digest != a.content.digest()
 	if renamed {
-		if !a.content.another(st.Value) {
+		if !a.content.reusesNames() {
 			reused = refuse("edge.control_id.reused", nameField, "another message with this id was taken before: give each message its own")
 		}
 		sum := a.content.digest()

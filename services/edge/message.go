@@ -24,7 +24,6 @@ const category = "message"
 type state struct {
 	Received *pb.MessageReceived // without raw
 	Digest   [sha256.Size]byte
-	Sent     string        // MSH-7
 	Outcome  proto.Message // MessageApplied, MessageParked or MessageRefused; nil while there is none
 	Redriven string
 }
@@ -35,7 +34,7 @@ func evolve(s state, event proto.Message) state {
 	switch e := event.(type) {
 	case *pb.MessageReceived:
 		if raw, err := unpack(e); err == nil { // it was packed here
-			s.Digest, s.Sent = digestOf(e, raw)
+			s.Digest = digestOf(e, raw)
 		}
 		kept := proto.CloneOf(e)
 		kept.Raw = nil
@@ -111,17 +110,13 @@ func read(received *pb.MessageReceived, raw []byte, facilities map[string]string
 	return readV2(raw, facilities)
 }
 
-// digestOf is the digest of a message that was received, and MSH-7. Of most
-// documents it is that of the bytes: they are not read again for it.
-func digestOf(e *pb.MessageReceived, raw []byte) ([sha256.Size]byte, string) {
+// digestOf is the digest of a message that was received. Of most documents it is
+// that of the bytes: they are not read again for it.
+func digestOf(e *pb.MessageReceived, raw []byte) [sha256.Size]byte {
 	if e.ContentType == fhirJSON && !strings.HasPrefix(e.Type, "Bundle/message") {
-		return sha256.Sum256(raw), ""
+		return sha256.Sum256(raw)
 	}
-	c := read(e, raw, nil)
-	if v, ok := c.(v2); ok {
-		return v.digest(), v.message.raw("MSH", 7)
-	}
-	return c.digest(), ""
+	return read(e, raw, nil).digest()
 }
 
 // packFrom is the size from which a message is kept packed. An append to the log

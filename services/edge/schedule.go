@@ -29,6 +29,16 @@ func (w *work) booking(ctx context.Context, filler string) (pathway string, a *a
 	return "", nil, nil
 }
 
+// filler is what the booking system calls a booking; where only the placer has a
+// name for it, that.
+func (w *work) filler() (string, error) {
+	if w.m.get("SCH-2") == "" && w.m.get("SCH-1") != "" {
+		placer, err := w.external("SCH-1", 53)
+		return "placer/" + placer, err
+	}
+	return w.external("SCH-2", 60)
+}
+
 // slot reads when and where a booking is.
 func (w *work) slot() (*appointmentv1.ExternalBooking, error) {
 	m := w.m
@@ -113,7 +123,7 @@ func (w *work) why(otherwise string) string {
 // moved or changed. Feeds begin in the middle and come out of order, so any of
 // them makes the booking when it is not there.
 func schedule(ctx context.Context, w *work) error {
-	filler, err := w.external("SCH-2", 60)
+	filler, err := w.filler()
 	if err != nil {
 		return err
 	}
@@ -139,7 +149,7 @@ func schedule(ctx context.Context, w *work) error {
 	purpose, _ := w.m.firstOf("SCH-7.2", "SCH-7.1", "AIS-3.2", "SCH-8.2")
 	purpose = short(purpose, 500)
 	c := w.command("book")
-	req := &appointmentv1.BookAppointmentRequest{Command: c, PathwayId: pathway, Place: external(place), Purpose: purpose, PasSystem: w.m.org, PasId: filler}
+	req := &appointmentv1.BookAppointmentRequest{Command: c, PathwayId: pathway, Place: external(place), Purpose: purpose, PasSystem: w.m.org, PasId: filler, SeriesId: w.series()}
 	// Also for a booking that is known: it may be this message that made it, before
 	// a crash.
 	reply, err := w.service.appointments.BookAppointment(ctx, req)
@@ -230,7 +240,7 @@ func same(text string, at time.Time) bool {
 // existing finds the booking that a message is about; a feed may speak of one
 // that was never booked here.
 func (w *work) existing(ctx context.Context) (pathway string, a *appointmentv1.Appointment, outdated bool, err error) {
-	filler, err := w.external("SCH-2", 60)
+	filler, err := w.filler()
 	if err != nil {
 		return "", nil, false, err
 	}
@@ -249,6 +259,14 @@ func (w *work) existing(ctx context.Context) (pathway string, a *appointmentv1.A
 		}
 	}
 	return pathway, a, false, err
+}
+
+// series is the group of bookings that one is of (SCH-4), "" for none.
+func (w *work) series() string {
+	if group := w.m.get("SCH-4"); group != "" && len(w.m.org+"/"+group) <= 60 {
+		return w.m.org + "/" + group
+	}
+	return ""
 }
 
 // canceller says who cancelled, by SCH-6, SCH-7 and SCH-25. Codes 2 and 4 are
@@ -283,6 +301,22 @@ func unschedule(ctx context.Context, w *work) error {
 			return answered(err, "SCH-2")
 		}
 		w.done("appointment.EnterInError", c, a.AppointmentId)
+		return nil
+	}
+	if series := w.series(); w.m.kind() == "SIU/S16" && series != "" && a.SeriesId == series {
+		// Discontinued: this one and what was to come after it.
+		c := w.command("series")
+		req := &appointmentv1.StopSeriesRequest{Command: c, PathwayId: pathway, SeriesId: series, By: canceller(w.m), Reason: w.why("no reason was sent"),
+			From: a.Booking.GetStart().AsTime().Format(time.RFC3339)}
+		_, err := w.service.appointments.StopSeries(ctx, req)
+		if fault.CodeOf(err) == "appointment.series.not_found" {
+			w.noted("edge.appointment.over", "SCH-4", "nothing of the series was still to come: nothing changes")
+			return nil
+		}
+		if err != nil {
+			return answered(err, "SCH-4")
+		}
+		w.done("appointment.StopSeries", c, a.AppointmentId)
 		return nil
 	}
 	c := w.command("cancel")

@@ -27,11 +27,10 @@ func readV2(raw []byte, facilities map[string]string) v2 {
 	return v2{m, err, raw}
 }
 
-// another is true of a message of another type or time: its sender counts control
-// ids anew. With both the same nobody can tell which of two contents is meant.
-func (v v2) another(kept state) bool {
-	return kept.Sent != v.message.raw("MSH", 7) || kept.Received.Type != coded(v.kind())
-}
+// reusesNames is true: senders count control ids from 1 again, and some send one
+// id for ever. What a message is about has an identity of its own, so that an
+// altered repeat changes nothing twice.
+func (v v2) reusesNames() bool { return true }
 
 func (v v2) name() (string, string) {
 	if v.unread != nil || v.message.raw("MSH", 10) == "" {

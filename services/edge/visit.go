@@ -25,10 +25,24 @@ func (w *work) visit(ctx context.Context, id string) (pathway string, v *appoint
 	return "", nil, nil
 }
 
-// visitID is the identity of a visit: the sender's organisation and PV1-19.
-func (w *work) visitID() (string, error) {
-	number, err := w.external("PV1-19", 60-len(w.m.org)-1)
-	return w.m.org + "/" + number, err
+// visitOf identifies the patient, then the visit: the sender's organisation with
+// PV1-19, or where that is empty PV1-50 or the account, PID-18. HL7 asks for none.
+func (w *work) visitOf(ctx context.Context) (id string, outdated bool, err error) {
+	if _, err := w.subject(ctx); err != nil {
+		return "", false, err
+	}
+	number, field := w.m.firstOf("PV1-19", "PV1-50", "PID-18")
+	if number == "" {
+		if _, err := w.pathway(ctx); err != nil {
+			return "", false, err
+		}
+		return "", false, park("edge.visit.unidentified", "PV1-19", "the visit has no number, so that nothing later could be told to be about it: redrive it with PV1-19")
+	}
+	id = w.m.org + "/" + number
+	if len(id) > 60 {
+		return "", false, refuse("edge.field.invalid", field, "the number of a visit has at most 60 characters with the facility's code")
+	}
+	return id, w.thing("visit", id), nil
 }
 
 // at reads the time of the first of some fields that has one.
@@ -63,19 +77,13 @@ func method(m message) string {
 
 // admit is ADT A01, A04 and A05.
 func admit(ctx context.Context, w *work) error {
-	id, err := w.visitID()
-	if err != nil {
-		return err
-	}
 	at, err := w.began()
 	if err != nil {
 		return err
 	}
-	if _, err := w.subject(ctx); err != nil {
+	id, outdated, err := w.visitOf(ctx)
+	if err != nil || outdated {
 		return err
-	}
-	if w.thing("visit", id) {
-		return nil
 	}
 	pathway, known, err := w.visit(ctx, id)
 	if err == nil && known == nil {
@@ -137,13 +145,11 @@ func correct(ctx context.Context, w *work) error {
 	if _, err := w.known(ctx); err != nil {
 		return err
 	}
-	if w.m.get("PV1-19") == "" {
+	number, _ := w.m.firstOf("PV1-19", "PV1-50", "PID-18")
+	if number == "" {
 		return nil
 	}
-	id, err := w.visitID()
-	if err != nil {
-		return err
-	}
+	id := w.m.org + "/" + number
 	pathway, known, err := w.visit(ctx, id)
 	if err != nil {
 		return err
@@ -186,20 +192,15 @@ func discharged(m message) (code string, died bool) {
 // discharge is ADT A03. It ends the visit and no treatment. Where the visit is
 // not recorded but its beginning is in the message, both are.
 func discharge(ctx context.Context, w *work) error {
-	id, err := w.visitID()
-	if err != nil {
-		return err
-	}
 	at, err := w.at("PV1-45", "EVN-6", "EVN-2", "MSH-7")
 	if err != nil {
 		return err
 	}
-	if _, err := w.subject(ctx); err != nil {
+	id, outdated, err := w.visitOf(ctx)
+	if err != nil && w.person == "" || outdated {
 		return err
 	}
-	if w.thing("visit", id) {
-		return nil
-	}
+	unplaced := err
 	code, died := discharged(w.m)
 	if died {
 		on, err := moment(w.m.get("PV1-45"))
@@ -210,7 +211,9 @@ func discharge(ctx context.Context, w *work) error {
 			return err
 		}
 	}
-	err = w.leave(ctx, id, at, code)
+	if err = unplaced; err == nil {
+		err = w.leave(ctx, id, at, code)
+	}
 	if why, ok := err.(*stop); ok && died && !why.refuse {
 		w.note, err = why.reason, nil // the death was noted: that is not to be done again
 	}
@@ -252,15 +255,9 @@ func (w *work) leave(ctx context.Context, id, at, code string) error {
 // reverse is ADT A11, A12 and A13: what was recorded of the visit did not happen.
 func reverse(what string) func(context.Context, *work) error {
 	return func(ctx context.Context, w *work) error {
-		id, err := w.visitID()
-		if err != nil {
+		id, outdated, err := w.visitOf(ctx)
+		if err != nil || outdated {
 			return err
-		}
-		if _, err := w.subject(ctx); err != nil {
-			return err
-		}
-		if w.thing("visit", id) {
-			return nil
 		}
 		pathway, known, err := w.visit(ctx, id)
 		if err != nil {

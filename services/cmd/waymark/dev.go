@@ -15,12 +15,13 @@ import (
 
 // devOptions are the settings of waymark dev; the rest of run.Config keeps its defaults.
 type devOptions struct {
-	Data       string `flag:"data" default:".waymark" help:"folder of everything that is kept"`
-	PortOffset int    `flag:"port-offset" help:"added to every port: gRPC 7400, HTTP 7480, NATS 4222, event store 2113, MLLP 2575, FHIR 7450"`
-	Fresh      bool   `flag:"fresh" help:"delete what --data holds and start anew"`
-	Demo       bool   `flag:"demo" help:"seed some made-up patients in different stages (NHS numbers that belong to nobody)"`
-	Clock      string `flag:"clock" default:"real" help:"real, or fast: a day a minute from now on (waymark clock advance moves either)"`
-	LogLevel   string `flag:"log-level" default:"warn" help:"debug, info, warn or error"`
+	Data       string   `flag:"data" default:".waymark" help:"folder of everything that is kept"`
+	PortOffset int      `flag:"port-offset" help:"added to every port: gRPC 7400, HTTP 7480, NATS 4222, event store 2113, MLLP 2575, FHIR 7450"`
+	Fresh      bool     `flag:"fresh" help:"delete what --data holds and start anew"`
+	Demo       bool     `flag:"demo" help:"seed some made-up patients in different stages (NHS numbers that belong to nobody)"`
+	Clock      string   `flag:"clock" default:"real" help:"real, or fast: a day a minute from now on (waymark clock advance moves either)"`
+	Facility   []string `flag:"facility" help:"the ODS code of a sending facility (HL7 MSH-4) that sends a name instead, as NAME=ODS; several, comma separated"`
+	LogLevel   string   `flag:"log-level" default:"warn" help:"debug, info, warn or error"`
 }
 
 func (c *cli) devCommand() *cobra.Command {
@@ -51,7 +52,7 @@ func (c *cli) dev(ctx context.Context, o devOptions) error {
 	}
 	system, err := allinone.Start(ctx, allinone.Options{
 		ClockRate: rate,
-		Data:      o.Data, PortOffset: o.PortOffset, Fresh: o.Fresh, Config: run.Config{LogLevel: o.LogLevel}, Logger: logger,
+		Data:      o.Data, PortOffset: o.PortOffset, Fresh: o.Fresh, Config: run.Config{LogLevel: o.LogLevel, Facilities: o.Facility}, Logger: logger,
 	})
 	if err != nil {
 		return err

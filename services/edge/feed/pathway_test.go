@@ -125,7 +125,20 @@ func TestSchedule(t *testing.T) {
 	h.want(t, about("SIU^S17", "24", 42, sch("F4", "202606200900", "202606200930", "")), "AA", "")
 	h.want(t, about("SIU^S15", "25", 43, sch("F9", "202606200900", "202606200930", "")), "AA", "edge.appointment.unknown")
 	h.want(t, about("SIU^S12", "26", 44, sch("F5", "202603290130", "202603290145", "")), "AE", "appointment.time.missing") // the clocks went forward
-	h.want(t, about("SIU^S12", "27", 45, sch("", "202606200900", "202606200930", "")), "AE", "edge.field.required")
+	h.want(t, about("SIU^S12", "27", 45, strings.Replace(sch("", "202606200900", "202606200930", ""), "|P1|", "||", 1)), "AE", "edge.field.required")
+	// A series is stopped from one of its bookings on.
+	for i, at := range []string{"2026062209", "2026062309", "2026062409"} {
+		one := strings.Replace(sch(fmt.Sprint("G", i), at+"00", at+"30", ""), fmt.Sprint("|G", i, "|||"), fmt.Sprint("|G", i, "||GRP|"), 1)
+		h.want(t, about("SIU^S12", fmt.Sprint("5", i), 50+i, one), "AA", "")
+	}
+	if r := h.want(t, about("SIU^S16", "60", 54, strings.Replace(sch("G1", "202606230900", "202606230930", ""), "|G1|||", "|G1||GRP|", 1)), "AA", ""); effects(r) != "StopSeries" {
+		t.Errorf("S16: %s", effects(r))
+	}
+	for _, a := range h.planned(t, id).Appointments {
+		if stands := a.Status == appointmentv1.AppointmentStatus_APPOINTMENT_STATUS_BOOKED; a.SeriesId != "" && stands != (a.PasId == "G0") {
+			t.Errorf("after the series was stopped: %v", a)
+		}
+	}
 	h.want(t, about("SIU^S12", "28", 46, strings.Replace(sch("F6", "2026062109", "", ""), "|30|MIN|", "|||", 1)), "AE", "edge.field.invalid")
 	h.want(t, about("SIU^S13", "29", 47, sch("F6", "202606210900", "", "")), "AA", "") // never booked here; its end by its duration
 	if last := h.planned(t, id).Appointments; last[len(last)-1].Booking.End.AsTime().Format("15:04") != "08:30" {
@@ -245,7 +258,7 @@ func TestVisits(t *testing.T) {
 	h.want(t, about("ADT^A13", "11", 34, pv1("V9", "", "", "")), "AA", "edge.visit.unknown")
 	h.want(t, about("ADT^A03", "12", 35, pv1("V8", "", "202606061100", "1")), "AA", "edge.visit.unknown")
 	h.want(t, about("ADT^A04", "13", 36, strings.Replace(pv1("V2", "202606080900", "", ""), "|I|", "|O|", 1)), "AA", "")
-	h.want(t, about("ADT^A01", "14", 37, pv1("", "202606080900", "", "")), "AE", "edge.field.required")
+	h.want(t, about("ADT^A01", "14", 37, pv1("", "202606080900", "", "")), "AA", "edge.visit.unidentified")
 	// Only the discharge came: both are recorded. It ends no treatment; a death is noted.
 	r := h.want(t, about("ADT^A03", "15", 38, pv1("V3", "202606080900", "202606091000", "4")), "AA", "")
 	if effects(r) != "NoteDeath RecordAdmission RecordDischarge" || h.count(t, "DeathReportedInformally") != 1 || h.count(t, "TreatmentPeriodEnded") != 0 {
