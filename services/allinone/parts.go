@@ -51,10 +51,13 @@ func Names() (names []string) {
 	return names
 }
 
-// Services makes every part but the relay, for a harness that brings what it
-// hears to the services itself.
-func Services(deps run.Deps) ([]run.Part, error) {
-	return build(deps, slices.DeleteFunc(Names(), func(name string) bool { return name == "relay" })...)
+// Services makes the named parts, or all but the relay, for a harness that brings
+// what they hear to them itself.
+func Services(deps run.Deps, names ...string) ([]run.Part, error) {
+	if len(names) == 0 {
+		names = slices.DeleteFunc(Names(), func(name string) bool { return name == "relay" })
+	}
+	return build(deps, names...)
 }
 
 // build makes the named parts, all when none is named.

@@ -54,7 +54,7 @@ func New(deps run.Deps) (run.Part, error) {
 }
 
 func newService(deps run.Deps) *service {
-	opts := es.Options{Key: deps.Key}
+	opts := es.Options{Key: deps.Key, Jitter: deps.Jitter}
 	s := &service{
 		clock:        deps.Clock,
 		log:          deps.Log,

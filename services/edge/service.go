@@ -63,7 +63,7 @@ func New(deps run.Deps) (run.Part, error) {
 func newService(deps run.Deps) *service {
 	s := &service{
 		log:      deps.Log,
-		messages: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Cached: cachedFolds}),
+		messages: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Jitter: deps.Jitter, Cached: cachedFolds}),
 		locks:    locks{held: map[string]chan struct{}{}},
 		key:      deps.Key,
 		clock:    deps.Clock,

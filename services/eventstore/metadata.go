@@ -87,7 +87,6 @@ type head struct {
 	hasMeta    bool   // its metastream has an event
 	metaLast   []byte // data of that event
 	meta       streamMeta
-	batch      uint64 // number of the batch that last wrote to it; used by the sequencer
 }
 
 func (h *head) deleted() bool { return h.meta.before == softDeleted }

@@ -36,7 +36,6 @@ type sequencer struct {
 	created  int64  // of the last event: time never runs backwards in the log
 	heads    map[string]*head
 	ids      *idCache
-	batchNo  uint64
 	batch    *pebble.Batch // in hand
 	group    *group        // in hand
 }
@@ -71,8 +70,8 @@ type outcome struct {
 
 // group is what one sync makes durable.
 type group struct {
-	room     error // why no write of the group may be taken: the disk is full
-	batches  []*pebble.Batch
+	room     error         // why no write of the group may be taken: the disk is full
+	batch    *pebble.Batch // nil when there is nothing to store
 	records  []record
 	outcomes []outcome
 	bytes    int
@@ -340,14 +339,13 @@ func (s *sequencer) tombstone(stream string, h *head) (int64, uint64, error) {
 func (s *sequencer) put(stream string, h *head, events []proposed) error {
 	if s.batch == nil {
 		s.batch = s.store.db.NewBatch()
-		s.batchNo++
 	}
 	s.created = max(s.created, ticks(s.now()))
 	for i := range events {
 		ev := &events[i]
 		s.position++
 		h.last++
-		h.position, h.batch = s.position, s.batchNo
+		h.position = s.position
 		r := ev.number(stream, s.position, h.last, s.created)
 		err := errors.Join(
 			s.batch.Set(positionKey(s.position), r, nil),
@@ -377,8 +375,7 @@ func (s *sequencer) apply() {
 	if err != nil {
 		s.failed.set(err.Error())
 	}
-	s.group.batches = append(s.group.batches, s.batch)
-	s.batch = nil
+	s.group.batch, s.batch = s.batch, nil
 }
 
 // commit is the committer.
@@ -389,21 +386,19 @@ func (s *sequencer) commit() {
 			s.log.publish(g.records)
 			g.records = nil
 		}
-		for _, b := range g.batches {
-			if !s.noSync && !s.failed.happened() {
-				if err := b.SyncWait(); err != nil {
-					s.failed.set(err.Error())
-				}
+		if g.batch != nil && !s.noSync && !s.failed.happened() {
+			if err := g.batch.SyncWait(); err != nil {
+				s.failed.set(err.Error())
 			}
 		}
 		if s.failed.happened() {
 			for _, o := range g.outcomes {
 				o.write.reply <- outcome{write: o.write, err: errStorage}
 			}
-			continue // the batches are Pebble's now; the process is about to end
+			continue // the batch is Pebble's now; the process is about to end
 		}
-		for _, b := range g.batches {
-			if err := b.Close(); err != nil {
+		if g.batch != nil {
+			if err := g.batch.Close(); err != nil {
 				s.failed.set(err.Error())
 			}
 		}
@@ -461,15 +456,19 @@ func (s *sequencer) trimHeads() {
 // seen implements stored.
 func (s *sequencer) seen(stream string, id eventID) (place, bool) { return s.ids.find(stream, id) }
 
-// at implements stored. Events of the batch in hand are applied first, so that
-// the scan meets them.
+// at implements stored: what is applied, and then what the group in hand holds.
 func (s *sequencer) at(stream string, from int64, yield func(eventID, place) bool) error {
-	if h := s.heads[stream]; h != nil && s.batch != nil && h.batch == s.batchNo {
-		s.apply()
-	}
-	return s.store.stream(stream, from, tombstoneRevision, false, func(r record) bool {
-		return yield(r.id(), place{r.revision(), r.position()})
+	more := true
+	err := s.store.stream(stream, from, tombstoneRevision, false, func(r record) bool {
+		more = yield(r.id(), place{r.revision(), r.position()})
+		return more
 	})
+	for i := 0; i < len(s.group.records) && more && err == nil; i++ {
+		if r := s.group.records[i]; r.revision() >= from && string(r.stream()) == stream {
+			more = yield(r.id(), place{r.revision(), r.position()})
+		}
+	}
+	return err
 }
 
 // idCache remembers where the newest events went, by stream and id.

@@ -39,7 +39,7 @@ func New(deps run.Deps) (run.Part, error) {
 	if deps.Log == nil || deps.Clock == nil {
 		return run.Part{}, errors.New("plan: needs a log and a clock")
 	}
-	s := &server{plans: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key}), log: deps.Log,
+	s := &server{plans: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Jitter: deps.Jitter}), log: deps.Log,
 		rounds: &rounds{checked: make(map[string]nhs.Date)}, clock: deps.Clock, slog: deps.Slog}
 	if s.slog == nil {
 		s.slog = slog.New(slog.DiscardHandler)

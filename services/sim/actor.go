@@ -40,16 +40,21 @@ func (w *world) actor(name string) *actor {
 	return &actor{w: w, name: name, id: w.actors - 1, draws: map[string]uint64{}, taken: map[int64]bool{}}
 }
 
-// draw returns a source for one decision.
-func (a *actor) draw(purpose string) *rand.Rand {
+// next counts up by purpose.
+func (a *actor) next(purpose string) uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.draws[purpose]++
+	return a.draws[purpose]
+}
+
+// draw returns a source for one decision.
+func (a *actor) draw(purpose string) *rand.Rand {
 	h := fnv.New64a()
 	h.Write([]byte(a.name))
 	h.Write([]byte{0})
 	h.Write([]byte(purpose))
-	a.draws[purpose]++
-	return rand.New(rand.NewPCG(a.w.seed^h.Sum64(), a.draws[purpose]))
+	return rand.New(rand.NewPCG(a.w.seed^h.Sum64(), a.next(purpose)))
 }
 
 // wait waits up to most, or until ctx ends.

@@ -6,8 +6,9 @@
 //	actor.go    waits and draws that are the same for a seed, whatever the scheduler does
 //	disk.go     a disk in memory that can lose power
 //	node.go     the node, crashed and started again
-//	link.go     es.Log over a bad network
-//	writers.go  clients of kit/es alone
+//	process.go  the services, crashed and started again
+//	wire.go     a bad network; link.go: es.Log over it
+//	writers.go  clients of kit/es alone; clients.go: clients of the services
 //	history.go  what was promised; check.go what became of it
 //
 // What makes a run repeatable is that no two things ever happen at one instant:

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -143,7 +144,7 @@ func (h *history) note(e es.Recorded) {
 // sign writes what was told to whom and when, without what is drawn by the
 // machine: the ids of checkpoints.
 func (h *history) sign(to hash.Hash) {
-	for _, o := range h.ops {
+	for _, o := range h.sorted() {
 		fmt.Fprintf(to, "%v %d %s %d %d %d %d %d %d\n", o.read, o.actor, o.stream, o.expected, o.call, o.ret, o.outcome, o.revision, o.position)
 		if ours(o.stream) {
 			for _, id := range o.ids {
@@ -151,6 +152,14 @@ func (h *history) sign(to hash.Hash) {
 			}
 		}
 	}
+}
+
+// sorted are the calls in an order that does not depend on who of those that
+// called at one instant was noted first.
+func (h *history) sorted() []*op {
+	return slices.SortedFunc(slices.Values(h.ops), func(a, b *op) int {
+		return cmp.Or(cmp.Compare(a.call, b.call), cmp.Compare(a.actor, b.actor), cmp.Compare(a.stream, b.stream), cmp.Compare(a.expected, b.expected))
+	})
 }
 
 // signLog writes the log, with the same exception.

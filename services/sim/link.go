@@ -3,9 +3,9 @@ package sim
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -24,96 +24,20 @@ import (
 // memory that delays, drops, repeats and lies. The official client cannot take
 // its place, because it dials TCP, on which the clock of a bubble stands still.
 type link struct {
-	a    *actor
+	wire
 	node *node
 }
 
 var _ es.Log = (*link)(nil)
-
-// longest is how long a call without a deadline takes.
-const longest = 5 * time.Second
 
 var (
 	errAway = fault.Unavailable("log.unavailable", "the event store is away: repeat the request", time.Second)
 	errLate = fault.TimedOut("log.deadline", "the event store did not answer in time: repeat the request")
 )
 
-// fate is what the network does to one call.
-type fate struct {
-	dropped bool // it never arrives
-	unheard bool // it is done, and its answer is lost
-	hangs   bool // a loss is noticed only when time is up
-	again   bool // it arrives a second time, later
-}
-
-func (l *link) fate(purpose string) (f fate) {
-	if !l.a.w.faulty() {
-		return f
-	}
-	rng, o := l.a.draw("fate "+purpose), l.a.w.opt
-	f.dropped = chance(rng, o.Dropped)
-	f.unheard = chance(rng, o.Unheard)
-	f.hangs = rng.IntN(4) == 0
-	f.again = chance(rng, o.Repeated)
-	return f
-}
-
-func chance(rng *rand.Rand, percent int) bool { return rng.IntN(100) < percent }
-
 // call runs f against the node of the moment.
-func (l *link) call(ctx context.Context, purpose string, f func(context.Context, *life) error) error {
-	if _, ok := ctx.Deadline(); !ok {
-		limited, cancel := context.WithTimeout(ctx, longest)
-		defer cancel()
-		ctx = limited
-	}
-	fate := l.fate(purpose)
-	if err := l.a.wait(ctx, purpose, l.a.w.opt.Delay); err != nil {
-		return judge(ctx, err)
-	}
-	life := l.node.now()
-	if life == nil || fate.dropped || l.a.w.cutOff(l.a) {
-		return l.lost(ctx, fate)
-	}
-	within, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(life.ctx, cancel)()
-	err := f(within, life)
-	if fate.again {
-		l.a.w.background.Go(func() { l.repeat(purpose, f) })
-	}
-	if life.ctx.Err() != nil {
-		return l.lost(ctx, fate)
-	}
-	if late := l.a.wait(ctx, "answer "+purpose, l.a.w.opt.Delay); late != nil {
-		return judge(ctx, late)
-	}
-	if fate.unheard || l.a.w.cutOff(l.a) || life.ctx.Err() != nil {
-		return l.lost(ctx, fate)
-	}
-	return judge(ctx, err)
-}
-
-// lost is what a caller sees of a call that did not get through, or whose answer
-// did not.
-func (l *link) lost(ctx context.Context, f fate) error {
-	if f.hangs {
-		<-ctx.Done()
-		return judge(ctx, ctx.Err())
-	}
-	return errAway
-}
-
-// repeat delivers a call that was delivered once already, long after its answer.
-func (l *link) repeat(purpose string, f func(context.Context, *life) error) {
-	ctx, cancel := context.WithTimeout(context.Background(), longest)
-	defer cancel()
-	if l.a.wait(ctx, "again "+purpose, time.Second) != nil {
-		return
-	}
-	if life := l.node.now(); life != nil {
-		_ = f(ctx, life) // nobody listens
-	}
+func (l *link) call(ctx context.Context, purpose string, f func(context.Context, *peer) error) error {
+	return judge(ctx, l.wire.call(ctx, purpose, l.node.now, f, f))
 }
 
 // judge turns the outcome of a call into the errors of es.Log.
@@ -139,10 +63,13 @@ func (l *link) Append(ctx context.Context, stream string, expected es.Revision, 
 	if len(events) == 0 {
 		return es.Appended{}, errors.New("sim: an append without events")
 	}
+	if l.alive.Err() != nil { // a dead process does nothing, not even a call that fails
+		return es.Appended{}, errAway
+	}
 	op := l.a.w.history.append(l.a, stream, expected, events)
 	var at es.Appended
-	err := l.call(ctx, "append "+stream, func(ctx context.Context, life *life) error {
-		got, err := appendTo(ctx, life.streams, stream, expected, events)
+	err := l.call(ctx, "append "+stream, func(ctx context.Context, to *peer) error {
+		got, err := appendTo(ctx, streamspb.NewStreamsClient(to.conn), stream, expected, events)
 		if err == nil && at == (es.Appended{}) {
 			at = got
 		}
@@ -198,10 +125,13 @@ func identifier(stream string) *shared.StreamIdentifier {
 
 // Read implements es.Log.
 func (l *link) Read(ctx context.Context, stream string, from es.Revision, yield func(es.Recorded) error) error {
+	if l.alive.Err() != nil {
+		return errAway
+	}
 	op := l.a.w.history.read(l.a, stream, from)
 	var events []es.Recorded
-	err := l.call(ctx, "read "+stream, func(ctx context.Context, life *life) (err error) {
-		events, err = readFrom(ctx, life.streams, &streamspb.ReadReq_Options{
+	err := l.call(ctx, "read "+stream, func(ctx context.Context, to *peer) (err error) {
+		events, err = readFrom(ctx, streamspb.NewStreamsClient(to.conn), &streamspb.ReadReq_Options{
 			StreamOption: &streamspb.ReadReq_Options_Stream{Stream: &streamspb.ReadReq_Options_StreamOptions{
 				StreamIdentifier: identifier(stream), RevisionOption: &streamspb.ReadReq_Options_StreamOptions_Revision{Revision: uint64(max(from, 0))}}},
 		}, math.MaxInt64)
@@ -226,8 +156,8 @@ func hand(events []es.Recorded, err error, yield func(es.Recorded) error) error 
 // ReadAll implements es.Log.
 func (l *link) ReadAll(ctx context.Context, after es.Position, yield func(es.Recorded) error) error {
 	var events []es.Recorded
-	err := l.call(ctx, "readall", func(ctx context.Context, life *life) (err error) {
-		events, err = readAll(ctx, life.streams, after)
+	err := l.call(ctx, "readall", func(ctx context.Context, to *peer) (err error) {
+		events, err = readAll(ctx, streamspb.NewStreamsClient(to.conn), after)
 		return err
 	})
 	for _, e := range events {
@@ -295,11 +225,11 @@ func recorded(e *streamspb.ReadResp_ReadEvent_RecordedEvent) es.Recorded {
 
 // Head implements es.Log.
 func (l *link) Head(ctx context.Context) (head es.Position, err error) {
-	err = l.call(ctx, "head", func(ctx context.Context, life *life) error {
+	err = l.call(ctx, "head", func(ctx context.Context, to *peer) error {
 		for count := uint64(16); ; count *= 16 {
 			o := &streamspb.ReadReq_Options{ReadDirection: streamspb.ReadReq_Options_Backwards, StreamOption: &streamspb.ReadReq_Options_All{
 				All: &streamspb.ReadReq_Options_AllOptions{AllOption: &streamspb.ReadReq_Options_AllOptions_End{End: &shared.Empty{}}}}}
-			events, err := readFrom(ctx, life.streams, o, count)
+			events, err := readFrom(ctx, streamspb.NewStreamsClient(to.conn), o, count)
 			if err != nil {
 				return err
 			}
@@ -322,7 +252,8 @@ func (l *link) Head(ctx context.Context) (head es.Position, err error) {
 
 // Subscribe implements es.Log.
 func (l *link) Subscribe(ctx context.Context, after es.Position, filter es.Filter, handle func(es.Message) error) error {
-	purpose := "subscribe " + strings.Join(filter.Categories, " ")
+	// Two may follow the same categories for one actor: each draws for itself.
+	purpose := fmt.Sprint("subscribe ", l.a.next("subscribe"))
 	for {
 		failed := l.follow(ctx, purpose, filter, &after, handle)
 		if failed != nil {
@@ -340,13 +271,13 @@ func (l *link) follow(ctx context.Context, purpose string, filter es.Filter, aft
 	if err := l.a.wait(ctx, purpose, l.a.w.opt.Delay); err != nil {
 		return err
 	}
-	life := l.node.now()
-	if life == nil || l.a.w.cutOff(l.a) {
+	to := l.node.now()
+	if to == nil || l.a.w.cutOff(l.a) || l.alive.Err() != nil {
 		return nil
 	}
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(life.ctx, cancel)()
+	defer context.AfterFunc(to.ctx, cancel)()
 	f := &streamspb.ReadReq_Options_FilterOptions{
 		Window:                       &streamspb.ReadReq_Options_FilterOptions_Max{Max: 32},
 		CheckpointIntervalMultiplier: 32,
@@ -359,7 +290,7 @@ func (l *link) follow(ctx context.Context, purpose string, filter es.Filter, aft
 		by.Prefix = append(by.Prefix, c+"-")
 	}
 	f.Filter = &streamspb.ReadReq_Options_FilterOptions_StreamIdentifier{StreamIdentifier: by}
-	call, err := life.streams.Read(within, &streamspb.ReadReq{Options: &streamspb.ReadReq_Options{
+	call, err := streamspb.NewStreamsClient(to.conn).Read(within, &streamspb.ReadReq{Options: &streamspb.ReadReq_Options{
 		StreamOption: all(*after),
 		CountOption:  &streamspb.ReadReq_Options_Subscription{Subscription: &streamspb.ReadReq_Options_SubscriptionOptions{}},
 		FilterOption: &streamspb.ReadReq_Options_Filter{Filter: f},
@@ -392,7 +323,7 @@ func (l *link) follow(ctx context.Context, purpose string, filter es.Filter, aft
 		if err := l.a.wait(ctx, "deliver "+purpose, l.a.w.opt.Delay); err != nil {
 			return err
 		}
-		if life.ctx.Err() != nil || l.a.w.cutOff(l.a) {
+		if to.ctx.Err() != nil || l.a.w.cutOff(l.a) || l.alive.Err() != nil {
 			return nil
 		}
 		if l.a.w.faulty() && chance(l.a.draw("break "+purpose), 1) {
@@ -413,8 +344,8 @@ func (l *link) follow(ctx context.Context, purpose string, filter es.Filter, aft
 // SetMaxCount implements es.Log.
 func (l *link) SetMaxCount(ctx context.Context, stream string, n int) error {
 	data := []byte(`{"$maxCount":` + strconv.Itoa(n) + `}`)
-	return l.call(ctx, "maxcount "+stream, func(ctx context.Context, life *life) error {
-		call, err := life.streams.Append(ctx)
+	return l.call(ctx, "maxcount "+stream, func(ctx context.Context, to *peer) error {
+		call, err := streamspb.NewStreamsClient(to.conn).Append(ctx)
 		if err != nil {
 			return err
 		}

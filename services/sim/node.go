@@ -3,16 +3,11 @@ package sim
 import (
 	"context"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
-
-	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 
 	"waymark/services/eventstore"
 )
@@ -30,11 +25,8 @@ type node struct {
 
 // life is the node from one start to the next crash.
 type life struct {
-	ctx     context.Context // ends with the life
-	end     context.CancelFunc
-	node    *eventstore.Node
-	conn    *grpc.ClientConn
-	streams streamspb.StreamsClient
+	peer
+	node *eventstore.Node
 }
 
 func newNode(w *world) *node {
@@ -51,7 +43,7 @@ func (n *node) start() error {
 	skew := n.w.skew(n.a)
 	opened, err := eventstore.Open(eventstore.Config{
 		Dir: "/store", FS: disk, NoSync: n.w.opt.NoSync, FreeBytes: plenty,
-		Clock: func() time.Time { return time.Now().Add(skew) },
+		Clock: func() time.Time { return n.w.clock().Add(skew) },
 		Fatal: func(reason string) { n.w.fail("the node's storage failed: %s", reason) },
 	})
 	if err != nil {
@@ -63,13 +55,10 @@ func (n *node) start() error {
 			n.w.fail("the node serves no more: %v", err)
 		}
 	}()
-	conn, err := grpc.NewClient("passthrough:///node",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
-	if err != nil {
+	l := &life{node: opened}
+	if l.conn, err = dial(lis); err != nil {
 		return err
 	}
-	l := &life{node: opened, conn: conn, streams: streamspb.NewStreamsClient(conn)}
 	l.ctx, l.end = context.WithCancel(context.Background())
 	disk.opens.Store(false)
 	n.mu.Lock()
@@ -80,11 +69,14 @@ func (n *node) start() error {
 
 func plenty() (uint64, error) { return 1 << 40, nil }
 
-// now returns the life of this moment, nil while the node is down.
-func (n *node) now() *life {
+// now returns who answers at this moment, nil while the node is down.
+func (n *node) now() *peer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.life
+	if n.life == nil {
+		return nil
+	}
+	return &n.life.peer
 }
 
 // crash takes the power away: of what was not synced a part is kept, nobody

@@ -3,10 +3,14 @@ package sim
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 
 	"waymark/services/kit/es"
 )
@@ -14,35 +18,45 @@ import (
 // Options of a run. Drawn gives those of a seed; a run is a function of seed and
 // options.
 type Options struct {
-	Writers  int           // clients of kit/es alone
-	Streams  int           // that they share
-	Commands int           // of each client
-	Delay    time.Duration // most time that a message takes, one way
-	Dropped  int           // percent of calls that never arrive
-	Unheard  int           // percent of calls that are done and reported as failed
-	Repeated int           // percent of calls that arrive a second time
-	CrashGap time.Duration // most time between two crashes of the node
-	Unsynced int           // percent of unsynced data that a crash keeps; -1 draws it anew for each
-	Skew     time.Duration // most that a clock is ahead or behind
-	Cuts     bool          // actors lose and regain their network one by one
-	NoSync   bool          // plants a bug: append is answered before the sync
+	Writers   int           // clients of kit/es alone
+	Streams   int           // that they share
+	Commands  int           // of each client
+	Delay     time.Duration // most time that a message takes, one way
+	Dropped   int           // percent of calls that never arrive
+	Unheard   int           // percent of calls that are done and reported as failed
+	Repeated  int           // percent of calls that arrive a second time
+	CrashGap  time.Duration // most time between two crashes of the node
+	Unsynced  int           // percent of unsynced data that a crash keeps; -1 draws it anew for each
+	Skew      time.Duration // most that a clock is ahead or behind
+	Rate      int           // seconds of the domain that pass in one
+	Processes int           // each with an instance of every service
+	Clients   int           // of the services
+	Patients  int           // of each client
+	StopGap   time.Duration // most time between two crashes of a process
+	Cuts      bool          // actors lose and regain their network one by one
+	NoSync    bool          // plants a bug: append is answered before the sync
 }
 
 // Drawn returns the options of a seed.
 func Drawn(seed uint64) Options {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	o := Options{
-		Writers:  2 + rng.IntN(4),
-		Streams:  1 + rng.IntN(3),
-		Commands: 10 + rng.IntN(15),
-		Delay:    time.Duration(1+rng.IntN(8)) * time.Millisecond,
-		Dropped:  rng.IntN(5),
-		Unheard:  10,
-		Repeated: rng.IntN(6),
-		CrashGap: time.Duration(60+rng.IntN(300)) * time.Millisecond,
-		Unsynced: -1,
-		Skew:     time.Duration(rng.IntN(3000)) * time.Millisecond,
-		Cuts:     rng.IntN(3) == 0,
+		Writers:   2 + rng.IntN(4),
+		Streams:   1 + rng.IntN(3),
+		Commands:  10 + rng.IntN(15),
+		Delay:     time.Duration(1+rng.IntN(8)) * time.Millisecond,
+		Dropped:   rng.IntN(5),
+		Unheard:   10,
+		Repeated:  rng.IntN(6),
+		CrashGap:  time.Duration(100+rng.IntN(3000)) * time.Millisecond,
+		StopGap:   time.Duration(1000+rng.IntN(8000)) * time.Millisecond,
+		Rate:      21_600,
+		Processes: 1 + rng.IntN(2),
+		Clients:   1 + rng.IntN(3),
+		Patients:  1 + rng.IntN(2),
+		Unsynced:  -1,
+		Skew:      time.Duration(rng.IntN(3000)) * time.Millisecond,
+		Cuts:      rng.IntN(3) == 0,
 	}
 	switch rng.IntN(4) {
 	case 0:
@@ -59,10 +73,15 @@ type Result struct {
 	Options   Options
 	Ops       int // calls of the log
 	Crashes   int
-	InFlight  int // appends that a crash hit
-	Acked     int // events of acknowledged appends
-	Events    int // in the log at the end
-	Retries   int // commands sent again by clients
+	InFlight  int            // appends that a crash hit
+	Acked     int            // events of acknowledged appends
+	Events    int            // in the log at the end
+	Retries   int            // commands sent again by clients
+	Stops     int            // crashes of processes
+	Restarts  int            // of background work
+	Answered  int            // commands of clients to services
+	Refused   int            // those that were refused
+	Methods   map[string]int // answers by method
 	Lost      int
 	Doubled   int
 	Reordered int
@@ -83,6 +102,16 @@ func (r *Result) add(o Result) {
 	r.Acked += o.Acked
 	r.Events += o.Events
 	r.Retries += o.Retries
+	r.Stops += o.Stops
+	r.Restarts += o.Restarts
+	r.Answered += o.Answered
+	r.Refused += o.Refused
+	if r.Methods == nil {
+		r.Methods = map[string]int{}
+	}
+	for m, n := range o.Methods {
+		r.Methods[m] += n
+	}
 	r.Lost += o.Lost
 	r.Doubled += o.Doubled
 	r.Reordered += o.Reordered
@@ -98,11 +127,21 @@ func (r Result) String() string {
 	}
 	fmt.Fprintf(&b, "operations %d, crashes %d (%d appends under way), events %d, acknowledged %d, retries %d, simulated %s\n",
 		r.Ops, r.Crashes, r.InFlight, r.Events, r.Acked, r.Retries, r.Simulated.Round(time.Millisecond))
+	fmt.Fprintf(&b, "services: %d commands answered, %d of them with a refusal, %d crashes, %d tasks started again; %s\n", r.Answered, r.Refused, r.Stops, r.Restarts, r.methods())
 	fmt.Fprintf(&b, "lost %d, doubled %d, reordered %d, unexplained %d", r.Lost, r.Doubled, r.Reordered, r.Unexplained)
 	for _, f := range r.Faults {
 		b.WriteString("\n  " + f)
 	}
 	return b.String()
+}
+
+// methods lists what was answered, by method.
+func (r Result) methods() string {
+	var all []string
+	for _, m := range slices.Sorted(maps.Keys(r.Methods)) {
+		all = append(all, fmt.Sprint(m, " ", r.Methods[m]))
+	}
+	return strings.Join(all, ", ")
 }
 
 // world is one run.
@@ -114,6 +153,7 @@ type world struct {
 	history    *history
 	log        []es.Recorded // at the end
 	node       *node
+	processes  []*process
 	life       context.Context // of all that is not a fault
 	end        context.CancelFunc
 	background sync.WaitGroup // calls that nobody waits for
@@ -140,10 +180,13 @@ func Play(seed uint64, opt Options) *world {
 }
 
 func newWorld(seed uint64, opt Options) *world {
-	w := &world{seed: seed, opt: opt, begun: time.Now(), cut: map[*actor]bool{}, result: Result{Seed: seed, Options: opt}}
+	w := &world{seed: seed, opt: opt, begun: time.Now(), cut: map[*actor]bool{}, result: Result{Seed: seed, Options: opt, Methods: map[string]int{}}}
 	w.life, w.end = context.WithCancel(context.Background())
 	w.history = newHistory(w)
 	w.node = newNode(w)
+	for n := range opt.Processes {
+		w.processes = append(w.processes, newProcess(w, fmt.Sprint("process ", n)))
+	}
 	return w
 }
 
@@ -152,21 +195,33 @@ func (w *world) play() error {
 	if err := w.node.start(); err != nil {
 		return err
 	}
+	for _, p := range w.processes {
+		if err := p.start(); err != nil {
+			return err
+		}
+	}
 	clients := w.writers()
+	w.clients(clients)
 	reading := w.follow()
 	safety, end := context.WithCancel(context.Background())
 	defer end()
 	var nemeses sync.WaitGroup
-	nemeses.Go(func() { w.crashes(safety) })
+	// Actors are numbered here, not where goroutines race.
+	crashing, cutting := w.actor("crashes"), w.actor("cuts")
+	nemeses.Go(func() { w.crashes(safety, crashing) })
+	for _, p := range w.processes {
+		a := w.actor("stops " + p.name)
+		nemeses.Go(func() { w.stops(safety, a, p) })
+	}
 	if w.opt.Cuts {
-		nemeses.Go(func() { w.cuts(safety) })
+		nemeses.Go(func() { w.cuts(safety, cutting) })
 	}
 	master := w.actor("master")
 	done := make(chan struct{})
 	go func() { clients.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(20*time.Second + time.Duration(master.id)):
+	case <-time.After(60*time.Second + time.Duration(master.id)):
 	}
 	end()
 	nemeses.Wait()
@@ -182,6 +237,10 @@ func (w *world) play() error {
 	}
 	w.settle(master, reading)
 	w.end()
+	for _, p := range w.processes {
+		p.crash()
+		p.dead.Wait()
+	}
 	w.background.Wait()
 	// The last crash keeps nothing that was not promised.
 	w.count(func(r *Result) { r.Crashes++ })
@@ -191,11 +250,24 @@ func (w *world) play() error {
 	if err := w.node.start(); err != nil {
 		return err
 	}
-	log, err := readAll(context.Background(), w.node.now().streams, 0)
+	log, err := readAll(context.Background(), streamspb.NewStreamsClient(w.node.now().conn), 0)
 	w.log = log
 	w.node.stop()
 	w.count(func(r *Result) { r.Simulated = time.Since(w.begun) })
 	return err
+}
+
+// stops crashes a process of services and starts it again until ctx ends.
+func (w *world) stops(ctx context.Context, a *actor, p *process) {
+	for a.wait(ctx, "gap", w.opt.StopGap) == nil {
+		w.count(func(r *Result) { r.Stops++ })
+		p.crash()
+		_ = a.wait(context.Background(), "down", 200*time.Millisecond)
+		if err := p.start(); err != nil {
+			w.fail("%v", err)
+			return
+		}
+	}
 }
 
 // settle waits until all who follow the log have come to its end.
@@ -219,8 +291,7 @@ func (w *world) settle(a *actor, r *reader) {
 }
 
 // crashes crashes the node and starts it again until ctx ends.
-func (w *world) crashes(ctx context.Context) {
-	a := w.actor("crashes")
+func (w *world) crashes(ctx context.Context, a *actor) {
 	for a.wait(ctx, "gap", w.opt.CrashGap) == nil {
 		percent := w.opt.Unsynced
 		if percent < 0 {
@@ -241,8 +312,7 @@ func (w *world) crashes(ctx context.Context) {
 }
 
 // cuts takes the network from one actor after the other, and gives it back.
-func (w *world) cuts(ctx context.Context) {
-	a := w.actor("cuts")
+func (w *world) cuts(ctx context.Context, a *actor) {
 	for a.wait(ctx, "gap", 300*time.Millisecond) == nil {
 		w.mu.Lock()
 		victims := w.history.links

@@ -69,7 +69,7 @@ func (w *world) link(a *actor) es.Log {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.history.links = append(w.history.links, a)
-	return &link{a: a, node: w.node}
+	return &link{wire: wire{a, w.life}, node: w.node}
 }
 
 // write sends the commands of one client, each until it is answered.
@@ -80,7 +80,7 @@ func (w *world) write(a *actor, streams *es.Streams[[]string]) {
 		stream := fmt.Sprint(a.draw("stream").IntN(w.opt.Streams))
 		req := &careleadv1.RunTimersRequest{Command: &metav1.Command{CommandId: id.String(), Actor: &metav1.Actor{User: a.name, Organisation: "RJ1"}}}
 		several := 1 + a.draw("several").IntN(3)
-		err := w.untilAnswered(a, func(ctx context.Context) error {
+		err := w.untilAnswered(a, 400*time.Millisecond, func(ctx context.Context) error {
 			state, err := streams.Do(ctx, stream, req, func([]string) (events []proto.Message, err error) {
 				for i := range several {
 					events = append(events, wrapperspb.String(value(id, i)))
@@ -103,9 +103,9 @@ func value(id uuid.UUID, n int) string { return fmt.Sprint(id, " ", n) }
 
 // untilAnswered repeats a call until somebody answers it, as every client does
 // who keeps its command id. It reports the answer.
-func (w *world) untilAnswered(a *actor, call func(context.Context) error) error {
+func (w *world) untilAnswered(a *actor, within time.Duration, call func(context.Context) error) error {
 	for try := 0; ; try++ {
-		ctx, cancel := context.WithTimeout(w.life, 400*time.Millisecond+time.Duration(a.id))
+		ctx, cancel := context.WithTimeout(w.life, within+time.Duration(a.id))
 		err := call(ctx)
 		cancel()
 		if err == nil || !passing(err) || w.life.Err() != nil {
@@ -114,6 +114,21 @@ func (w *world) untilAnswered(a *actor, call func(context.Context) error) error 
 		w.count(func(r *Result) { r.Retries++ })
 		_ = a.wait(w.life, "retry", 20*time.Millisecond<<min(try, 5))
 	}
+}
+
+// refusal says that an error is a decision.
+func refusal(err error) bool { return fault.IsAnswer(err) }
+
+// answered counts a command of a client.
+func (w *world) answered(method string, accepted bool) {
+	w.count(func(r *Result) {
+		r.Answered++
+		if !accepted {
+			r.Refused++
+			method = "refused " + method
+		}
+		r.Methods[method]++
+	})
 }
 
 // passing says that repeating a call may help.

@@ -55,6 +55,8 @@ type Deps struct {
 	// Dir is a folder for what a part can make again, such as a read model; ""
 	// keeps it in memory.
 	Dir string
+	// Jitter draws a wait between 0 and max; nil draws at random. Simulations set it.
+	Jitter func(max time.Duration) time.Duration
 	// Key keys hashes of identifiers and of command bodies (32 bytes).
 	Key []byte
 }
