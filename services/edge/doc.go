@@ -1,4 +1,5 @@
-// Package edge takes what other systems send: HL7 v2 messages over MLLP.
+// Package edge takes what other systems send: HL7 v2 messages over MLLP, FHIR R4
+// documents, and BaRS messages.
 //
 // Each message is one stream, message-<id>, and the id is a UUIDv5 of the sending
 // application, facility and control id. The raw bytes are its first event, before
@@ -20,4 +21,14 @@
 //	ack.go      acknowledgements
 //	index.go    the read model: lists, who is who, who waits for whom
 //	service.go  the gRPC face
+//	v2.go       HL7 v2 as the intake sees it
+//
+// FHIR R4 documents go the same way:
+//
+//	document.go     a document as the intake sees it: a tree with FHIRPaths
+//	intake_fhir.go  what is read of it, and the commands that it makes
+//	cancers.go      which codes mean cancer
+//	bars.go         BaRS messages, and what their senders are told
+//	bars_http.go    BaRS over HTTP
+//	answer_fhir.go  OperationOutcomes
 package edge
