@@ -173,8 +173,8 @@ var fhirMedia = map[string]bool{"application/fhir+json": true, "application/json
 // maxMessage bounds the body of a message.
 const maxMessage = 4 << 20
 
-// party reads a header that holds a FHIR resource, or another JSON object, in base64.
-func party(r *http.Request, name string) (node, error) {
+// jsonHeader reads a header that holds a FHIR resource, or another JSON object, in base64.
+func jsonHeader(r *http.Request, name string) (node, error) {
 	text := r.Header.Get(name)
 	if text == "" {
 		return node{}, nil
@@ -201,7 +201,7 @@ func (b *barsHTTP) process(ctx context.Context, w http.ResponseWriter, r *http.R
 			return 0, nil, sendFault(http.StatusBadRequest, "value", name, "the header is a UUID, or another id of at most 100 letters, digits and ._:-")
 		}
 	}
-	target, err := party(r, "NHSD-Target-Identifier")
+	target, err := jsonHeader(r, "NHSD-Target-Identifier")
 	if err != nil {
 		return 0, nil, err
 	}
@@ -211,12 +211,12 @@ func (b *barsHTTP) process(ctx context.Context, w http.ResponseWriter, r *http.R
 	if target.str("value") == "" || target.str("system") == "" {
 		return 0, nil, sendFault(http.StatusBadRequest, "structure", "NHSD-Target-Identifier", "the header is an Identifier: system and value")
 	}
-	sender, err := party(r, "NHSD-End-User-Organisation")
+	sender, err := jsonHeader(r, "NHSD-End-User-Organisation")
 	if err != nil {
 		return 0, nil, err
 	}
 	for _, name := range []string{"NHSD-Requesting-Practitioner", "NHSD-Requesting-Software"} {
-		if _, err := party(r, name); err != nil {
+		if _, err := jsonHeader(r, name); err != nil {
 			return 0, nil, err
 		}
 	}
