@@ -266,6 +266,10 @@ func RunServices(ctx context.Context, cfg run.Config, names ...string) error {
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
+	hidden, err := edge.HiddenFromApp(cfg.NHSAppHide)
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
 	for _, l := range []struct {
 		address, name string
 		part          func(net.Listener, *tls.Config) run.Part
@@ -274,7 +278,7 @@ func RunServices(ctx context.Context, cfg run.Config, names ...string) error {
 			return edge.Listener(deps, lis, edge.ListenOptions{TLS: secure})
 		}},
 		{cfg.FHIR, "FHIR", func(lis net.Listener, secure *tls.Config) run.Part {
-			return edge.FHIR(deps, lis, edge.FHIROptions{TLS: secure})
+			return edge.FHIR(deps, lis, edge.FHIROptions{TLS: secure, Hidden: hidden})
 		}},
 	} {
 		if l.address == "" {

@@ -39,6 +39,8 @@ type FHIROptions struct {
 	TLS      *tls.Config   // nil serves without TLS
 	InFlight int           // requests at once; more are answered 429. Default 64
 	Answer   time.Duration // to answer one. Default 9 s
+	// Hidden are the sites and treatment functions that the NHS App is not shown.
+	Hidden map[string]bool
 }
 
 // FHIR makes the part that answers FHIR R4 over HTTP on lis: read, vread,
@@ -105,6 +107,9 @@ type fhirServer struct {
 	slog         *slog.Logger
 	answer       time.Duration
 	busy         chan struct{} // a token for each request in hand
+	messages     *barsHTTP
+	feedPace     perSecond
+	hide         map[string]bool // site:ODS and tfc:CODE that the NHS App does not see
 
 	mu       sync.Mutex // guards concerns
 	concerns map[string]string
@@ -118,6 +123,7 @@ func newFHIRServer(deps run.Deps, opts FHIROptions) *fhirServer {
 		plans: planv1.NewPlanServiceClient(deps.Dial("plan")), referrals: referralv1.NewReferralServiceClient(deps.Dial("referral")),
 		appointments: appointmentv1.NewAppointmentServiceClient(appointment), sessions: appointmentv1.NewSessionServiceClient(appointment),
 		answer: cmp.Or(opts.Answer, 9*time.Second), busy: make(chan struct{}, cmp.Or(opts.InFlight, 64)),
+		messages: newBarsHTTP(deps), hide: opts.Hidden,
 	}
 }
 
@@ -207,12 +213,18 @@ type fhirRequest struct {
 
 // ServeHTTP answers one request.
 func (s *fhirServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if path, ok := strings.CutPrefix(r.URL.Path, FHIRPath+"/"); ok && s.messages.serves(path) {
+		s.messages.ServeHTTP(w, r)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.answer)
 	defer cancel()
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	if id := r.Header.Get("X-Request-Id"); id != "" && len(id) <= 200 {
-		w.Header().Set("X-Request-Id", id)
+	for _, name := range []string{"X-Request-Id", "X-Correlation-Id"} {
+		if id := r.Header.Get(name); id != "" && len(id) <= 200 {
+			w.Header().Set(name, id)
+		}
 	}
 	q := &fhirRequest{Request: r.WithContext(ctx), base: baseOf(r), strict: !strings.Contains(r.Header.Get("Prefer"), "handling=lenient")}
 	var out *reply
@@ -233,7 +245,7 @@ func (s *fhirServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Retry-After", strconv.Itoa(int(no.retryAfter.Seconds())))
 		}
 		if no.status == http.StatusMethodNotAllowed {
-			w.Header().Set("Allow", "GET, HEAD")
+			w.Header().Set("Allow", map[bool]string{true: "POST", false: "GET, HEAD"}[strings.HasSuffix(r.URL.Path, feedOperation)])
 		}
 		issue := fhir.Issue{Severity: "error", Code: no.code, Expression: no.expression, Text: no.text}
 		out = &reply{no.status, fhir.Issues{issue}.Outcome()}
@@ -312,6 +324,9 @@ func (s *fhirServer) answerTo(q *fhirRequest) (*reply, error) {
 	}
 	if err := acceptable(q); err != nil {
 		return nil, err
+	}
+	if path == feedOperation {
+		return s.feed(q)
 	}
 	parts := strings.Split(strings.TrimSuffix(path, "/"), "/")
 	if q.Method == http.MethodPost && len(parts) == 2 && parts[1] == "_search" {

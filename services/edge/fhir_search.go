@@ -395,6 +395,12 @@ func (s *fhirServer) capability(base string) *fhir.CapabilityStatement {
 		rest.Resource = append(rest.Resource, r)
 	}
 	rest.SearchParam = []fhir.CapabilityStatementRestResourceSearchParam{{Name: "_count", Type: "number", Documentation: "1 to " + strconv.Itoa(maxPage) + "; " + strconv.Itoa(defaultPage) + " where it is not said"}}
+	rest.Resource = append(rest.Resource, fhir.CapabilityStatementRestResource{Type: "MessageDefinition", Documentation: "the BaRS messages that are taken", Interaction: []fhir.CapabilityStatementRestResourceInteraction{{Code: "search-type"}}})
+	rest.Operation = []fhir.CapabilityStatementRestResourceOperation{
+		{Name: "process-message", Definition: "http://hl7.org/fhir/OperationDefinition/MessageHeader-process-message", Documentation: "BaRS: servicerequest-request and -response, booking-request and -response"},
+		{Name: "messages", Definition: ours + "OperationDefinition/messages", Documentation: "the messages that answer an organisation's referrals"},
+		{Name: "patient-appointments", Definition: ours + "OperationDefinition/patient-appointments", Documentation: "the NHS App's feed of one patient's appointments"},
+	}
 	out.Rest = []fhir.CapabilityStatementRest{rest}
 	return out
 }

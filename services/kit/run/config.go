@@ -33,6 +33,7 @@ type Config struct {
 	MLLP           string        `flag:"mllp" help:"address to take HL7 v2 messages on, over MLLP, with the TLS of gRPC; empty takes none"`
 	Facilities     []string      `flag:"facility" help:"the ODS code of a sending facility (HL7 MSH-4) that sends a name instead, as NAME=ODS; several, comma separated"`
 	FHIR           string        `flag:"fhir" help:"address to answer FHIR R4 on, over HTTP, with the TLS of gRPC; empty answers none"`
+	NHSAppHide     []string      `flag:"nhs-app-hide" help:"what the NHS App is not shown: site:ODS or tfc:CODE (a treatment function); several, comma separated"`
 	EventStore     string        `flag:"eventstore" default:"esdb://127.0.0.1:2113?tls=false" help:"connection string of the event store, without credentials"`
 	EventStoreAuth string        `flag:"eventstore-auth-file" help:"file with user:password of the event store"`
 	NATS           string        `flag:"nats" default:"nats://127.0.0.1:4222" help:"NATS servers, comma separated, without credentials"`
