@@ -55,7 +55,7 @@ func issue(severity string, p problem, code, element, text string) map[string]an
 	if p.bars != "" {
 		coding = append(coding, map[string]any{"system": errorCodes, "code": p.bars})
 	}
-	out := map[string]any{"severity": severity, "code": p.issue, "diagnostics": strings.TrimSuffix(code+": "+text, ": ")}
+	out := map[string]any{"severity": severity, "code": p.issue, "diagnostics": strings.Trim(code+": "+text, ": ")}
 	details := map[string]any{"text": text}
 	if text == "" {
 		details["text"] = code

@@ -30,5 +30,6 @@
 //	cancers.go      which codes mean cancer
 //	bars.go         BaRS messages, and what their senders are told
 //	bars_http.go    BaRS over HTTP
+//	nhsapp.go       what the NHS App is shown
 //	answer_fhir.go  OperationOutcomes
 package edge

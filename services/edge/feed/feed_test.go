@@ -29,6 +29,7 @@ import (
 	"waymark/services/kit/fault"
 	"waymark/services/kit/mllp"
 	"waymark/services/kit/run"
+	"waymark/services/pathway"
 	"waymark/services/person"
 	"waymark/services/plan"
 	"waymark/services/referral"
@@ -43,6 +44,7 @@ type house struct {
 	appointments appointmentv1.AppointmentServiceClient
 
 	mllp string
+	fhir string // URL
 	conn grpc.ClientConnInterface
 	fail atomic.Pointer[failure] // what calls of the edge to others do
 }
@@ -90,7 +92,7 @@ func open(t testing.TB, log es.Log, opts edge.ListenOptions) *house {
 		return dial{plain(service), h}
 	}
 	var parts []run.Part
-	for _, make := range []func(run.Deps) (run.Part, error){person.New, referral.New, appointment.New, plan.New, edge.New} {
+	for _, make := range []func(run.Deps) (run.Part, error){person.New, referral.New, appointment.New, plan.New, pathway.New, edge.New} {
 		part, err := make(deps)
 		if err != nil {
 			t.Fatal(err)
@@ -103,7 +105,12 @@ func open(t testing.TB, log es.Log, opts edge.ListenOptions) *house {
 		t.Fatal(err)
 	}
 	h.mllp = lis.Addr().String()
-	parts = append(parts, edge.Listener(deps, lis, opts))
+	web, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.fhir = "http://" + web.Addr().String() + edge.FHIRPath
+	parts = append(parts, edge.Listener(deps, lis, opts), edge.FHIR(deps, web, edge.FHIROptions{Hidden: map[string]bool{"tfc:360": true, "site:RJ199": true}}))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Serve(ctx, deps, parts...) }()
