@@ -135,6 +135,7 @@ var Sites = map[string]Site{
 	"breast":     {"Breast", "01", "C50.9", "breast-curative"},
 	"lung":       {"Lung", "03", "C34.9", ""},
 	"blood":      {"Haematology", "04", "C92.0", ""},
+	"lymphoma":   {"Haematology", "04", "C85.9", ""},
 	"upper-gi":   {"Upper GI", "05", "C16.9", ""},
 	"colorectal": {"Colorectal", "06", "C18.9", "colorectal-curative"},
 	"skin":       {"Skin", "07", "C43.9", ""},

@@ -75,6 +75,10 @@ const actor = "waymark/import"
 // far is the end of what has none in the source.
 const far = "2099-12-31"
 
+// noPhone is given where a telephone number is needed and the source has none: one
+// that is kept for drama, and belongs to nobody.
+const noPhone = "020 7946 0000"
+
 // writer makes the steps of one journey.
 type writer struct {
 	j     *Journey
@@ -469,7 +473,7 @@ func (w *writer) surveillance(t Treatment) {
 	w.add("surveillance", t.Ended, func(k *Known, command *metav1.Command) proto.Message {
 		if c.Site.Protocol != "" && k.Approved(c.Site.Protocol, c.Team.Code) {
 			return &planv1.StartSurveillanceRequest{Command: command, PathwayId: path, Protocol: c.Site.Protocol, Organisation: c.Team.Code, TumourGroup: c.Site.Group,
-				Anchor: t.Ended, AnchorEvent: "end of treatment", RiskGroup: "standard"}
+				Anchor: t.Ended, AnchorEvent: "end of treatment", RiskGroup: "standard", ReAccessPhone: noPhone}
 		}
 		return &planv1.RecordSurveillanceNotNeededRequest{Command: command, PathwayId: path, Reason: "the organisation has approved no protocol for this cancer: followed up in clinic"}
 	})

@@ -4,15 +4,21 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 
 	devv1 "waymark/proto/waymark/dev/v1"
+	referralv1 "waymark/proto/waymark/referral/v1"
+	"waymark/services/cohort"
+	"waymark/services/kit/fault"
+	"waymark/services/kit/nhs"
 	"waymark/services/kit/run"
 )
 
@@ -48,6 +54,13 @@ func (c *cli) seedDemo(ctx context.Context, address string) error {
 			return err
 		}
 		out, code := c.inner(ctx, args)
+		for range 20 {
+			// A service reacted between the reading and the writing: read it again.
+			if code == exitOK || !strings.Contains(out, "plan.stale") {
+				break
+			}
+			out, code = c.inner(ctx, args)
+		}
 		switch {
 		case code == exitOK:
 		case strings.Contains(out, "command.id_reused"), strings.Contains(out, errNoOffer.Error()): // seeded before
@@ -56,6 +69,47 @@ func (c *cli) seedDemo(ctx context.Context, address string) error {
 		}
 	}
 	return nil
+}
+
+// demoSeed draws the same patients each time.
+const demoSeed = 1
+
+// seedCohort sends the journeys of so many drawn patients, and returns how many
+// were taken whole. What was sent before changes nothing: the days are those of the
+// first time.
+func seedCohort(ctx context.Context, address string, patients int, said note) (whole int, err error) {
+	conn, err := run.Dial(address, nil, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	to, err := newSender(ctx, conn, 0)
+	if err != nil {
+		return 0, err
+	}
+	today := to.today
+	drawn := cohort.Demo(patients, demoSeed, today)
+	first := drawn.Journeys[0]
+	reply, err := referralv1.NewPathwayServiceClient(conn).GetPathway(ctx, &referralv1.GetPathwayRequest{PathwayId: cohort.PathwayID(first, first.Courses[0])})
+	if err == nil {
+		was, errWas := nhs.ParseDate(reply.Pathway.GetStart().GetReceivedOn())
+		is, errIs := nhs.ParseDate(first.Courses[0].Received)
+		if errWas != nil || errIs != nil {
+			return 0, errors.Join(errWas, errIs)
+		}
+		drawn = cohort.Demo(patients, demoSeed, today.AddDays(is.DaysUntil(was)))
+	} else if !fault.IsAnswer(err) {
+		return 0, err
+	}
+	var done atomic.Int64
+	err = eachOf(len(drawn.Journeys), 2, func(i int) error {
+		ok, err := to.journey(ctx, drawn.Journeys[i], said)
+		if ok {
+			done.Add(1)
+		}
+		return err
+	})
+	return int(done.Load()), err
 }
 
 // demoLine is the nth command line with its dates, its person and its command id.

@@ -6,23 +6,29 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
 	"waymark/services/allinone"
+	"waymark/services/cohort"
 	"waymark/services/kit/run"
 )
 
 // devOptions are the settings of waymark dev; the rest of run.Config keeps its defaults.
 type devOptions struct {
-	Data       string   `flag:"data" default:".waymark" help:"folder of everything that is kept"`
-	PortOffset int      `flag:"port-offset" help:"added to every port: gRPC 7400, HTTP 7480, NATS 4222, event store 2113, MLLP 2575, FHIR 7450"`
-	Fresh      bool     `flag:"fresh" help:"delete what --data holds and start anew"`
-	Demo       bool     `flag:"demo" help:"seed some made-up patients in different stages (NHS numbers that belong to nobody)"`
-	Clock      string   `flag:"clock" default:"real" help:"real, or fast: a day a minute from now on (waymark clock advance moves either)"`
-	Facility   []string `flag:"facility" help:"the ODS code of a sending facility (HL7 MSH-4) that sends a name instead, as NAME=ODS; several, comma separated"`
-	LogLevel   string   `flag:"log-level" default:"warn" help:"debug, info, warn or error"`
+	Data         string   `flag:"data" default:".waymark" help:"folder of everything that is kept"`
+	PortOffset   int      `flag:"port-offset" help:"added to every port: gRPC 7400, HTTP 7480, NATS 4222, event store 2113, MLLP 2575, FHIR 7450"`
+	Fresh        bool     `flag:"fresh" help:"delete what --data holds and start anew"`
+	Demo         bool     `flag:"demo" help:"seed some made-up patients in different stages (NHS numbers that belong to nobody)"`
+	DemoPatients int      `flag:"demo-patients" default:"60" help:"with --demo: how many patients more to draw from published figures, in the background"`
+	Clock        string   `flag:"clock" default:"real" help:"real, or fast: a day a minute from now on (waymark clock advance moves either)"`
+	Facility     []string `flag:"facility" help:"the ODS code of a sending facility (HL7 MSH-4) that sends a name instead, as NAME=ODS; several, comma separated"`
+	LogLevel     string   `flag:"log-level" default:"warn" help:"debug, info, warn or error"`
 }
+
+// defaultPatients is the default of --demo-patients.
+const defaultPatients = 60
 
 func (c *cli) devCommand() *cobra.Command {
 	var o devOptions
@@ -63,6 +69,17 @@ func (c *cli) dev(ctx context.Context, o devOptions) error {
 		}
 	}
 	fmt.Fprint(c.out, c.banner(system, o))
+	var seeding sync.WaitGroup
+	if o.Demo && o.DemoPatients > 0 {
+		seeding.Go(func() {
+			switch whole, err := seedCohort(ctx, system.GRPC, o.DemoPatients, func(cohort.Step, outcome, error) {}); {
+			case err == nil:
+				c.say("the demonstration has %d patients more", whole)
+			case ctx.Err() == nil:
+				c.say("the demonstration's patients are not all there: %v", err)
+			}
+		})
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- system.Wait() }()
 	select {
@@ -70,6 +87,7 @@ func (c *cli) dev(ctx context.Context, o devOptions) error {
 		return fmt.Errorf("the system ended by itself: %w", err)
 	case <-ctx.Done():
 	}
+	seeding.Wait()
 	c.say("\nstopping: calls in progress get a few seconds to end")
 	if err := system.Stop(); err != nil {
 		return err
@@ -96,6 +114,9 @@ func (c *cli) banner(s *allinone.System, o devOptions) string {
 	kept := "kept; start anew with --fresh"
 	if o.Demo {
 		kept = "kept; 6 made-up patients on pathways ...0001 to ...0006"
+		if o.DemoPatients > 0 {
+			kept += fmt.Sprintf(", soon %d more", o.DemoPatients)
+		}
 	}
 	line("  Data         %s  (%s)", s.Data, kept)
 	line("Try next, in a second terminal (README.md walks through it):")
@@ -122,6 +143,9 @@ func (c *cli) resume(o devOptions) string {
 	}
 	if o.Demo {
 		out += " --demo"
+		if o.DemoPatients != defaultPatients {
+			out += fmt.Sprintf(" --demo-patients %d", o.DemoPatients)
+		}
 	}
 	if o.Clock == "fast" {
 		out += " --clock fast"

@@ -17,6 +17,7 @@ import (
 
 	appointmentv1 "waymark/proto/waymark/appointment/v1"
 	careleadv1 "waymark/proto/waymark/carelead/v1"
+	devv1 "waymark/proto/waymark/dev/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
 	personv1 "waymark/proto/waymark/person/v1"
 	planv1 "waymark/proto/waymark/plan/v1"
@@ -43,7 +44,7 @@ type sender struct {
 	head     es.Position
 	methods  map[protoreflect.FullName]method
 	approved func(protocol, organisation string) bool
-	today    func() nhs.Date
+	today    nhs.Date
 
 	mu    sync.Mutex
 	homes map[string]*sync.Once // neighbourhoods and leads that are set up
@@ -61,8 +62,13 @@ const (
 )
 
 func newSender(ctx context.Context, conn grpc.ClientConnInterface, head es.Position) (*sender, error) {
-	s := &sender{conn: conn, head: head, methods: map[protoreflect.FullName]method{}, homes: map[string]*sync.Once{}, errs: map[string]error{},
-		today: func() nhs.Date { return nhs.DateOf(time.Now()) }}
+	s := &sender{conn: conn, head: head, methods: map[protoreflect.FullName]method{}, homes: map[string]*sync.Once{}, errs: map[string]error{}, today: nhs.DateOf(time.Now())}
+	// The clock of waymark dev may be ahead of the machine's.
+	if now, err := devv1.NewClockServiceClient(conn).GetClock(ctx, &devv1.GetClockRequest{}); err == nil {
+		s.today = nhs.DateOf(now.GetNow().AsTime())
+	} else if codeOf(err) != codes.Unimplemented {
+		return nil, err
+	}
 	for _, m := range contract() {
 		s.methods[m.desc.Input().FullName()] = m
 	}
@@ -147,7 +153,7 @@ func (s *sender) journey(ctx context.Context, j *cohort.Journey, said note) (who
 	if err := s.home(ctx, j, said); err != nil {
 		return false, err
 	}
-	k := &cohort.Known{Today: s.today(), Attempt: j.Attempt, Appointments: map[string]string{}, Approved: s.approved}
+	k := &cohort.Known{Today: s.today, Attempt: j.Attempt, Appointments: map[string]string{}, Approved: s.approved}
 	whole = true
 	for _, step := range cohort.Steps(j) {
 		o, err := s.step(ctx, k, step)

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -68,6 +69,30 @@ func TestImportTwice(t *testing.T) {
 		t.Errorf("the second import recorded %d events", again.Log.Events)
 	}
 	c.sh("bin/waymark verify")
+}
+
+// TestREADMEImports does what the README says of one's own data.
+func TestREADMEImports(t *testing.T) {
+	t.Parallel()
+	blocks := readmeBlocks(t, "Your own data")
+	if len(blocks) != 1 {
+		t.Fatalf("the section has %d blocks of commands, not 1", len(blocks))
+	}
+	c := newCheckout(t)
+	services, err := filepath.Abs("../..")
+	if err == nil {
+		err = os.Symlink(services, filepath.Join(c.dir, "services"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.dev()
+	out := c.sh(blocks[0])
+	for _, text := range []string{"6, whole 6", "HL7 v2", "unusable 4", "bytes an event"} {
+		if !strings.Contains(out, text) {
+			t.Errorf("it does not print %q:\n%s", text, out)
+		}
+	}
 }
 
 // TestImportKilled: a system that is killed in the middle of an import, and an

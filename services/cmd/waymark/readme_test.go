@@ -210,7 +210,7 @@ func TestREADMETellsTheWholeStory(t *testing.T) {
 		t.Fatalf("the story has %d blocks of commands, not 5", len(blocks))
 	}
 	c := newCheckout(t)
-	server, banner, stderr := c.dev("--demo", "--fresh")
+	server, banner, stderr := c.dev("--demo", "--fresh", "--demo-patients", "0")
 	if len(banner) > 12 {
 		t.Errorf("the banner has %d lines, more than 12", len(banner))
 	}
@@ -237,7 +237,7 @@ func TestREADMETellsTheWholeStory(t *testing.T) {
 	if err := server.Wait(); err != nil {
 		t.Errorf("Ctrl-C: %v\n%s", err, stderr)
 	}
-	c.dev("--demo")
+	c.dev("--demo", "--demo-patients", "0")
 	if again := recorded(); again != before {
 		t.Errorf("seeded again, the record is not what it was:\n%s\n%s", before, again)
 	}

@@ -63,7 +63,7 @@ func TestVerifyOfAStoppedSystem(t *testing.T) {
 	t.Parallel()
 	c := newCheckout(t)
 	data := filepath.Join(c.dir, ".waymark")
-	server, _, _ := c.dev("--demo")
+	server, _, _ := c.dev("--demo", "--demo-patients", "0")
 	if out, err, code := waymark(t, "", "verify", "--data", data); code != exitUnavailable || !strings.Contains(err, "stop the system first") || out != "" {
 		t.Errorf("while it runs: exit %d, %q, %q", code, out, err)
 	}
