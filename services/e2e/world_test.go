@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net"
 	"regexp"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	metav1 "waymark/proto/waymark/meta/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/allinone"
+	"waymark/services/edge"
 	"waymark/services/kit/bus"
 	"waymark/services/kit/es"
 	"waymark/services/kit/estest"
@@ -31,6 +33,7 @@ import (
 type world struct {
 	log      *estest.Log
 	conn     *grpc.ClientConn
+	fhir     string     // where FHIR is answered
 	parts    []run.Part // as they were made: React is called from here
 	verifier *allinone.Verifier
 
@@ -72,6 +75,12 @@ func newWorld(t testing.TB, start time.Time) *world {
 		part.React = nil
 		served[i] = part
 	}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.fhir = "http://" + lis.Addr().String() + edge.FHIRPath
+	served = append(served, edge.FHIR(deps, lis, edge.FHIROptions{}))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Serve(ctx, deps, served...) }()

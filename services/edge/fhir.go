@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -554,7 +555,14 @@ func (s *fhirServer) historyOf(q *fhirRequest, k *fhirKind, id string) (*reply, 
 	}
 	key, _, _ := strings.Cut(id, ".")
 	owner := s.records.ownerOf(key)
-	stamps := s.records.history(k.streams, owner)
+	stamps := s.records.history(k.streams, owner, !k.each)
+	if k.each {
+		now, _, err := s.find(q, k, id, asOf{})
+		if err != nil {
+			return nil, err
+		}
+		stamps = slices.DeleteFunc(stamps, func(at stamp) bool { return version(at.position) != fhir.MetaOf(now).VersionId })
+	}
 	if len(stamps) > maxVersions {
 		return nil, deny(http.StatusUnprocessableEntity, "too-costly", "", "this resource has too many versions for one history: read single ones, or use _as-of")
 	}

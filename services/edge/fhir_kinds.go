@@ -22,6 +22,7 @@ type fhirKind struct {
 	name    string
 	owner   ownerKind
 	streams []string // categories of the streams that it is made from
+	each    bool     // one resource for each event: it has one version, and no other ever
 	make    func(*snapshot) ([]fhir.Resource, error)
 	params  []fhirParam
 	doc     string
@@ -259,7 +260,7 @@ func fhirKinds() []*fhirKind {
 			params: []fhirParam{
 				tokens("identifier", "", func(r R) []token { return identifiersOf(r.(*fhir.Flag).Identifier) }),
 			}},
-		{name: "Provenance", streams: []string{"pathway", "carelead", "plan", "referral", "appointment"}, make: provenances, doc: "who recorded each event of a pathway, and when",
+		{name: "Provenance", streams: []string{"pathway", "carelead", "plan", "referral", "appointment"}, each: true, make: provenances, doc: "who recorded each event of a pathway, and when",
 			params: []fhirParam{
 				date("recorded", "", func(r R) string { return r.(*fhir.Provenance).Recorded }),
 				refs("target", "", func(r R) (all []*fhir.Reference) {

@@ -22,7 +22,7 @@ const (
 	ukCore      = "https://fhir.hl7.org.uk/StructureDefinition/Extension-UKCore-"
 	ukCodes     = "https://fhir.hl7.org.uk/CodeSystem/UKCore-"
 	ours        = "https://waymark.example/fhir/" // no domain of anybody: RFC 2606
-	snomedCT    = "http://snomedCT.info/sct"
+	snomedCT    = "http://snomed.info/sct"
 	icd10       = "http://hl7.org/fhir/sid/icd-10"
 	terminology = "http://terminology.hl7.org/CodeSystem/"
 )
@@ -600,6 +600,9 @@ func provenances(x *snapshot) (all []fhir.Resource, err error) {
 		}
 		for _, e := range reply.Entries {
 			x.saw(e.Position)
+			if strings.HasPrefix(e.Stream, "person-") {
+				continue // told with the pathway, but not of it
+			}
 			who := cmp.Or(orgRef(e.Organisation), &fhir.Reference{Type: "Organization", Display: "Waymark itself"})
 			out := &fhir.Provenance{
 				ID: x.owner + "." + strconv.FormatUint(e.Position, 10), Meta: &fhir.Meta{VersionId: strconv.FormatUint(e.Position, 10), LastUpdated: atText(e.Recorded)},

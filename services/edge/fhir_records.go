@@ -89,7 +89,9 @@ func (x *records) fold(at es.Recorded) error {
 			x.whose[slot.SlotId] = id
 		}
 	}
-	x.things(event, id)
+	if category != "session" { // a session names appointments, which are pathways'
+		x.things(event, id)
+	}
 	return nil
 }
 
@@ -163,13 +165,14 @@ func (x *records) owners(kind ownerKind, people []string) []string {
 }
 
 // history lists where and when the streams of an owner have events, oldest
-// first. Events that were recorded at one instant were one decision: the last stands for them.
-func (x *records) history(categories []string, owner string) (all []stamp) {
+// first. With whole, events of a stream that were recorded at one instant were one
+// decision, and the last stands for them.
+func (x *records) history(categories []string, owner string, whole bool) (all []stamp) {
 	x.Lock()
 	defer x.Unlock()
 	for _, c := range categories {
 		for i, s := range x.stamps[x.stream(c, owner)] {
-			if i > 0 && len(all) > 0 && all[len(all)-1].recorded == s.recorded {
+			if whole && i > 0 && len(all) > 0 && all[len(all)-1].recorded == s.recorded {
 				all[len(all)-1] = s
 			} else {
 				all = append(all, s)
@@ -188,12 +191,17 @@ func (x *records) stream(category, owner string) string {
 	return category + "-" + owner
 }
 
-// newest returns the last event of the owner's streams that is within the moment.
-func (x *records) newest(categories []string, owner string, m asOf) (last stamp, ok bool) {
+// newest returns the last event of the owner's streams that is within the moment
+// and, with whole, that ended what was recorded at its instant: nobody sees half a decision.
+func (x *records) newest(categories []string, owner string, m asOf, whole bool) (last stamp, ok bool) {
 	x.Lock()
 	defer x.Unlock()
 	for _, c := range categories {
-		for _, s := range slices.Backward(x.stamps[x.stream(c, owner)]) {
+		all := x.stamps[x.stream(c, owner)]
+		for i, s := range slices.Backward(all) {
+			if whole && i+1 < len(all) && all[i+1].recorded == s.recorded {
+				continue
+			}
 			if m.has(s) {
 				if !ok || s.position > last.position {
 					last, ok = s, true

@@ -124,7 +124,7 @@ func (x *snapshot) patient() *fhir.Reference {
 func (s *fhirServer) make(ctx context.Context, k *fhirKind, owner, base string, m asOf) ([]fhir.Resource, error) {
 	x := &snapshot{s: s, ctx: ctx, owner: owner, base: base}
 	if !m.isNow() {
-		last, ok := s.records.newest(k.streams, owner, m)
+		last, ok := s.records.newest(k.streams, owner, m, !k.each)
 		if !ok {
 			return nil, nil
 		}
@@ -139,7 +139,7 @@ func (s *fhirServer) make(ctx context.Context, k *fhirKind, owner, base string, 
 			return nil, err
 		}
 	}
-	last, ok := s.records.newest(k.streams, owner, asOf{position: max(x.at, x.seen)})
+	last, ok := s.records.newest(k.streams, owner, asOf{position: max(x.at, x.seen)}, false)
 	if !ok {
 		return nil, nil
 	}
