@@ -301,6 +301,26 @@ func deadlines(v *pb.Pathway) (out []*pb.Deadline) {
 }
 
 func planDeadlines(v *pb.Pathway, at func(category, kind, about string, due *timestamppb.Timestamp, who *careleadv1.Party), on func(category, kind, about, day string)) {
+	// What has ended with the pathway or the patient waits for nobody; a result is reviewed all the same.
+	ends := func(kind, about string) bool {
+		return kind != "result_review" && slices.Contains(v.PlanEndedIds, about)
+	}
+	everyAt, everyOn := at, on
+	at = func(category, kind, about string, due *timestamppb.Timestamp, who *careleadv1.Party) {
+		if !ends(kind, about) {
+			everyAt(category, kind, about, due, who)
+		}
+	}
+	on = func(category, kind, about, day string) {
+		if !ends(kind, about) {
+			everyOn(category, kind, about, day)
+		}
+	}
+	for _, x := range v.CareSteps {
+		if x.DoneOn == "" {
+			on("plan", "care_step", x.StepId, x.Due)
+		}
+	}
 	if p := v.Plan; p != nil && p.State != "closed" && p.State != "in_error" {
 		if p.State == "published" {
 			on("plan", "plan_review", p.PlanId, p.ReviewDue)

@@ -1,6 +1,8 @@
 package pathway
 
 import (
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"slices"
 	pb "waymark/proto/waymark/pathway/v1"
 	planv1 "waymark/proto/waymark/plan/v1"
 )
@@ -30,12 +32,33 @@ func assessment(v *pb.Pathway, id, state string) *pb.Assessment {
 	return a
 }
 
+// takenUp lets a thing of the plan wait again that somebody acts on after it had
+// ended with the pathway or the patient.
+func takenUp(v *pb.Pathway, e event) {
+	if len(v.PlanEndedIds) == 0 {
+		return
+	}
+	var about []string
+	switch e.message.(type) {
+	case *planv1.PlanPublished, *planv1.PlanReviewed, *planv1.PlanResumed:
+		about = append(about, v.Plan.GetPlanId())
+	}
+	m := e.message.ProtoReflect()
+	for _, name := range []protoreflect.Name{"action_id", "concern_id", "assessment_id", "summary_id", "item_id", "step_id", "response_id", "result_id"} {
+		if f := m.Descriptor().Fields().ByName(name); f != nil {
+			about = append(about, m.Get(f).String())
+		}
+	}
+	v.PlanEndedIds = slices.DeleteFunc(v.PlanEndedIds, func(id string) bool { return slices.Contains(about, id) })
+}
+
 // highScore is the score of a concern from which on somebody must act.
 const highScore = 8
 
 // foldPlan takes the events of plans, assessments and responses in "plan-"
 // streams. What a concern is and what anybody wrote stays with the plan.
 func foldPlan(v *pb.Pathway, e event) bool {
+	takenUp(v, e)
 	switch m := e.message.(type) {
 	case *planv1.PlanOpened:
 		p := plan(v)
@@ -123,6 +146,22 @@ func foldPlan(v *pb.Pathway, e event) bool {
 	case *planv1.ResponseReceived, *planv1.ResponseScored, *planv1.ResponseRejected, *planv1.DocumentAttached, *planv1.DocumentReplaced, *planv1.DocumentWithdrawn:
 	case *planv1.AlertRaised:
 		v.Alerts = append(v.Alerts, &pb.Alert{ResponseId: m.ResponseId, Rule: m.AlertRule, Due: m.Due})
+	case *planv1.AlertClosed:
+		v.Alerts = slices.DeleteFunc(v.Alerts, func(a *pb.Alert) bool { return a.ResponseId == m.ResponseId })
+
+	case *planv1.CareStepBecameDue:
+		v.CareSteps = append(v.CareSteps, &pb.CareStep{StepId: m.StepId, Kind: m.Kind, Due: m.Due})
+	case *planv1.CareStepDone:
+		for _, x := range v.CareSteps {
+			if x.StepId == m.StepId {
+				x.DoneOn = m.On
+			}
+		}
+	case *planv1.CareStepOverdue, *planv1.SurveillanceEndPassed, *planv1.PlanPersonChanged:
+	case *planv1.OpenThingsEnded:
+		v.PlanEndedIds = append(v.PlanEndedIds, m.SubjectIds...)
+	case *planv1.OpenThingsResumed:
+		v.PlanEndedIds = slices.DeleteFunc(v.PlanEndedIds, func(id string) bool { return slices.Contains(m.SubjectIds, id) })
 	default:
 		return false
 	}

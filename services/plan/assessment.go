@@ -185,7 +185,11 @@ func (c SubmitAssessment) Decide(s State) ([]proto.Message, error) {
 			raised = append(raised, both...)
 		}
 	}
-	return append([]proto.Message{e}, raised...), nil
+	out := append([]proto.Message{e}, raised...)
+	if due, ok := c.careStep("pcsp", c.On); ok && len(e.Concerns) > 0 && len(s.done("pcsp", "", "")) == 0 {
+		out = append(out, due)
+	}
+	return out, nil
 }
 
 // DiscussAssessment records that it was talked over with the patient.

@@ -261,3 +261,11 @@ func (s *server) WithdrawDocument(ctx context.Context, req *pb.WithdrawDocumentR
 func (s *server) RunTimers(ctx context.Context, req *pb.RunTimersRequest) (*pb.PlanReply, error) {
 	return s.do(ctx, req, "", RunTimers{s.env(req)})
 }
+
+func (s *server) CloseAlert(ctx context.Context, req *pb.CloseAlertRequest) (*pb.PlanReply, error) {
+	return s.do(ctx, req, req.ResponseId, CloseAlert{s.env(req), req})
+}
+
+func (s *server) RecordCareStep(ctx context.Context, req *pb.RecordCareStepRequest) (*pb.PlanReply, error) {
+	return s.do(ctx, req, req.StepId, RecordCareStep{s.env(req), req})
+}

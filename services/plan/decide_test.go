@@ -126,7 +126,8 @@ func TestHighEmotionalScore(t *testing.T) {
 		&pb.AssessmentSubmitted{AssessmentId: a, On: "2026-06-03", Author: "patient",
 			Concerns: []*pb.ScoredConcern{{Code: "emotional.guilt", Score: 9}, {Code: "physical.sleep", Score: 4}}},
 		&pb.ConcernRaised{ConcernId: guilt, Code: "emotional.guilt", Score: 9, AssessmentId: a, HighEmotionalScore: true},
-		&pb.ConcernEscalated{ConcernId: guilt, Due: until})
+		&pb.ConcernEscalated{ConcernId: guilt, Due: until},
+		&pb.CareStepBecameDue{StepId: e.ID("step/pcsp"), Kind: "pcsp", Due: "2026-06-17", Rule: "PCSP", Source: "platform choice", Confidence: "DESIGN"})
 	// Adopting passes over what was raised with the answers.
 	e = d.env()
 	d.then(AdoptFromAssessment{e, &pb.AdoptFromAssessmentRequest{AssessmentId: a}},
@@ -167,10 +168,10 @@ func TestPlanLife(t *testing.T) {
 	d.do(WriteSection{d.env(), &pb.WriteSectionRequest{Code: "money", Text: "two"}})
 	d.then(RecordPreferences{d.env(), &pb.RecordPreferencesRequest{AboutMe: "gardener"}}, &pb.PreferencesRecorded{AboutMe: "gardener"})
 	d.then(RecordShareConsent{d.env(), &pb.RecordShareConsentRequest{With: "lead", What: "all", Given: true}}, &pb.ShareConsentRecorded{With: "lead", What: "all", Given: true})
-	d.then(RecordPatientAgreement{d.env(), &pb.RecordPatientAgreementRequest{On: "2026-06-14", Reason: "no time"}}, &pb.PlanAgreementDeclined{On: "2026-06-14", Reason: "no time"})
-	d.then(RecordPatientAgreement{d.env(), &pb.RecordPatientAgreementRequest{Agreed: true, On: "2026-06-15", AgreedBy: "proxy"}}, &pb.PlanAgreedWithPatient{On: "2026-06-15", AgreedBy: "proxy"})
+	d.then(RecordPatientAgreement{d.env(), &pb.RecordPatientAgreementRequest{On: "2026-06-14", Reason: "no time"}}, &pb.PlanAgreementDeclined{On: "2026-06-14", Reason: "no time", Version: 1})
+	d.then(RecordPatientAgreement{d.env(), &pb.RecordPatientAgreementRequest{Agreed: true, On: "2026-06-15", AgreedBy: "proxy"}}, &pb.PlanAgreedWithPatient{On: "2026-06-15", AgreedBy: "proxy", Version: 1})
 	d.then(PublishPlan{d.env(), &pb.PublishPlanRequest{ReviewDue: "2026-12-15", SharedWithPatient: true, SeenRevision: d.state.events - 1}},
-		&pb.PlanPublished{Version: 1, ReviewDue: "2026-12-15", SharedWithPatient: true})
+		&pb.PlanPublished{Version: 1, ReviewDue: "2026-12-15", SharedWithPatient: true, AgreementVersion: 1})
 	d.then(WithholdSection{d.env(), &pb.WithholdSectionRequest{Code: "money", Reason: "third party"}}, &pb.SectionWithheld{Code: "money", Reason: "third party"})
 	if got := shown(d.plan()).Sections; len(got) != 1 || got[0].Code != "medical" {
 		t.Errorf("the patient is shown %v", got)
@@ -179,7 +180,7 @@ func TestPlanLife(t *testing.T) {
 	d.then(EscalateConcern{d.env(), &pb.EscalateConcernRequest{ConcernId: pain}},
 		&pb.ConcernEscalated{ConcernId: pain, Due: timestamppb.New(time.Date(2026, 6, 16, 23, 0, 0, 0, time.UTC))})
 	d.then(ResolveConcern{d.env(), &pb.ResolveConcernRequest{ConcernId: pain, On: "2026-06-15"}}, &pb.ConcernResolved{ConcernId: pain, On: "2026-06-15"})
-	d.then(PublishPlan{d.env(), &pb.PublishPlanRequest{ReviewDue: "2026-12-20"}}, &pb.PlanPublished{Version: 2, ReviewDue: "2026-12-20"})
+	d.then(PublishPlan{d.env(), &pb.PublishPlanRequest{ReviewDue: "2026-12-20"}}, &pb.PlanPublished{Version: 2, ReviewDue: "2026-12-20", AgreementVersion: 1})
 	d.then(ReviewPlan{d.env(), &pb.ReviewPlanRequest{On: "2026-06-15", NextReviewDue: "2027-01-15"}}, &pb.PlanReviewed{On: "2026-06-15", NextReviewDue: "2027-01-15"})
 	d.then(HoldPlan{d.env(), &pb.HoldPlanRequest{Reason: "abroad"}}, &pb.PlanPutOnHold{Reason: "abroad"})
 	d.then(UpdateAction{d.env(), &pb.UpdateActionRequest{ActionId: act, Status: pb.ActionStatus_ACTION_STATUS_COMPLETED}}, &pb.ActionStatusChanged{ActionId: act, Status: pb.ActionStatus_ACTION_STATUS_COMPLETED})

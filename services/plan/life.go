@@ -196,22 +196,27 @@ type RecordPatientAgreement struct {
 
 // Decide wants to know who agreed, or why not.
 func (c RecordPatientAgreement) Decide(s State) ([]proto.Message, error) {
-	if _, err := s.plan(draft, active); err != nil {
+	p, err := s.plan(draft, active)
+	if err != nil {
 		return nil, err
 	}
 	if err := c.happened("on", c.On); err != nil {
 		return nil, err
 	}
+	version := p.Version // what the patient was shown
+	if version == 0 || s.changed {
+		version++
+	}
 	if c.Agreed {
 		if err := needed("plan.agreement.by", "agreed_by", c.AgreedBy); err != nil {
 			return nil, err
 		}
-		return events(&pb.PlanAgreedWithPatient{On: c.On, AgreedBy: c.AgreedBy})
+		return append([]proto.Message{&pb.PlanAgreedWithPatient{On: c.On, AgreedBy: c.AgreedBy, Version: version}}, s.done("pcsp", c.On, "done")...), nil
 	}
 	if err := needed("plan.agreement.reason", "reason", c.Reason); err != nil {
 		return nil, err
 	}
-	return events(&pb.PlanAgreementDeclined{On: c.On, Reason: c.Reason})
+	return append([]proto.Message{&pb.PlanAgreementDeclined{On: c.On, Reason: c.Reason, Version: version}}, s.done("pcsp", c.On, "declined")...), nil
 }
 
 // PublishPlan makes the next version.
@@ -239,7 +244,7 @@ func (c PublishPlan) Decide(s State) ([]proto.Message, error) {
 	case p.Agreement == pb.Agreement_AGREEMENT_UNSPECIFIED:
 		return nil, fault.Refused("plan.agreement.missing", "the patient has neither agreed nor declined: record that first")
 	}
-	return events(&pb.PlanPublished{Version: p.Version + 1, ReviewDue: c.ReviewDue, SharedWithPatient: c.SharedWithPatient})
+	return events(&pb.PlanPublished{Version: p.Version + 1, ReviewDue: c.ReviewDue, SharedWithPatient: c.SharedWithPatient, AgreementVersion: p.AgreementVersion})
 }
 
 // ReviewPlan records a review.

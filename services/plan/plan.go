@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -385,9 +386,13 @@ func evolvePlan(s State, e proto.Message) (State, bool) {
 			p.Consents = append(slices.DeleteFunc(p.Consents, func(x *pb.ShareConsentRecorded) bool { return x.With == e.With }), e)
 		})
 	case *pb.PlanAgreedWithPatient:
-		return edit(func(p *pb.Plan) { p.Agreement, p.AgreementOn = pb.Agreement_AGREEMENT_AGREED, e.On })
+		return edit(func(p *pb.Plan) {
+			p.Agreement, p.AgreementOn, p.AgreementVersion = pb.Agreement_AGREEMENT_AGREED, e.On, cmp.Or(e.Version, p.Version+1)
+		})
 	case *pb.PlanAgreementDeclined:
-		return edit(func(p *pb.Plan) { p.Agreement, p.AgreementOn = pb.Agreement_AGREEMENT_DECLINED, e.On })
+		return edit(func(p *pb.Plan) {
+			p.Agreement, p.AgreementOn, p.AgreementVersion = pb.Agreement_AGREEMENT_DECLINED, e.On, cmp.Or(e.Version, p.Version+1)
+		})
 	case *pb.PlanPublished:
 		s, _ = edit(func(p *pb.Plan) {
 			p.State, p.Version, p.ReviewDue, p.ReviewOverdue, p.SharedWithPatient = active, e.Version, e.ReviewDue, false, e.SharedWithPatient

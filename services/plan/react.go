@@ -35,7 +35,7 @@ func (s *server) react(ctx context.Context, e bus.Event) error {
 	case *referralv1.TreatmentPeriodEnded:
 		return faults("TreatmentPeriodEnded", s.onTreatmentEnd(ctx, e, m))
 	}
-	return nil
+	return faults(string(e.Message.ProtoReflect().Descriptor().Name()), []error{s.onEnding(ctx, e)})
 }
 
 // faults passes on the first error that is no answer.
@@ -82,7 +82,9 @@ func (s *server) onDiagnosis(ctx context.Context, e bus.Event, m *referralv1.Dia
 			Diagnosis:    &pb.Diagnosis{Icd10: p.Diagnosis.GetIcd10(), Stage: "unstaged", UnstagedReason: "not recorded yet", ToldOn: toldOn}}}
 		_, err = s.do(ctx, req, "", openFirst{c})
 	}
-	return append(errs, err, s.assessmentDue(ctx, e, "hna_dx", atDiagnosis, toldOn))
+	steps := &pb.RunTimersRequest{Command: asked(e, "care steps"), PathwayId: e.StreamID}
+	_, asked := s.do(ctx, steps, "", RecordCareStepsDue{s.env(steps), toldOn})
+	return append(errs, err, s.assessmentDue(ctx, e, "hna_dx", atDiagnosis, toldOn), asked)
 }
 
 // openFirst opens the plan that a diagnosis asks for. An event may be heard late:

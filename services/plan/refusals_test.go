@@ -50,6 +50,16 @@ func refusals() map[string]func(d *desk) decision {
 			d.open()
 			return DecideConcern{d.env(), &pb.DecideConcernRequest{ConcernId: d.raise("physical.pain", 3), Decision: pb.ConcernDecision_CONCERN_DECISION_ACTION, ActionId: nobody}}
 		},
+		"plan.alert.needs_person": func(d *desk) decision {
+			d.role = ""
+			return CloseAlert{d.env(), &pb.CloseAlertRequest{ResponseId: nobody, On: "2026-06-15", Outcome: "plan_changed"}}
+		},
+		"plan.response.not_found": func(d *desk) decision {
+			return CloseAlert{d.env(), &pb.CloseAlertRequest{ResponseId: nobody, On: "2026-06-15", Outcome: "plan_changed"}}
+		},
+		"plan.care_step.not_found": func(d *desk) decision {
+			return RecordCareStep{d.env(), &pb.RecordCareStepRequest{StepId: nobody, On: "2026-06-15", Outcome: "done"}}
+		},
 		"plan.concern.unresolved": func(d *desk) decision {
 			d.open()
 			d.raise("physical.pain", 3)
@@ -218,7 +228,7 @@ func refusals() map[string]func(d *desk) decision {
 
 // answered are the codes of the service's queries and look-ups, which the tests
 // over a connection provoke, and the name of what is logged.
-var answered = []string{"plan.sweep_failed", "plan.not_found", "plan.version.not_found", "plan.pathway.not_connected"}
+var answered = []string{"plan.sweep_failed", "plan.behind", "plan.not_found", "plan.version.not_found", "plan.pathway.not_connected"}
 
 // TestEveryRefusal provokes each code, and finds each code of the source among them.
 func TestEveryRefusal(t *testing.T) {
@@ -238,7 +248,7 @@ func TestEveryRefusal(t *testing.T) {
 		t.Fatal(err)
 	}
 	called := regexp.MustCompile(`"(plan\.[a-z_.]+)"`)
-	nouns := regexp.MustCompile(`unknown\("([a-z]+)"\)`)
+	nouns := regexp.MustCompile(`unknown\("([a-z_]+)"\)`)
 	inSource := 0
 	for _, f := range files {
 		if strings.HasSuffix(f, "_test.go") {

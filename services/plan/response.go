@@ -102,6 +102,8 @@ func evolveResponse(s State, e proto.Message) (State, bool) {
 		})
 	case *pb.AlertRaised:
 		return edit(e.ResponseId, func(r *pb.Response) { r.AlertDue = e.Due })
+	case *pb.AlertClosed:
+		return edit(e.ResponseId, func(r *pb.Response) { r.AlertDue, r.AlertClosedOn, r.AlertOutcome = nil, e.On, e.Outcome })
 	case *pb.ResponseRejected:
 		return edit(e.ResponseId, func(r *pb.Response) { r.State, r.ReasonCode = pb.ResponseState_RESPONSE_STATE_REJECTED, e.ReasonCode })
 	}

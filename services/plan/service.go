@@ -28,6 +28,7 @@ type server struct {
 	plans    *es.Streams[State]
 	log      es.Log
 	rounds   *rounds
+	kin      *kin
 	clock    func() time.Time
 	slog     *slog.Logger
 	pathways referralv1.PathwayServiceClient // nil where no referral service is known
@@ -40,7 +41,7 @@ func New(deps run.Deps) (run.Part, error) {
 		return run.Part{}, errors.New("plan: needs a log and a clock")
 	}
 	s := &server{plans: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Jitter: deps.Jitter}), log: deps.Log,
-		rounds: &rounds{checked: make(map[string]nhs.Date)}, clock: deps.Clock, slog: deps.Slog}
+		rounds: &rounds{checked: make(map[string]nhs.Date)}, kin: newKin(deps.Log), clock: deps.Clock, slog: deps.Slog}
 	if s.slog == nil {
 		s.slog = slog.New(slog.DiscardHandler)
 	}
@@ -56,8 +57,8 @@ func New(deps run.Deps) (run.Part, error) {
 		Name:       "plan",
 		Register:   func(r grpc.ServiceRegistrar) { pb.RegisterPlanServiceServer(r, s) },
 		React:      s.react,
-		Categories: []string{"pathway"},
-		Run:        s.run,
+		Categories: []string{"pathway", "person"},
+		Run:        s.keep,
 	}, nil
 }
 

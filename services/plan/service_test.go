@@ -123,7 +123,8 @@ func journey(h *house) (requests []proto.Message) {
 	do(&pb.DeclineAssessmentRequest{AssessmentId: a, On: "2026-06-02"})
 	do(&pb.ReofferAssessmentRequest{AssessmentId: a, On: "2026-06-02", Expires: "2026-07-10"})
 	do(&pb.StartAssessmentRequest{AssessmentId: a, On: "2026-06-03"})
-	do(&pb.SubmitAssessmentRequest{AssessmentId: a, On: "2026-06-03", Author: "patient", Concerns: []*pb.ConcernInput{{Code: "physical.pain", Score: 4}}})
+	steps := do(&pb.SubmitAssessmentRequest{AssessmentId: a, On: "2026-06-03", Author: "patient", Concerns: []*pb.ConcernInput{{Code: "physical.pain", Score: 4}}}).Record.CareSteps
+	do(&pb.RecordCareStepRequest{StepId: steps[0].StepId, On: today, Outcome: "declined"})
 	do(&pb.DiscussAssessmentRequest{AssessmentId: a, On: "2026-06-04", StaffRole: "01"})
 	do(&pb.CloseAssessmentRequest{AssessmentId: a, PlanOfferedStatus: "03", On: "2026-06-04"})
 	pain := do(&pb.AdoptFromAssessmentRequest{AssessmentId: a}).Record.Plan.Concerns[1].ConcernId
@@ -182,6 +183,9 @@ func journey(h *house) (requests []proto.Message) {
 		eq.Answers = append(eq.Answers, &pb.AnswerInput{Item: it.Item, Value: 1})
 	}
 	do(eq)
+	worst := proto.CloneOf(eq)
+	worst.Answers[0].Value = 5
+	do(&pb.CloseAlertRequest{ResponseId: do(worst).SubjectId, On: today, Outcome: "patient_contacted"})
 	do(&pb.RunTimersRequest{})
 	do(&pb.UpdateActionRequest{ActionId: act, Status: pb.ActionStatus_ACTION_STATUS_COMPLETED})
 	do(&pb.ClosePlanRequest{Outcome: "completed", Reason: "done"})
@@ -405,8 +409,8 @@ func TestReactions(t *testing.T) {
 			}
 		}
 	}
-	if n := len(log.Events()); n != once || n != 4 {
-		t.Errorf("%d events, then %d; want 4", once, n)
+	if n := len(log.Events()); n != once || n != 7 {
+		t.Errorf("%d events, then %d; want 7", once, n)
 	}
 	r := h.Must(&pb.GetPlanRequest{PathwayId: pathID}).(*pb.PlanReply).Record
 	if p := r.Plan; p.PersonId != personID || p.Diagnosis.Icd10 != "C18.7" || p.Diagnosis.ToldOn != "2026-03-05" || p.TreatingTeam != "Lower GI" {
@@ -414,6 +418,9 @@ func TestReactions(t *testing.T) {
 	}
 	if a := r.Assessments; len(a) != 2 || a[0].Point != "01" || a[0].Due != "2026-04-05" || a[1].Point != "04" || a[1].Due != "2026-07-10" {
 		t.Errorf("the assessments are %v", a)
+	}
+	if x := r.CareSteps; len(x) != 3 || x[0].Kind != "ccr_3m" || x[0].Due != "2026-06-06" || x[1].Due != "2027-03-05" || x[2].Kind != "qol_18m" || x[2].Due != "2027-09-05" || x[2].Rule != "QOL-18M" || x[2].Source == "" || x[2].Confidence == "" {
+		t.Errorf("the steps are %v", x)
 	}
 	if s := r.Summaries; len(s) != 1 || s[0].Target != "2026-06-26" || s[0].Latest != "2026-07-10" || s[0].Period.Modality != "01" || !s[0].Period.Last {
 		t.Errorf("the summaries are %v", s)
@@ -433,7 +440,7 @@ func TestRefusedLookup(t *testing.T) {
 	for _, m := range []proto.Message{
 		&referralv1.DiagnosisCommunicated{Facts: &referralv1.DiagnosisFacts{Told: &referralv1.Told{On: "2026-03-05"}}},
 		&referralv1.TreatmentPeriodEnded{FactId: personID, Facts: &referralv1.TreatmentEndFacts{On: "2026-05-29"}},
-		&referralv1.PathwayClosed{}, // nothing to do
+		&referralv1.PathwayClosed{}, // ends the assessments and the steps
 	} {
 		if err := h.Part.React(t.Context(), event(m)); err != nil {
 			t.Error(err)
@@ -443,7 +450,7 @@ func TestRefusedLookup(t *testing.T) {
 	for _, e := range log.Events() {
 		types = append(types, e.Type[strings.LastIndex(e.Type, ".")+1:])
 	}
-	if got := strings.Join(types, " "); got != "AssessmentBecameDue SummaryBecameDue AssessmentBecameDue" {
+	if got := strings.Join(types, " "); got != "CareStepBecameDue CareStepBecameDue CareStepBecameDue AssessmentBecameDue SummaryBecameDue AssessmentBecameDue OpenThingsEnded" {
 		t.Errorf("recorded %s", got)
 	}
 }

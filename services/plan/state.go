@@ -26,13 +26,24 @@ type State struct {
 	responses   []*pb.Response
 	documents   []*pb.DocumentView
 	notNeeded   string // why surveillance is not needed
+	steps       []*pb.CareStep
+	ended       map[string]string // what waits for nobody any more, by id, with the cause
+	closedBy    string            // the fact that closed the pathway and ended it
+	changed     bool              // the plan says something else than the version published last
 }
 
 func decider() es.Decider[State] { return es.Decider[State]{Category: "plan", Evolve: evolve} }
 
 func evolve(s State, e proto.Message) State {
 	s.events++
-	for _, part := range []func(State, proto.Message) (State, bool){evolvePlan, evolveAssessment, evolveSummary, evolveSurveillance, evolveResult, evolveResponse, evolveDocument} {
+	s = takenUp(s, e)
+	switch e.(type) {
+	case *pb.ConcernRaised, *pb.ConcernDecided, *pb.ConcernResolved, *pb.GoalAgreed, *pb.GoalStatusChanged, *pb.ActionPlanned, *pb.ActionAssigned, *pb.SectionWritten:
+		s.changed = true
+	case *pb.PlanPublished, *pb.PlanOpened:
+		s.changed = false
+	}
+	for _, part := range []func(State, proto.Message) (State, bool){evolvePlan, evolveAssessment, evolveSummary, evolveSurveillance, evolveResult, evolveResponse, evolveDocument, evolveCareStep, evolveEnding} {
 		if next, ok := part(s, e); ok {
 			return next
 		}

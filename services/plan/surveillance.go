@@ -312,6 +312,8 @@ func evolveSurveillance(s State, e proto.Message) (State, bool) {
 		return edit(func(x *pb.Schedule) { x.RemoteMonitoring = false })
 	case *pb.PatientReaccessed:
 		return s, true
+	case *pb.SurveillanceEndPassed:
+		return edit(func(x *pb.Schedule) { x.EndPassed = true })
 	case *pb.SurveillanceEnded:
 		return edit(func(x *pb.Schedule) { x.EndedReason, x.RemoteMonitoring = e.Reason, false })
 	}

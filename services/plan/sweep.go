@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -50,6 +51,20 @@ func (r *rounds) set(id string, day nhs.Date) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.checked[id] = day
+}
+
+// keep keeps kin and runs timers, until ctx ends or one of them fails.
+func (s *server) keep(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	followed := make(chan error, 1)
+	go func() {
+		defer cancel()
+		followed <- s.kin.Run(ctx)
+	}()
+	err := s.run(ctx)
+	cancel()
+	return errors.Join(err, <-followed)
 }
 
 // run follows the log and records what falls due, until ctx ends or the log fails.

@@ -22,20 +22,28 @@ func (c RunTimers) Decide(s State) ([]proto.Message, error) {
 	if p, err := s.plan(draft, active, onHold); err == nil {
 		for _, x := range p.Concerns {
 			// Nobody has acted on the escalation: it is raised again.
-			if x.EscalatedUntil != nil && !c.Now.Before(x.EscalatedUntil.AsTime()) {
+			if x.EscalatedUntil != nil && !s.ends(x.ConcernId) && !c.Now.Before(x.EscalatedUntil.AsTime()) {
 				out = append(out, &pb.ConcernEscalated{ConcernId: x.ConcernId, Due: endOf(c.Now, 1)})
 			}
 		}
-		if p.State == active && p.ReviewDue != "" && p.ReviewDue < day && !p.ReviewOverdue {
+		if p.State == active && !s.ends(p.PlanId) && p.ReviewDue != "" && p.ReviewDue < day && !p.ReviewOverdue {
 			out = append(out, &pb.PlanReviewOverdue{Due: p.ReviewDue})
 		}
 	}
 	for _, a := range s.assessments {
-		if (a.State == offered || a.State == inProgress) && a.Expires < day {
+		if (a.State == offered || a.State == inProgress) && !s.ends(a.AssessmentId) && a.Expires < day {
 			out = append(out, &pb.AssessmentExpired{AssessmentId: a.AssessmentId})
 		}
 	}
+	for _, x := range s.steps {
+		if x.DoneOn == "" && x.Due < day && !x.Overdue && !s.ends(x.StepId) {
+			out = append(out, &pb.CareStepOverdue{StepId: x.StepId, Due: x.Due})
+		}
+	}
 	for _, x := range s.summaries {
+		if s.ends(x.SummaryId) {
+			continue
+		}
 		if x.IssuedOn == "" && x.State != withdrawn && x.Latest < day && !x.Overdue {
 			out = append(out, &pb.SummaryOverdue{SummaryId: x.SummaryId, Latest: x.Latest})
 		}
@@ -46,8 +54,13 @@ func (c RunTimers) Decide(s State) ([]proto.Message, error) {
 		}
 	}
 	if x, err := s.schedule(); err == nil {
+		if x.Ends != "" && x.Ends < day && !x.EndPassed && !s.ends(x.ScheduleId) {
+			out = append(out, &pb.SurveillanceEndPassed{ScheduleId: x.ScheduleId, Ends: x.Ends})
+		}
 		for _, it := range x.Items {
-			out = append(out, itemTimers(it, c)...)
+			if !s.ends(it.Item.ItemId) {
+				out = append(out, itemTimers(it, c)...)
+			}
 		}
 	}
 	return out, nil

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -14,7 +15,10 @@ import (
 func (s State) Record(pathwayID string) *pb.Record {
 	r := &pb.Record{PathwayId: pathwayID, Plan: last(s.plans), Assessments: s.assessments, Summaries: s.summaries,
 		Surveillance: last(s.schedules), Results: s.results, Responses: s.responses, SurveillanceNotNeededReason: s.notNeeded,
-		Tasks: s.tasks(), Revision: s.events - 1, Documents: s.documents}
+		CareSteps: s.steps, Tasks: s.tasks(), Revision: s.events - 1, Documents: s.documents}
+	for _, id := range slices.Sorted(maps.Keys(s.ended)) {
+		r.Ended = append(r.Ended, &pb.EndedThing{SubjectId: id, Cause: s.ended[id]})
+	}
 	if n := len(s.plans); n > 1 {
 		r.EarlierPlans = s.plans[:n-1]
 	}
@@ -62,6 +66,9 @@ func withheldSince(then, now *pb.Record) *pb.Record {
 // state alone, so that nothing can be open without being listed.
 func (s State) tasks() (all []*pb.Task) {
 	task := func(kind pb.TaskKind, id, due string) {
+		if s.ends(id) && kind != pb.TaskKind_TASK_KIND_RESULT_REVIEW {
+			return
+		}
 		all = append(all, &pb.Task{Kind: kind, SubjectId: id, Due: due})
 	}
 	if p, err := s.plan(draft, active, onHold); err == nil {
@@ -77,6 +84,9 @@ func (s State) tasks() (all []*pb.Task) {
 		}
 		if p.ReviewDue != "" {
 			task(pb.TaskKind_TASK_KIND_PLAN_REVIEW, p.PlanId, p.ReviewDue)
+		}
+		if p.State == active && p.AgreementVersion < p.Version {
+			task(pb.TaskKind_TASK_KIND_AGREEMENT, p.PlanId, p.ReviewDue)
 		}
 	}
 	for _, a := range s.assessments {
@@ -102,7 +112,15 @@ func (s State) tasks() (all []*pb.Task) {
 			task(pb.TaskKind_TASK_KIND_TELL_PATIENT, r.ResultId, r.TellBy)
 		}
 	}
+	for _, x := range s.steps {
+		if x.DoneOn == "" {
+			task(pb.TaskKind_TASK_KIND_CARE_STEP, x.StepId, x.Due)
+		}
+	}
 	if x, err := s.schedule(); err == nil {
+		if x.EndPassed {
+			task(pb.TaskKind_TASK_KIND_SURVEILLANCE_END, x.ScheduleId, x.Ends)
+		}
 		for _, it := range x.Items {
 			if it.Overdue {
 				task(pb.TaskKind_TASK_KIND_ITEM_OVERDUE, it.Item.ItemId, it.Item.Due)

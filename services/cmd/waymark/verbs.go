@@ -89,6 +89,8 @@ var verbs = []verb{
 	{"plan", "concern-decided", "plan.DecideConcern", "pathway_id concern_id", "decision!=decision action=action_id", "", "Decide what becomes of a concern", "PATHWAY CONCERN --decision WATCH", ""},
 	{"plan", "agreed", "plan.RecordPatientAgreement", pathway, "on=on agreed=agreed by=agreed_by because=reason", "on=$today agreed=true agreed_by=patient", "Record that the patient agreed to the plan, or not", "PATHWAY", "plan"},
 	{"plan", "publish", "plan.PublishPlan", pathway, "review!=review_due shared=shared_with_patient revision=seen_revision", "shared_with_patient=true", "Publish the next version of the plan", "PATHWAY --review 2026-09-01", "plan"},
+	{"plan", "alert-closed", "plan.CloseAlert", "pathway_id response_id", "did!=outcome on=on note=note", "on=$today", "Record what was done about an alert of a questionnaire", "PATHWAY RESPONSE --did patient_contacted --role R0600", ""},
+	{"plan", "step", "plan.RecordCareStep", "pathway_id step_id", "outcome!=outcome on=on", "on=$today", "Record that a step of personalised care was done, declined or does not apply", "PATHWAY STEP --outcome done", ""},
 	{"plan", "no-surveillance", "plan.RecordSurveillanceNotNeeded", pathway, "because!=reason", "", "Record that no surveillance is needed", "PATHWAY --because 'discharged to the GP'", "plan"},
 	{"plan", "summary", "plan.DraftSummary", "pathway_id", "summary=summary_id content!=content", "", "Draft the end-of-treatment summary", "PATHWAY --content @summary.json", "summary"},
 	{"plan", "summary-ready", "plan.MarkSummaryReady", pathway, "summary=summary_id", "", "Hand the draft to its approver", "PATHWAY", "summary"},

@@ -11,7 +11,7 @@ at 2026-07-30 14:00, day 24: a thymic tumour
     facts.told.organisation = RJ1
     facts.tumour_group = 14
     facts.icd10 = C37
-  then plan records PlanOpened, AssessmentBecameDue
+  then plan records PlanOpened, CareStepBecameDue, CareStepBecameDue, CareStepBecameDue, AssessmentBecameDue
   then plan.GetPlan shows
     record.plan.diagnosis.icd10 = C37
     record.plan.diagnosis.stage = unstaged

@@ -166,10 +166,13 @@ type Pathway struct {
 	// The first of them.
 	NextAction *Deadline `protobuf:"bytes,71,opt,name=next_action,json=nextAction,proto3" json:"next_action,omitempty"`
 	// What is known of the person; joined, not part of the fold of the pathway.
-	Person        *PersonFlags           `protobuf:"bytes,80,opt,name=person,proto3" json:"person,omitempty"`
-	Events        int64                  `protobuf:"varint,90,opt,name=events,proto3" json:"events,omitempty"`
-	LastPosition  uint64                 `protobuf:"varint,91,opt,name=last_position,json=lastPosition,proto3" json:"last_position,omitempty"`
-	LastRecorded  *timestamppb.Timestamp `protobuf:"bytes,92,opt,name=last_recorded,json=lastRecorded,proto3" json:"last_recorded,omitempty"`
+	Person       *PersonFlags           `protobuf:"bytes,80,opt,name=person,proto3" json:"person,omitempty"`
+	Events       int64                  `protobuf:"varint,90,opt,name=events,proto3" json:"events,omitempty"`
+	LastPosition uint64                 `protobuf:"varint,91,opt,name=last_position,json=lastPosition,proto3" json:"last_position,omitempty"`
+	LastRecorded *timestamppb.Timestamp `protobuf:"bytes,92,opt,name=last_recorded,json=lastRecorded,proto3" json:"last_recorded,omitempty"`
+	// What was open in the plan and waits for nobody any more: ids.
+	PlanEndedIds  []string    `protobuf:"bytes,93,rep,name=plan_ended_ids,json=planEndedIds,proto3" json:"plan_ended_ids,omitempty"`
+	CareSteps     []*CareStep `protobuf:"bytes,94,rep,name=care_steps,json=careSteps,proto3" json:"care_steps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -564,6 +567,20 @@ func (x *Pathway) GetLastPosition() uint64 {
 func (x *Pathway) GetLastRecorded() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastRecorded
+	}
+	return nil
+}
+
+func (x *Pathway) GetPlanEndedIds() []string {
+	if x != nil {
+		return x.PlanEndedIds
+	}
+	return nil
+}
+
+func (x *Pathway) GetCareSteps() []*CareStep {
+	if x != nil {
+		return x.CareSteps
 	}
 	return nil
 }
@@ -3081,7 +3098,7 @@ type Deadline struct {
 	// fds, d31, d62, d24, handover_seen, handover_answer, first_contact, review_task,
 	// referral_answer, assessment_offer, assessment_answer, summary, delivery,
 	// plan_review, concern_escalated, surveillance_item, result_review,
-	// result_told, alert, to_be_booked, change_requested, ask_again.
+	// result_told, alert, care_step, to_be_booked, change_requested, ask_again.
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// When it is missed: for a civil date the end of that day in London.
 	Due *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=due,proto3" json:"due,omitempty"`
@@ -3376,6 +3393,76 @@ func (x *Person) GetMergeId() string {
 	return ""
 }
 
+// CareStep is a step of personalised care with a day.
+type CareStep struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	StepId string                 `protobuf:"bytes,1,opt,name=step_id,json=stepId,proto3" json:"step_id,omitempty"`
+	// ccr_3m, ccr_12m, qol_18m or pcsp.
+	Kind          string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Due           string `protobuf:"bytes,3,opt,name=due,proto3" json:"due,omitempty"`
+	DoneOn        string `protobuf:"bytes,4,opt,name=done_on,json=doneOn,proto3" json:"done_on,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CareStep) Reset() {
+	*x = CareStep{}
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CareStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CareStep) ProtoMessage() {}
+
+func (x *CareStep) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CareStep.ProtoReflect.Descriptor instead.
+func (*CareStep) Descriptor() ([]byte, []int) {
+	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CareStep) GetStepId() string {
+	if x != nil {
+		return x.StepId
+	}
+	return ""
+}
+
+func (x *CareStep) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *CareStep) GetDue() string {
+	if x != nil {
+		return x.Due
+	}
+	return ""
+}
+
+func (x *CareStep) GetDoneOn() string {
+	if x != nil {
+		return x.DoneOn
+	}
+	return ""
+}
+
 type Person_Merged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	MergeId       string                 `protobuf:"bytes,1,opt,name=merge_id,json=mergeId,proto3" json:"merge_id,omitempty"`
@@ -3387,7 +3474,7 @@ type Person_Merged struct {
 
 func (x *Person_Merged) Reset() {
 	*x = Person_Merged{}
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[27]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3399,7 +3486,7 @@ func (x *Person_Merged) String() string {
 func (*Person_Merged) ProtoMessage() {}
 
 func (x *Person_Merged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[27]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3440,7 +3527,7 @@ var File_waymark_pathway_v1_view_proto protoreflect.FileDescriptor
 
 const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\n" +
-	"\x1dwaymark/pathway/v1/view.proto\x12\x12waymark.pathway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#waymark/appointment/v1/events.proto\x1a waymark/carelead/v1/events.proto\x1a\x1cwaymark/plan/v1/events.proto\x1a!waymark/referral/v1/pathway.proto\x1a\"waymark/referral/v1/referral.proto\"\xc4\x17\n" +
+	"\x1dwaymark/pathway/v1/view.proto\x12\x12waymark.pathway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#waymark/appointment/v1/events.proto\x1a waymark/carelead/v1/events.proto\x1a\x1cwaymark/plan/v1/events.proto\x1a!waymark/referral/v1/pathway.proto\x1a\"waymark/referral/v1/referral.proto\"\xa7\x18\n" +
 	"\aPathway\x12\x1d\n" +
 	"\n" +
 	"pathway_id\x18\x01 \x01(\tR\tpathwayId\x12\x1b\n" +
@@ -3503,7 +3590,10 @@ const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\x06person\x18P \x01(\v2\x1f.waymark.pathway.v1.PersonFlagsR\x06person\x12\x16\n" +
 	"\x06events\x18Z \x01(\x03R\x06events\x12#\n" +
 	"\rlast_position\x18[ \x01(\x04R\flastPosition\x12?\n" +
-	"\rlast_recorded\x18\\ \x01(\v2\x1a.google.protobuf.TimestampR\flastRecorded\"\xfe\x01\n" +
+	"\rlast_recorded\x18\\ \x01(\v2\x1a.google.protobuf.TimestampR\flastRecorded\x12$\n" +
+	"\x0eplan_ended_ids\x18] \x03(\tR\fplanEndedIds\x12;\n" +
+	"\n" +
+	"care_steps\x18^ \x03(\v2\x1c.waymark.pathway.v1.CareStepR\tcareSteps\"\xfe\x01\n" +
 	"\fRecordedFact\x12\x17\n" +
 	"\afact_id\x18\x01 \x01(\tR\x06factId\x12\x14\n" +
 	"\x05event\x18\x02 \x01(\tR\x05event\x126\n" +
@@ -3817,7 +3907,12 @@ const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\n" +
 	"restricted\x18\x02 \x01(\bR\n" +
 	"restricted\x12\x14\n" +
-	"\x05death\x18\x03 \x01(\tR\x05death*\x90\x02\n" +
+	"\x05death\x18\x03 \x01(\tR\x05death\"b\n" +
+	"\bCareStep\x12\x17\n" +
+	"\astep_id\x18\x01 \x01(\tR\x06stepId\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x10\n" +
+	"\x03due\x18\x03 \x01(\tR\x03due\x12\x17\n" +
+	"\adone_on\x18\x04 \x01(\tR\x06doneOn*\x90\x02\n" +
 	"\rHandoverState\x12\x1e\n" +
 	"\x1aHANDOVER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17HANDOVER_STATE_PREPARED\x10\x01\x12\x1a\n" +
@@ -3842,7 +3937,7 @@ func file_waymark_pathway_v1_view_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_pathway_v1_view_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_waymark_pathway_v1_view_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_waymark_pathway_v1_view_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_waymark_pathway_v1_view_proto_goTypes = []any{
 	(HandoverState)(0),                     // 0: waymark.pathway.v1.HandoverState
 	(*Pathway)(nil),                        // 1: waymark.pathway.v1.Pathway
@@ -3872,65 +3967,66 @@ var file_waymark_pathway_v1_view_proto_goTypes = []any{
 	(*Deadline)(nil),                       // 25: waymark.pathway.v1.Deadline
 	(*PersonFlags)(nil),                    // 26: waymark.pathway.v1.PersonFlags
 	(*Person)(nil),                         // 27: waymark.pathway.v1.Person
-	(*Person_Merged)(nil),                  // 28: waymark.pathway.v1.Person.Merged
-	(v1.PathwayState)(0),                   // 29: waymark.referral.v1.PathwayState
-	(v1.Route)(0),                          // 30: waymark.referral.v1.Route
-	(*v1.StartFacts)(nil),                  // 31: waymark.referral.v1.StartFacts
-	(*v1.UpgradeFacts)(nil),                // 32: waymark.referral.v1.UpgradeFacts
-	(*v1.FirstSeenFacts)(nil),              // 33: waymark.referral.v1.FirstSeenFacts
-	(*v1.FirstAppointmentMissedFacts)(nil), // 34: waymark.referral.v1.FirstAppointmentMissedFacts
-	(*v1.FirstSeenAdjustmentFacts)(nil),    // 35: waymark.referral.v1.FirstSeenAdjustmentFacts
-	(*v1.DiagnosisFacts)(nil),              // 36: waymark.referral.v1.DiagnosisFacts
-	(*v1.RuledOutFacts)(nil),               // 37: waymark.referral.v1.RuledOutFacts
-	(*v1.ExclusionFacts)(nil),              // 38: waymark.referral.v1.ExclusionFacts
-	(*v1.TransferFacts)(nil),               // 39: waymark.referral.v1.TransferFacts
-	(*v1.Treatment)(nil),                   // 40: waymark.referral.v1.Treatment
-	(*v1.CloseFacts)(nil),                  // 41: waymark.referral.v1.CloseFacts
-	(*v1.Onward)(nil),                      // 42: waymark.referral.v1.Onward
-	(*v11.Party)(nil),                      // 43: waymark.carelead.v1.Party
-	(v11.CloseReason)(0),                   // 44: waymark.carelead.v1.CloseReason
-	(*timestamppb.Timestamp)(nil),          // 45: google.protobuf.Timestamp
-	(*v1.Replacement)(nil),                 // 46: waymark.referral.v1.Replacement
-	(v1.ClockStatus)(0),                    // 47: waymark.referral.v1.ClockStatus
-	(v11.TransferCause)(0),                 // 48: waymark.carelead.v1.TransferCause
-	(v11.HandoverKind)(0),                  // 49: waymark.carelead.v1.HandoverKind
-	(v11.DeclineReason)(0),                 // 50: waymark.carelead.v1.DeclineReason
-	(v11.VoidReason)(0),                    // 51: waymark.carelead.v1.VoidReason
-	(*v11.ChecklistItem)(nil),              // 52: waymark.carelead.v1.ChecklistItem
-	(*v12.Diagnosis)(nil),                  // 53: waymark.plan.v1.Diagnosis
-	(v12.ConcernDecision)(0),               // 54: waymark.plan.v1.ConcernDecision
-	(v12.GoalStatus)(0),                    // 55: waymark.plan.v1.GoalStatus
-	(v12.ActionStatus)(0),                  // 56: waymark.plan.v1.ActionStatus
-	(*v12.TreatmentPeriod)(nil),            // 57: waymark.plan.v1.TreatmentPeriod
-	(v12.RecipientKind)(0),                 // 58: waymark.plan.v1.RecipientKind
-	(v1.ReferralKind)(0),                   // 59: waymark.referral.v1.ReferralKind
-	(*v1.Owner)(nil),                       // 60: waymark.referral.v1.Owner
-	(v1.ScreeningLevel)(0),                 // 61: waymark.referral.v1.ScreeningLevel
-	(*v13.Booking)(nil),                    // 62: waymark.appointment.v1.Booking
-	(v13.CancelledBy)(0),                   // 63: waymark.appointment.v1.CancelledBy
-	(v13.PatientRequest)(0),                // 64: waymark.appointment.v1.PatientRequest
+	(*CareStep)(nil),                       // 28: waymark.pathway.v1.CareStep
+	(*Person_Merged)(nil),                  // 29: waymark.pathway.v1.Person.Merged
+	(v1.PathwayState)(0),                   // 30: waymark.referral.v1.PathwayState
+	(v1.Route)(0),                          // 31: waymark.referral.v1.Route
+	(*v1.StartFacts)(nil),                  // 32: waymark.referral.v1.StartFacts
+	(*v1.UpgradeFacts)(nil),                // 33: waymark.referral.v1.UpgradeFacts
+	(*v1.FirstSeenFacts)(nil),              // 34: waymark.referral.v1.FirstSeenFacts
+	(*v1.FirstAppointmentMissedFacts)(nil), // 35: waymark.referral.v1.FirstAppointmentMissedFacts
+	(*v1.FirstSeenAdjustmentFacts)(nil),    // 36: waymark.referral.v1.FirstSeenAdjustmentFacts
+	(*v1.DiagnosisFacts)(nil),              // 37: waymark.referral.v1.DiagnosisFacts
+	(*v1.RuledOutFacts)(nil),               // 38: waymark.referral.v1.RuledOutFacts
+	(*v1.ExclusionFacts)(nil),              // 39: waymark.referral.v1.ExclusionFacts
+	(*v1.TransferFacts)(nil),               // 40: waymark.referral.v1.TransferFacts
+	(*v1.Treatment)(nil),                   // 41: waymark.referral.v1.Treatment
+	(*v1.CloseFacts)(nil),                  // 42: waymark.referral.v1.CloseFacts
+	(*v1.Onward)(nil),                      // 43: waymark.referral.v1.Onward
+	(*v11.Party)(nil),                      // 44: waymark.carelead.v1.Party
+	(v11.CloseReason)(0),                   // 45: waymark.carelead.v1.CloseReason
+	(*timestamppb.Timestamp)(nil),          // 46: google.protobuf.Timestamp
+	(*v1.Replacement)(nil),                 // 47: waymark.referral.v1.Replacement
+	(v1.ClockStatus)(0),                    // 48: waymark.referral.v1.ClockStatus
+	(v11.TransferCause)(0),                 // 49: waymark.carelead.v1.TransferCause
+	(v11.HandoverKind)(0),                  // 50: waymark.carelead.v1.HandoverKind
+	(v11.DeclineReason)(0),                 // 51: waymark.carelead.v1.DeclineReason
+	(v11.VoidReason)(0),                    // 52: waymark.carelead.v1.VoidReason
+	(*v11.ChecklistItem)(nil),              // 53: waymark.carelead.v1.ChecklistItem
+	(*v12.Diagnosis)(nil),                  // 54: waymark.plan.v1.Diagnosis
+	(v12.ConcernDecision)(0),               // 55: waymark.plan.v1.ConcernDecision
+	(v12.GoalStatus)(0),                    // 56: waymark.plan.v1.GoalStatus
+	(v12.ActionStatus)(0),                  // 57: waymark.plan.v1.ActionStatus
+	(*v12.TreatmentPeriod)(nil),            // 58: waymark.plan.v1.TreatmentPeriod
+	(v12.RecipientKind)(0),                 // 59: waymark.plan.v1.RecipientKind
+	(v1.ReferralKind)(0),                   // 60: waymark.referral.v1.ReferralKind
+	(*v1.Owner)(nil),                       // 61: waymark.referral.v1.Owner
+	(v1.ScreeningLevel)(0),                 // 62: waymark.referral.v1.ScreeningLevel
+	(*v13.Booking)(nil),                    // 63: waymark.appointment.v1.Booking
+	(v13.CancelledBy)(0),                   // 64: waymark.appointment.v1.CancelledBy
+	(v13.PatientRequest)(0),                // 65: waymark.appointment.v1.PatientRequest
 }
 var file_waymark_pathway_v1_view_proto_depIdxs = []int32{
-	29,  // 0: waymark.pathway.v1.Pathway.state:type_name -> waymark.referral.v1.PathwayState
-	30,  // 1: waymark.pathway.v1.Pathway.route:type_name -> waymark.referral.v1.Route
-	30,  // 2: waymark.pathway.v1.Pathway.start_route:type_name -> waymark.referral.v1.Route
+	30,  // 0: waymark.pathway.v1.Pathway.state:type_name -> waymark.referral.v1.PathwayState
+	31,  // 1: waymark.pathway.v1.Pathway.route:type_name -> waymark.referral.v1.Route
+	31,  // 2: waymark.pathway.v1.Pathway.start_route:type_name -> waymark.referral.v1.Route
 	2,   // 3: waymark.pathway.v1.Pathway.facts:type_name -> waymark.pathway.v1.RecordedFact
-	31,  // 4: waymark.pathway.v1.Pathway.start:type_name -> waymark.referral.v1.StartFacts
-	32,  // 5: waymark.pathway.v1.Pathway.upgrade:type_name -> waymark.referral.v1.UpgradeFacts
-	33,  // 6: waymark.pathway.v1.Pathway.first_seen:type_name -> waymark.referral.v1.FirstSeenFacts
-	34,  // 7: waymark.pathway.v1.Pathway.first_appointments_missed:type_name -> waymark.referral.v1.FirstAppointmentMissedFacts
-	35,  // 8: waymark.pathway.v1.Pathway.first_seen_adjustment:type_name -> waymark.referral.v1.FirstSeenAdjustmentFacts
-	36,  // 9: waymark.pathway.v1.Pathway.diagnosis:type_name -> waymark.referral.v1.DiagnosisFacts
-	37,  // 10: waymark.pathway.v1.Pathway.ruled_out:type_name -> waymark.referral.v1.RuledOutFacts
-	38,  // 11: waymark.pathway.v1.Pathway.exclusion:type_name -> waymark.referral.v1.ExclusionFacts
-	39,  // 12: waymark.pathway.v1.Pathway.transfer:type_name -> waymark.referral.v1.TransferFacts
-	40,  // 13: waymark.pathway.v1.Pathway.treatments:type_name -> waymark.referral.v1.Treatment
-	41,  // 14: waymark.pathway.v1.Pathway.closed:type_name -> waymark.referral.v1.CloseFacts
-	42,  // 15: waymark.pathway.v1.Pathway.rerouted_to:type_name -> waymark.referral.v1.Onward
+	32,  // 4: waymark.pathway.v1.Pathway.start:type_name -> waymark.referral.v1.StartFacts
+	33,  // 5: waymark.pathway.v1.Pathway.upgrade:type_name -> waymark.referral.v1.UpgradeFacts
+	34,  // 6: waymark.pathway.v1.Pathway.first_seen:type_name -> waymark.referral.v1.FirstSeenFacts
+	35,  // 7: waymark.pathway.v1.Pathway.first_appointments_missed:type_name -> waymark.referral.v1.FirstAppointmentMissedFacts
+	36,  // 8: waymark.pathway.v1.Pathway.first_seen_adjustment:type_name -> waymark.referral.v1.FirstSeenAdjustmentFacts
+	37,  // 9: waymark.pathway.v1.Pathway.diagnosis:type_name -> waymark.referral.v1.DiagnosisFacts
+	38,  // 10: waymark.pathway.v1.Pathway.ruled_out:type_name -> waymark.referral.v1.RuledOutFacts
+	39,  // 11: waymark.pathway.v1.Pathway.exclusion:type_name -> waymark.referral.v1.ExclusionFacts
+	40,  // 12: waymark.pathway.v1.Pathway.transfer:type_name -> waymark.referral.v1.TransferFacts
+	41,  // 13: waymark.pathway.v1.Pathway.treatments:type_name -> waymark.referral.v1.Treatment
+	42,  // 14: waymark.pathway.v1.Pathway.closed:type_name -> waymark.referral.v1.CloseFacts
+	43,  // 15: waymark.pathway.v1.Pathway.rerouted_to:type_name -> waymark.referral.v1.Onward
 	3,   // 16: waymark.pathway.v1.Pathway.clocks:type_name -> waymark.pathway.v1.Clock
-	43,  // 17: waymark.pathway.v1.Pathway.holder:type_name -> waymark.carelead.v1.Party
+	44,  // 17: waymark.pathway.v1.Pathway.holder:type_name -> waymark.carelead.v1.Party
 	4,   // 18: waymark.pathway.v1.Pathway.custody:type_name -> waymark.pathway.v1.Custody
-	44,  // 19: waymark.pathway.v1.Pathway.ledger_closed:type_name -> waymark.carelead.v1.CloseReason
+	45,  // 19: waymark.pathway.v1.Pathway.ledger_closed:type_name -> waymark.carelead.v1.CloseReason
 	5,   // 20: waymark.pathway.v1.Pathway.open_handover:type_name -> waymark.pathway.v1.Handover
 	5,   // 21: waymark.pathway.v1.Pathway.past_handovers:type_name -> waymark.pathway.v1.Handover
 	6,   // 22: waymark.pathway.v1.Pathway.first_contact:type_name -> waymark.pathway.v1.FirstContact
@@ -3951,77 +4047,78 @@ var file_waymark_pathway_v1_view_proto_depIdxs = []int32{
 	25,  // 37: waymark.pathway.v1.Pathway.deadlines:type_name -> waymark.pathway.v1.Deadline
 	25,  // 38: waymark.pathway.v1.Pathway.next_action:type_name -> waymark.pathway.v1.Deadline
 	26,  // 39: waymark.pathway.v1.Pathway.person:type_name -> waymark.pathway.v1.PersonFlags
-	45,  // 40: waymark.pathway.v1.Pathway.last_recorded:type_name -> google.protobuf.Timestamp
-	46,  // 41: waymark.pathway.v1.RecordedFact.facts:type_name -> waymark.referral.v1.Replacement
-	42,  // 42: waymark.pathway.v1.RecordedFact.onward:type_name -> waymark.referral.v1.Onward
-	45,  // 43: waymark.pathway.v1.RecordedFact.recorded:type_name -> google.protobuf.Timestamp
-	47,  // 44: waymark.pathway.v1.Clock.status:type_name -> waymark.referral.v1.ClockStatus
-	43,  // 45: waymark.pathway.v1.Custody.holder:type_name -> waymark.carelead.v1.Party
-	45,  // 46: waymark.pathway.v1.Custody.since:type_name -> google.protobuf.Timestamp
-	45,  // 47: waymark.pathway.v1.Custody.until:type_name -> google.protobuf.Timestamp
-	48,  // 48: waymark.pathway.v1.Custody.cause:type_name -> waymark.carelead.v1.TransferCause
-	43,  // 49: waymark.pathway.v1.Custody.acting_for:type_name -> waymark.carelead.v1.Party
-	49,  // 50: waymark.pathway.v1.Handover.kind:type_name -> waymark.carelead.v1.HandoverKind
-	0,   // 51: waymark.pathway.v1.Handover.state:type_name -> waymark.pathway.v1.HandoverState
-	43,  // 52: waymark.pathway.v1.Handover.from:type_name -> waymark.carelead.v1.Party
-	43,  // 53: waymark.pathway.v1.Handover.to:type_name -> waymark.carelead.v1.Party
-	45,  // 54: waymark.pathway.v1.Handover.offered_at:type_name -> google.protobuf.Timestamp
-	45,  // 55: waymark.pathway.v1.Handover.seen_due:type_name -> google.protobuf.Timestamp
-	45,  // 56: waymark.pathway.v1.Handover.answer_due:type_name -> google.protobuf.Timestamp
-	45,  // 57: waymark.pathway.v1.Handover.seen_at:type_name -> google.protobuf.Timestamp
-	45,  // 58: waymark.pathway.v1.Handover.ended_at:type_name -> google.protobuf.Timestamp
-	50,  // 59: waymark.pathway.v1.Handover.decline_reason:type_name -> waymark.carelead.v1.DeclineReason
-	51,  // 60: waymark.pathway.v1.Handover.void_reason:type_name -> waymark.carelead.v1.VoidReason
-	52,  // 61: waymark.pathway.v1.Handover.checklist:type_name -> waymark.carelead.v1.ChecklistItem
-	45,  // 62: waymark.pathway.v1.Handover.prepared_at:type_name -> google.protobuf.Timestamp
-	45,  // 63: waymark.pathway.v1.FirstContact.due:type_name -> google.protobuf.Timestamp
-	45,  // 64: waymark.pathway.v1.FirstContact.accepted_at:type_name -> google.protobuf.Timestamp
-	43,  // 65: waymark.pathway.v1.Cover.lead:type_name -> waymark.carelead.v1.Party
-	43,  // 66: waymark.pathway.v1.Cover.cover:type_name -> waymark.carelead.v1.Party
-	45,  // 67: waymark.pathway.v1.Cover.starts:type_name -> google.protobuf.Timestamp
-	45,  // 68: waymark.pathway.v1.Cover.ends:type_name -> google.protobuf.Timestamp
-	45,  // 69: waymark.pathway.v1.ReviewTask.due:type_name -> google.protobuf.Timestamp
-	53,  // 70: waymark.pathway.v1.Plan.diagnosis:type_name -> waymark.plan.v1.Diagnosis
-	10,  // 71: waymark.pathway.v1.Plan.concerns:type_name -> waymark.pathway.v1.Concern
-	11,  // 72: waymark.pathway.v1.Plan.goals:type_name -> waymark.pathway.v1.Goal
-	12,  // 73: waymark.pathway.v1.Plan.actions:type_name -> waymark.pathway.v1.Action
-	45,  // 74: waymark.pathway.v1.Plan.opened_at:type_name -> google.protobuf.Timestamp
-	45,  // 75: waymark.pathway.v1.Plan.first_published_at:type_name -> google.protobuf.Timestamp
-	54,  // 76: waymark.pathway.v1.Concern.decision:type_name -> waymark.plan.v1.ConcernDecision
-	45,  // 77: waymark.pathway.v1.Concern.escalated_due:type_name -> google.protobuf.Timestamp
-	55,  // 78: waymark.pathway.v1.Goal.status:type_name -> waymark.plan.v1.GoalStatus
-	56,  // 79: waymark.pathway.v1.Action.status:type_name -> waymark.plan.v1.ActionStatus
-	57,  // 80: waymark.pathway.v1.Summary.period:type_name -> waymark.plan.v1.TreatmentPeriod
-	15,  // 81: waymark.pathway.v1.Summary.deliveries:type_name -> waymark.pathway.v1.Delivery
-	58,  // 82: waymark.pathway.v1.Delivery.recipient:type_name -> waymark.plan.v1.RecipientKind
-	17,  // 83: waymark.pathway.v1.Surveillance.items:type_name -> waymark.pathway.v1.SurveillanceItem
-	45,  // 84: waymark.pathway.v1.Surveillance.started_at:type_name -> google.protobuf.Timestamp
-	45,  // 85: waymark.pathway.v1.Alert.due:type_name -> google.protobuf.Timestamp
-	59,  // 86: waymark.pathway.v1.Referral.kind:type_name -> waymark.referral.v1.ReferralKind
-	60,  // 87: waymark.pathway.v1.Referral.owner:type_name -> waymark.referral.v1.Owner
-	45,  // 88: waymark.pathway.v1.Referral.sent_at:type_name -> google.protobuf.Timestamp
-	45,  // 89: waymark.pathway.v1.Referral.respond_by:type_name -> google.protobuf.Timestamp
-	45,  // 90: waymark.pathway.v1.Referral.received_at:type_name -> google.protobuf.Timestamp
-	45,  // 91: waymark.pathway.v1.Referral.accepted_at:type_name -> google.protobuf.Timestamp
-	45,  // 92: waymark.pathway.v1.Referral.ended_at:type_name -> google.protobuf.Timestamp
-	61,  // 93: waymark.pathway.v1.Referral.screening_level:type_name -> waymark.referral.v1.ScreeningLevel
-	45,  // 94: waymark.pathway.v1.Referral.screened_at:type_name -> google.protobuf.Timestamp
-	62,  // 95: waymark.pathway.v1.Appointment.booking:type_name -> waymark.appointment.v1.Booking
-	63,  // 96: waymark.pathway.v1.Appointment.cancelled_by:type_name -> waymark.appointment.v1.CancelledBy
-	64,  // 97: waymark.pathway.v1.Appointment.patient_request:type_name -> waymark.appointment.v1.PatientRequest
-	45,  // 98: waymark.pathway.v1.Appointment.requested_at:type_name -> google.protobuf.Timestamp
-	45,  // 99: waymark.pathway.v1.Appointment.booked_at:type_name -> google.protobuf.Timestamp
-	45,  // 100: waymark.pathway.v1.ToBeBooked.raised_at:type_name -> google.protobuf.Timestamp
-	45,  // 101: waymark.pathway.v1.Visit.at:type_name -> google.protobuf.Timestamp
-	45,  // 102: waymark.pathway.v1.Visit.discharged_at:type_name -> google.protobuf.Timestamp
-	45,  // 103: waymark.pathway.v1.Deadline.due:type_name -> google.protobuf.Timestamp
-	43,  // 104: waymark.pathway.v1.Deadline.who:type_name -> waymark.carelead.v1.Party
-	28,  // 105: waymark.pathway.v1.Person.merged:type_name -> waymark.pathway.v1.Person.Merged
-	106, // [106:106] is the sub-list for method output_type
-	106, // [106:106] is the sub-list for method input_type
-	106, // [106:106] is the sub-list for extension type_name
-	106, // [106:106] is the sub-list for extension extendee
-	0,   // [0:106] is the sub-list for field type_name
+	46,  // 40: waymark.pathway.v1.Pathway.last_recorded:type_name -> google.protobuf.Timestamp
+	28,  // 41: waymark.pathway.v1.Pathway.care_steps:type_name -> waymark.pathway.v1.CareStep
+	47,  // 42: waymark.pathway.v1.RecordedFact.facts:type_name -> waymark.referral.v1.Replacement
+	43,  // 43: waymark.pathway.v1.RecordedFact.onward:type_name -> waymark.referral.v1.Onward
+	46,  // 44: waymark.pathway.v1.RecordedFact.recorded:type_name -> google.protobuf.Timestamp
+	48,  // 45: waymark.pathway.v1.Clock.status:type_name -> waymark.referral.v1.ClockStatus
+	44,  // 46: waymark.pathway.v1.Custody.holder:type_name -> waymark.carelead.v1.Party
+	46,  // 47: waymark.pathway.v1.Custody.since:type_name -> google.protobuf.Timestamp
+	46,  // 48: waymark.pathway.v1.Custody.until:type_name -> google.protobuf.Timestamp
+	49,  // 49: waymark.pathway.v1.Custody.cause:type_name -> waymark.carelead.v1.TransferCause
+	44,  // 50: waymark.pathway.v1.Custody.acting_for:type_name -> waymark.carelead.v1.Party
+	50,  // 51: waymark.pathway.v1.Handover.kind:type_name -> waymark.carelead.v1.HandoverKind
+	0,   // 52: waymark.pathway.v1.Handover.state:type_name -> waymark.pathway.v1.HandoverState
+	44,  // 53: waymark.pathway.v1.Handover.from:type_name -> waymark.carelead.v1.Party
+	44,  // 54: waymark.pathway.v1.Handover.to:type_name -> waymark.carelead.v1.Party
+	46,  // 55: waymark.pathway.v1.Handover.offered_at:type_name -> google.protobuf.Timestamp
+	46,  // 56: waymark.pathway.v1.Handover.seen_due:type_name -> google.protobuf.Timestamp
+	46,  // 57: waymark.pathway.v1.Handover.answer_due:type_name -> google.protobuf.Timestamp
+	46,  // 58: waymark.pathway.v1.Handover.seen_at:type_name -> google.protobuf.Timestamp
+	46,  // 59: waymark.pathway.v1.Handover.ended_at:type_name -> google.protobuf.Timestamp
+	51,  // 60: waymark.pathway.v1.Handover.decline_reason:type_name -> waymark.carelead.v1.DeclineReason
+	52,  // 61: waymark.pathway.v1.Handover.void_reason:type_name -> waymark.carelead.v1.VoidReason
+	53,  // 62: waymark.pathway.v1.Handover.checklist:type_name -> waymark.carelead.v1.ChecklistItem
+	46,  // 63: waymark.pathway.v1.Handover.prepared_at:type_name -> google.protobuf.Timestamp
+	46,  // 64: waymark.pathway.v1.FirstContact.due:type_name -> google.protobuf.Timestamp
+	46,  // 65: waymark.pathway.v1.FirstContact.accepted_at:type_name -> google.protobuf.Timestamp
+	44,  // 66: waymark.pathway.v1.Cover.lead:type_name -> waymark.carelead.v1.Party
+	44,  // 67: waymark.pathway.v1.Cover.cover:type_name -> waymark.carelead.v1.Party
+	46,  // 68: waymark.pathway.v1.Cover.starts:type_name -> google.protobuf.Timestamp
+	46,  // 69: waymark.pathway.v1.Cover.ends:type_name -> google.protobuf.Timestamp
+	46,  // 70: waymark.pathway.v1.ReviewTask.due:type_name -> google.protobuf.Timestamp
+	54,  // 71: waymark.pathway.v1.Plan.diagnosis:type_name -> waymark.plan.v1.Diagnosis
+	10,  // 72: waymark.pathway.v1.Plan.concerns:type_name -> waymark.pathway.v1.Concern
+	11,  // 73: waymark.pathway.v1.Plan.goals:type_name -> waymark.pathway.v1.Goal
+	12,  // 74: waymark.pathway.v1.Plan.actions:type_name -> waymark.pathway.v1.Action
+	46,  // 75: waymark.pathway.v1.Plan.opened_at:type_name -> google.protobuf.Timestamp
+	46,  // 76: waymark.pathway.v1.Plan.first_published_at:type_name -> google.protobuf.Timestamp
+	55,  // 77: waymark.pathway.v1.Concern.decision:type_name -> waymark.plan.v1.ConcernDecision
+	46,  // 78: waymark.pathway.v1.Concern.escalated_due:type_name -> google.protobuf.Timestamp
+	56,  // 79: waymark.pathway.v1.Goal.status:type_name -> waymark.plan.v1.GoalStatus
+	57,  // 80: waymark.pathway.v1.Action.status:type_name -> waymark.plan.v1.ActionStatus
+	58,  // 81: waymark.pathway.v1.Summary.period:type_name -> waymark.plan.v1.TreatmentPeriod
+	15,  // 82: waymark.pathway.v1.Summary.deliveries:type_name -> waymark.pathway.v1.Delivery
+	59,  // 83: waymark.pathway.v1.Delivery.recipient:type_name -> waymark.plan.v1.RecipientKind
+	17,  // 84: waymark.pathway.v1.Surveillance.items:type_name -> waymark.pathway.v1.SurveillanceItem
+	46,  // 85: waymark.pathway.v1.Surveillance.started_at:type_name -> google.protobuf.Timestamp
+	46,  // 86: waymark.pathway.v1.Alert.due:type_name -> google.protobuf.Timestamp
+	60,  // 87: waymark.pathway.v1.Referral.kind:type_name -> waymark.referral.v1.ReferralKind
+	61,  // 88: waymark.pathway.v1.Referral.owner:type_name -> waymark.referral.v1.Owner
+	46,  // 89: waymark.pathway.v1.Referral.sent_at:type_name -> google.protobuf.Timestamp
+	46,  // 90: waymark.pathway.v1.Referral.respond_by:type_name -> google.protobuf.Timestamp
+	46,  // 91: waymark.pathway.v1.Referral.received_at:type_name -> google.protobuf.Timestamp
+	46,  // 92: waymark.pathway.v1.Referral.accepted_at:type_name -> google.protobuf.Timestamp
+	46,  // 93: waymark.pathway.v1.Referral.ended_at:type_name -> google.protobuf.Timestamp
+	62,  // 94: waymark.pathway.v1.Referral.screening_level:type_name -> waymark.referral.v1.ScreeningLevel
+	46,  // 95: waymark.pathway.v1.Referral.screened_at:type_name -> google.protobuf.Timestamp
+	63,  // 96: waymark.pathway.v1.Appointment.booking:type_name -> waymark.appointment.v1.Booking
+	64,  // 97: waymark.pathway.v1.Appointment.cancelled_by:type_name -> waymark.appointment.v1.CancelledBy
+	65,  // 98: waymark.pathway.v1.Appointment.patient_request:type_name -> waymark.appointment.v1.PatientRequest
+	46,  // 99: waymark.pathway.v1.Appointment.requested_at:type_name -> google.protobuf.Timestamp
+	46,  // 100: waymark.pathway.v1.Appointment.booked_at:type_name -> google.protobuf.Timestamp
+	46,  // 101: waymark.pathway.v1.ToBeBooked.raised_at:type_name -> google.protobuf.Timestamp
+	46,  // 102: waymark.pathway.v1.Visit.at:type_name -> google.protobuf.Timestamp
+	46,  // 103: waymark.pathway.v1.Visit.discharged_at:type_name -> google.protobuf.Timestamp
+	46,  // 104: waymark.pathway.v1.Deadline.due:type_name -> google.protobuf.Timestamp
+	44,  // 105: waymark.pathway.v1.Deadline.who:type_name -> waymark.carelead.v1.Party
+	29,  // 106: waymark.pathway.v1.Person.merged:type_name -> waymark.pathway.v1.Person.Merged
+	107, // [107:107] is the sub-list for method output_type
+	107, // [107:107] is the sub-list for method input_type
+	107, // [107:107] is the sub-list for extension type_name
+	107, // [107:107] is the sub-list for extension extendee
+	0,   // [0:107] is the sub-list for field type_name
 }
 
 func init() { file_waymark_pathway_v1_view_proto_init() }
@@ -4036,7 +4133,7 @@ func file_waymark_pathway_v1_view_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_pathway_v1_view_proto_rawDesc), len(file_waymark_pathway_v1_view_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

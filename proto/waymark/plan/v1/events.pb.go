@@ -1716,7 +1716,10 @@ type PlanAgreedWithPatient struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	On    string                 `protobuf:"bytes,1,opt,name=on,proto3" json:"on,omitempty"`
 	// patient or proxy.
-	AgreedBy      string `protobuf:"bytes,2,opt,name=agreed_by,json=agreedBy,proto3" json:"agreed_by,omitempty"`
+	AgreedBy string `protobuf:"bytes,2,opt,name=agreed_by,json=agreedBy,proto3" json:"agreed_by,omitempty"`
+	// The version of the plan that the patient spoke of: that which is published next,
+	// or the newest when nothing was changed since. 0 in old records: the next.
+	Version       int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1765,10 +1768,20 @@ func (x *PlanAgreedWithPatient) GetAgreedBy() string {
 	return ""
 }
 
+func (x *PlanAgreedWithPatient) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type PlanAgreementDeclined struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	On            string                 `protobuf:"bytes,1,opt,name=on,proto3" json:"on,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	On     string                 `protobuf:"bytes,1,opt,name=on,proto3" json:"on,omitempty"`
+	Reason string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The version of the plan that the patient spoke of: that which is published next,
+	// or the newest when nothing was changed since. 0 in old records: the next.
+	Version       int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1817,14 +1830,24 @@ func (x *PlanAgreementDeclined) GetReason() string {
 	return ""
 }
 
+func (x *PlanAgreementDeclined) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type PlanPublished struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1, 2, 3 ...
 	Version           int64  `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	ReviewDue         string `protobuf:"bytes,2,opt,name=review_due,json=reviewDue,proto3" json:"review_due,omitempty"`
 	SharedWithPatient bool   `protobuf:"varint,3,opt,name=shared_with_patient,json=sharedWithPatient,proto3" json:"shared_with_patient,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The version that the patient agreed to or declined last; smaller than version
+	// where nobody has asked about this one.
+	AgreementVersion int64 `protobuf:"varint,4,opt,name=agreement_version,json=agreementVersion,proto3" json:"agreement_version,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *PlanPublished) Reset() {
@@ -1876,6 +1899,13 @@ func (x *PlanPublished) GetSharedWithPatient() bool {
 		return x.SharedWithPatient
 	}
 	return false
+}
+
+func (x *PlanPublished) GetAgreementVersion() int64 {
+	if x != nil {
+		return x.AgreementVersion
+	}
+	return 0
 }
 
 type PlanReviewed struct {
@@ -5229,6 +5259,512 @@ func (x *Document) GetOn() string {
 	return ""
 }
 
+// AlertClosed: a person has acted on the alert of a response.
+type AlertClosed struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ResponseId string                 `protobuf:"bytes,1,opt,name=response_id,json=responseId,proto3" json:"response_id,omitempty"`
+	On         string                 `protobuf:"bytes,2,opt,name=on,proto3" json:"on,omitempty"`
+	// patient_contacted, plan_changed, no_action_needed or entered_in_error.
+	Outcome       string `protobuf:"bytes,3,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Note          string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlertClosed) Reset() {
+	*x = AlertClosed{}
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlertClosed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlertClosed) ProtoMessage() {}
+
+func (x *AlertClosed) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlertClosed.ProtoReflect.Descriptor instead.
+func (*AlertClosed) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_events_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *AlertClosed) GetResponseId() string {
+	if x != nil {
+		return x.ResponseId
+	}
+	return ""
+}
+
+func (x *AlertClosed) GetOn() string {
+	if x != nil {
+		return x.On
+	}
+	return ""
+}
+
+func (x *AlertClosed) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *AlertClosed) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// SurveillanceEndPassed: the day on which surveillance was to end is over. A person
+// ends it or goes on; tests that are planned still fall due.
+type SurveillanceEndPassed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ScheduleId    string                 `protobuf:"bytes,1,opt,name=schedule_id,json=scheduleId,proto3" json:"schedule_id,omitempty"`
+	Ends          string                 `protobuf:"bytes,2,opt,name=ends,proto3" json:"ends,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SurveillanceEndPassed) Reset() {
+	*x = SurveillanceEndPassed{}
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SurveillanceEndPassed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SurveillanceEndPassed) ProtoMessage() {}
+
+func (x *SurveillanceEndPassed) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SurveillanceEndPassed.ProtoReflect.Descriptor instead.
+func (*SurveillanceEndPassed) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_events_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *SurveillanceEndPassed) GetScheduleId() string {
+	if x != nil {
+		return x.ScheduleId
+	}
+	return ""
+}
+
+func (x *SurveillanceEndPassed) GetEnds() string {
+	if x != nil {
+		return x.Ends
+	}
+	return ""
+}
+
+// CareStepBecameDue: a step of personalised care with a day, from a dated rule.
+type CareStepBecameDue struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	StepId string                 `protobuf:"bytes,1,opt,name=step_id,json=stepId,proto3" json:"step_id,omitempty"`
+	// ccr_3m: support conversation of the practice; ccr_12m: cancer care review of the practice;
+	// qol_18m: Quality of Life survey; pcsp: plan offered after an assessment with concerns.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Due  string `protobuf:"bytes,3,opt,name=due,proto3" json:"due,omitempty"`
+	// The rule, where it comes from and how sure that is.
+	Rule          string `protobuf:"bytes,4,opt,name=rule,proto3" json:"rule,omitempty"`
+	Source        string `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
+	Confidence    string `protobuf:"bytes,6,opt,name=confidence,proto3" json:"confidence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CareStepBecameDue) Reset() {
+	*x = CareStepBecameDue{}
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CareStepBecameDue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CareStepBecameDue) ProtoMessage() {}
+
+func (x *CareStepBecameDue) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CareStepBecameDue.ProtoReflect.Descriptor instead.
+func (*CareStepBecameDue) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_events_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *CareStepBecameDue) GetStepId() string {
+	if x != nil {
+		return x.StepId
+	}
+	return ""
+}
+
+func (x *CareStepBecameDue) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *CareStepBecameDue) GetDue() string {
+	if x != nil {
+		return x.Due
+	}
+	return ""
+}
+
+func (x *CareStepBecameDue) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *CareStepBecameDue) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *CareStepBecameDue) GetConfidence() string {
+	if x != nil {
+		return x.Confidence
+	}
+	return ""
+}
+
+type CareStepDone struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	StepId string                 `protobuf:"bytes,1,opt,name=step_id,json=stepId,proto3" json:"step_id,omitempty"`
+	On     string                 `protobuf:"bytes,2,opt,name=on,proto3" json:"on,omitempty"`
+	// done, declined or not_applicable.
+	Outcome       string `protobuf:"bytes,3,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CareStepDone) Reset() {
+	*x = CareStepDone{}
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CareStepDone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CareStepDone) ProtoMessage() {}
+
+func (x *CareStepDone) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CareStepDone.ProtoReflect.Descriptor instead.
+func (*CareStepDone) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_events_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *CareStepDone) GetStepId() string {
+	if x != nil {
+		return x.StepId
+	}
+	return ""
+}
+
+func (x *CareStepDone) GetOn() string {
+	if x != nil {
+		return x.On
+	}
+	return ""
+}
+
+func (x *CareStepDone) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+type CareStepOverdue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StepId        string                 `protobuf:"bytes,1,opt,name=step_id,json=stepId,proto3" json:"step_id,omitempty"`
+	Due           string                 `protobuf:"bytes,2,opt,name=due,proto3" json:"due,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CareStepOverdue) Reset() {
+	*x = CareStepOverdue{}
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CareStepOverdue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CareStepOverdue) ProtoMessage() {}
+
+func (x *CareStepOverdue) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CareStepOverdue.ProtoReflect.Descriptor instead.
+func (*CareStepOverdue) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_events_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *CareStepOverdue) GetStepId() string {
+	if x != nil {
+		return x.StepId
+	}
+	return ""
+}
+
+func (x *CareStepOverdue) GetDue() string {
+	if x != nil {
+		return x.Due
+	}
+	return ""
+}
+
+// OpenThingsEnded: what was open waits for nobody any more, because the pathway was
+// closed or the patient died. Each is named; none is dropped silently. Whoever acts
+// on one of them takes it up again.
+type OpenThingsEnded struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// pathway_closed or died.
+	Cause string `protobuf:"bytes,1,opt,name=cause,proto3" json:"cause,omitempty"`
+	// Actions, concerns, assessments, summaries, tests, steps, responses and results,
+	// and the plan itself for its review.
+	SubjectIds []string `protobuf:"bytes,2,rep,name=subject_ids,json=subjectIds,proto3" json:"subject_ids,omitempty"`
+	// The fact that closed the pathway.
+	FactId        string `protobuf:"bytes,3,opt,name=fact_id,json=factId,proto3" json:"fact_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenThingsEnded) Reset() {
+	*x = OpenThingsEnded{}
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenThingsEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenThingsEnded) ProtoMessage() {}
+
+func (x *OpenThingsEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenThingsEnded.ProtoReflect.Descriptor instead.
+func (*OpenThingsEnded) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_events_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *OpenThingsEnded) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *OpenThingsEnded) GetSubjectIds() []string {
+	if x != nil {
+		return x.SubjectIds
+	}
+	return nil
+}
+
+func (x *OpenThingsEnded) GetFactId() string {
+	if x != nil {
+		return x.FactId
+	}
+	return ""
+}
+
+// OpenThingsResumed: the cause was wrong. What it had ended waits again as before.
+type OpenThingsResumed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cause         string                 `protobuf:"bytes,1,opt,name=cause,proto3" json:"cause,omitempty"`
+	SubjectIds    []string               `protobuf:"bytes,2,rep,name=subject_ids,json=subjectIds,proto3" json:"subject_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenThingsResumed) Reset() {
+	*x = OpenThingsResumed{}
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenThingsResumed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenThingsResumed) ProtoMessage() {}
+
+func (x *OpenThingsResumed) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenThingsResumed.ProtoReflect.Descriptor instead.
+func (*OpenThingsResumed) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_events_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *OpenThingsResumed) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *OpenThingsResumed) GetSubjectIds() []string {
+	if x != nil {
+		return x.SubjectIds
+	}
+	return nil
+}
+
+// PlanPersonChanged: the person of the plan was merged into another, or that was reversed.
+type PlanPersonChanged struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	PersonId        string                 `protobuf:"bytes,1,opt,name=person_id,json=personId,proto3" json:"person_id,omitempty"`
+	EarlierPersonId string                 `protobuf:"bytes,2,opt,name=earlier_person_id,json=earlierPersonId,proto3" json:"earlier_person_id,omitempty"`
+	MergeId         string                 `protobuf:"bytes,3,opt,name=merge_id,json=mergeId,proto3" json:"merge_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *PlanPersonChanged) Reset() {
+	*x = PlanPersonChanged{}
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanPersonChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanPersonChanged) ProtoMessage() {}
+
+func (x *PlanPersonChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_events_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanPersonChanged.ProtoReflect.Descriptor instead.
+func (*PlanPersonChanged) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_events_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *PlanPersonChanged) GetPersonId() string {
+	if x != nil {
+		return x.PersonId
+	}
+	return ""
+}
+
+func (x *PlanPersonChanged) GetEarlierPersonId() string {
+	if x != nil {
+		return x.EarlierPersonId
+	}
+	return ""
+}
+
+func (x *PlanPersonChanged) GetMergeId() string {
+	if x != nil {
+		return x.MergeId
+	}
+	return ""
+}
+
 var File_waymark_plan_v1_events_proto protoreflect.FileDescriptor
 
 const file_waymark_plan_v1_events_proto_rawDesc = "" +
@@ -5354,18 +5890,21 @@ const file_waymark_plan_v1_events_proto_rawDesc = "" +
 	"\x04with\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x04with\x12\x18\n" +
 	"\x04what\x18\x02 \x01(\tB\x04\x88\xce\x18\x05R\x04what\x12\x1a\n" +
 	"\x05until\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x05until\x12\x1a\n" +
-	"\x05given\x18\x04 \x01(\bB\x04\x88\xce\x18\x03R\x05given:\b\x92\xce\x18\x04plan\"Z\n" +
+	"\x05given\x18\x04 \x01(\bB\x04\x88\xce\x18\x03R\x05given:\b\x92\xce\x18\x04plan\"z\n" +
 	"\x15PlanAgreedWithPatient\x12\x14\n" +
 	"\x02on\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x02on\x12!\n" +
-	"\tagreed_by\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\bagreedBy:\b\x92\xce\x18\x04plan\"U\n" +
+	"\tagreed_by\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\bagreedBy\x12\x1e\n" +
+	"\aversion\x18\x03 \x01(\x03B\x04\x88\xce\x18\x03R\aversion:\b\x92\xce\x18\x04plan\"u\n" +
 	"\x15PlanAgreementDeclined\x12\x14\n" +
 	"\x02on\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x02on\x12\x1c\n" +
-	"\x06reason\x18\x02 \x01(\tB\x04\x88\xce\x18\x05R\x06reason:\b\x92\xce\x18\x04plan\"\x94\x01\n" +
+	"\x06reason\x18\x02 \x01(\tB\x04\x88\xce\x18\x05R\x06reason\x12\x1e\n" +
+	"\aversion\x18\x03 \x01(\x03B\x04\x88\xce\x18\x03R\aversion:\b\x92\xce\x18\x04plan\"\xc7\x01\n" +
 	"\rPlanPublished\x12\x1e\n" +
 	"\aversion\x18\x01 \x01(\x03B\x04\x88\xce\x18\x03R\aversion\x12#\n" +
 	"\n" +
 	"review_due\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\treviewDue\x124\n" +
-	"\x13shared_with_patient\x18\x03 \x01(\bB\x04\x88\xce\x18\x03R\x11sharedWithPatient:\b\x92\xce\x18\x04plan\"\\\n" +
+	"\x13shared_with_patient\x18\x03 \x01(\bB\x04\x88\xce\x18\x03R\x11sharedWithPatient\x121\n" +
+	"\x11agreement_version\x18\x04 \x01(\x03B\x04\x88\xce\x18\x03R\x10agreementVersion:\b\x92\xce\x18\x04plan\"\\\n" +
 	"\fPlanReviewed\x12\x14\n" +
 	"\x02on\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x02on\x12,\n" +
 	"\x0fnext_review_due\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\rnextReviewDue:\b\x92\xce\x18\x04plan\"5\n" +
@@ -5633,7 +6172,46 @@ const file_waymark_plan_v1_events_proto_rawDesc = "" +
 	"externalId\x12+\n" +
 	"\n" +
 	"message_id\x18\x06 \x01(\tB\f\xbaH\x05r\x03\xb0\x01\x01\x88\xce\x18\x03R\tmessageId\x12\x1d\n" +
-	"\x02on\x18\a \x01(\tB\r\xbaH\x06r\x04\xd0\xce\x18\x01\x88\xce\x18\x03R\x02on*\xba\x01\n" +
+	"\x02on\x18\a \x01(\tB\r\xbaH\x06r\x04\xd0\xce\x18\x01\x88\xce\x18\x03R\x02on\"\x8e\x01\n" +
+	"\vAlertClosed\x12%\n" +
+	"\vresponse_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\n" +
+	"responseId\x12\x14\n" +
+	"\x02on\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x02on\x12\x1e\n" +
+	"\aoutcome\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\aoutcome\x12\x18\n" +
+	"\x04note\x18\x04 \x01(\tB\x04\x88\xce\x18\x05R\x04note:\b\x92\xce\x18\x04plan\"b\n" +
+	"\x15SurveillanceEndPassed\x12%\n" +
+	"\vschedule_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\n" +
+	"scheduleId\x12\x18\n" +
+	"\x04ends\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x04ends:\b\x92\xce\x18\x04plan\"\xcc\x01\n" +
+	"\x11CareStepBecameDue\x12\x1d\n" +
+	"\astep_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06stepId\x12\x18\n" +
+	"\x04kind\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x04kind\x12\x16\n" +
+	"\x03due\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x03due\x12\x18\n" +
+	"\x04rule\x18\x04 \x01(\tB\x04\x88\xce\x18\x01R\x04rule\x12\x1c\n" +
+	"\x06source\x18\x05 \x01(\tB\x04\x88\xce\x18\x01R\x06source\x12$\n" +
+	"\n" +
+	"confidence\x18\x06 \x01(\tB\x04\x88\xce\x18\x01R\n" +
+	"confidence:\b\x92\xce\x18\x04plan\"m\n" +
+	"\fCareStepDone\x12\x1d\n" +
+	"\astep_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06stepId\x12\x14\n" +
+	"\x02on\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x02on\x12\x1e\n" +
+	"\aoutcome\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\aoutcome:\b\x92\xce\x18\x04plan\"R\n" +
+	"\x0fCareStepOverdue\x12\x1d\n" +
+	"\astep_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x06stepId\x12\x16\n" +
+	"\x03due\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x03due:\b\x92\xce\x18\x04plan\"}\n" +
+	"\x0fOpenThingsEnded\x12\x1a\n" +
+	"\x05cause\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x05cause\x12%\n" +
+	"\vsubject_ids\x18\x02 \x03(\tB\x04\x88\xce\x18\x03R\n" +
+	"subjectIds\x12\x1d\n" +
+	"\afact_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x06factId:\b\x92\xce\x18\x04plan\"`\n" +
+	"\x11OpenThingsResumed\x12\x1a\n" +
+	"\x05cause\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x05cause\x12%\n" +
+	"\vsubject_ids\x18\x02 \x03(\tB\x04\x88\xce\x18\x03R\n" +
+	"subjectIds:\b\x92\xce\x18\x04plan\"\x93\x01\n" +
+	"\x11PlanPersonChanged\x12!\n" +
+	"\tperson_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\bpersonId\x120\n" +
+	"\x11earlier_person_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x0fearlierPersonId\x12\x1f\n" +
+	"\bmerge_id\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\amergeId:\b\x92\xce\x18\x04plan*\xba\x01\n" +
 	"\x0fConcernDecision\x12 \n" +
 	"\x1cCONCERN_DECISION_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17CONCERN_DECISION_ACTION\x10\x01\x12\x1a\n" +
@@ -5687,7 +6265,7 @@ func file_waymark_plan_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_plan_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_waymark_plan_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
+var file_waymark_plan_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_waymark_plan_v1_events_proto_goTypes = []any{
 	(ConcernDecision)(0),                         // 0: waymark.plan.v1.ConcernDecision
 	(GoalStatus)(0),                              // 1: waymark.plan.v1.GoalStatus
@@ -5771,13 +6349,21 @@ var file_waymark_plan_v1_events_proto_goTypes = []any{
 	(*DocumentReplaced)(nil),                     // 79: waymark.plan.v1.DocumentReplaced
 	(*DocumentWithdrawn)(nil),                    // 80: waymark.plan.v1.DocumentWithdrawn
 	(*Document)(nil),                             // 81: waymark.plan.v1.Document
-	(*timestamppb.Timestamp)(nil),                // 82: google.protobuf.Timestamp
+	(*AlertClosed)(nil),                          // 82: waymark.plan.v1.AlertClosed
+	(*SurveillanceEndPassed)(nil),                // 83: waymark.plan.v1.SurveillanceEndPassed
+	(*CareStepBecameDue)(nil),                    // 84: waymark.plan.v1.CareStepBecameDue
+	(*CareStepDone)(nil),                         // 85: waymark.plan.v1.CareStepDone
+	(*CareStepOverdue)(nil),                      // 86: waymark.plan.v1.CareStepOverdue
+	(*OpenThingsEnded)(nil),                      // 87: waymark.plan.v1.OpenThingsEnded
+	(*OpenThingsResumed)(nil),                    // 88: waymark.plan.v1.OpenThingsResumed
+	(*PlanPersonChanged)(nil),                    // 89: waymark.plan.v1.PlanPersonChanged
+	(*timestamppb.Timestamp)(nil),                // 90: google.protobuf.Timestamp
 }
 var file_waymark_plan_v1_events_proto_depIdxs = []int32{
 	7,  // 0: waymark.plan.v1.SummaryContent.periods:type_name -> waymark.plan.v1.TreatmentPeriod
 	4,  // 1: waymark.plan.v1.SummaryContent.intent:type_name -> waymark.plan.v1.TreatmentIntent
 	5,  // 2: waymark.plan.v1.PlanOpened.diagnosis:type_name -> waymark.plan.v1.Diagnosis
-	82, // 3: waymark.plan.v1.ConcernEscalated.due:type_name -> google.protobuf.Timestamp
+	90, // 3: waymark.plan.v1.ConcernEscalated.due:type_name -> google.protobuf.Timestamp
 	0,  // 4: waymark.plan.v1.ConcernDecided.decision:type_name -> waymark.plan.v1.ConcernDecision
 	1,  // 5: waymark.plan.v1.GoalStatusChanged.status:type_name -> waymark.plan.v1.GoalStatus
 	2,  // 6: waymark.plan.v1.ActionStatusChanged.status:type_name -> waymark.plan.v1.ActionStatus
@@ -5795,7 +6381,7 @@ var file_waymark_plan_v1_events_proto_depIdxs = []int32{
 	9,  // 18: waymark.plan.v1.ProtocolChanged.items:type_name -> waymark.plan.v1.Item
 	73, // 19: waymark.plan.v1.ResponseReceived.answers:type_name -> waymark.plan.v1.Answer
 	75, // 20: waymark.plan.v1.ResponseScored.scores:type_name -> waymark.plan.v1.Score
-	82, // 21: waymark.plan.v1.AlertRaised.due:type_name -> google.protobuf.Timestamp
+	90, // 21: waymark.plan.v1.AlertRaised.due:type_name -> google.protobuf.Timestamp
 	81, // 22: waymark.plan.v1.DocumentAttached.document:type_name -> waymark.plan.v1.Document
 	81, // 23: waymark.plan.v1.DocumentReplaced.document:type_name -> waymark.plan.v1.Document
 	24, // [24:24] is the sub-list for method output_type
@@ -5816,7 +6402,7 @@ func file_waymark_plan_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_plan_v1_events_proto_rawDesc), len(file_waymark_plan_v1_events_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   77,
+			NumMessages:   85,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

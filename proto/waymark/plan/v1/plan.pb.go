@@ -584,6 +584,11 @@ const (
 	TaskKind_TASK_KIND_PLAN_REVIEW         TaskKind = 8
 	TaskKind_TASK_KIND_ALERT               TaskKind = 9
 	TaskKind_TASK_KIND_ACTION_DUE          TaskKind = 10
+	TaskKind_TASK_KIND_CARE_STEP           TaskKind = 11
+	// The patient has not been asked about the newest version.
+	TaskKind_TASK_KIND_AGREEMENT TaskKind = 12
+	// The day on which surveillance was to end is over.
+	TaskKind_TASK_KIND_SURVEILLANCE_END TaskKind = 13
 )
 
 // Enum value maps for TaskKind.
@@ -600,6 +605,9 @@ var (
 		8:  "TASK_KIND_PLAN_REVIEW",
 		9:  "TASK_KIND_ALERT",
 		10: "TASK_KIND_ACTION_DUE",
+		11: "TASK_KIND_CARE_STEP",
+		12: "TASK_KIND_AGREEMENT",
+		13: "TASK_KIND_SURVEILLANCE_END",
 	}
 	TaskKind_value = map[string]int32{
 		"TASK_KIND_UNSPECIFIED":         0,
@@ -613,6 +621,9 @@ var (
 		"TASK_KIND_PLAN_REVIEW":         8,
 		"TASK_KIND_ALERT":               9,
 		"TASK_KIND_ACTION_DUE":          10,
+		"TASK_KIND_CARE_STEP":           11,
+		"TASK_KIND_AGREEMENT":           12,
+		"TASK_KIND_SURVEILLANCE_END":    13,
 	}
 )
 
@@ -721,7 +732,10 @@ type Record struct {
 	Tasks                       []*Task `protobuf:"bytes,10,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	SurveillanceNotNeededReason string  `protobuf:"bytes,11,opt,name=surveillance_not_needed_reason,json=surveillanceNotNeededReason,proto3" json:"surveillance_not_needed_reason,omitempty"`
 	// Of the stream, as seen_revision of PublishPlan.
-	Revision int64 `protobuf:"varint,12,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision  int64       `protobuf:"varint,12,opt,name=revision,proto3" json:"revision,omitempty"`
+	CareSteps []*CareStep `protobuf:"bytes,15,rep,name=care_steps,json=careSteps,proto3" json:"care_steps,omitempty"`
+	// What was open and waits for nobody any more, and why.
+	Ended []*EndedThing `protobuf:"bytes,14,rep,name=ended,proto3" json:"ended,omitempty"`
 	// Of other systems, oldest first.
 	Documents     []*DocumentView `protobuf:"bytes,13,rep,name=documents,proto3" json:"documents,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -840,6 +854,20 @@ func (x *Record) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Record) GetCareSteps() []*CareStep {
+	if x != nil {
+		return x.CareSteps
+	}
+	return nil
+}
+
+func (x *Record) GetEnded() []*EndedThing {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
 }
 
 func (x *Record) GetDocuments() []*DocumentView {
@@ -1099,6 +1127,169 @@ func (x *WithdrawDocumentRequest) GetMessageId() string {
 	return ""
 }
 
+// CareStep is a step of personalised care with a day.
+type CareStep struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	StepId     string                 `protobuf:"bytes,1,opt,name=step_id,json=stepId,proto3" json:"step_id,omitempty"`
+	Kind       string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Due        string                 `protobuf:"bytes,3,opt,name=due,proto3" json:"due,omitempty"`
+	Rule       string                 `protobuf:"bytes,4,opt,name=rule,proto3" json:"rule,omitempty"`
+	Source     string                 `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
+	Confidence string                 `protobuf:"bytes,6,opt,name=confidence,proto3" json:"confidence,omitempty"`
+	Overdue    bool                   `protobuf:"varint,7,opt,name=overdue,proto3" json:"overdue,omitempty"`
+	// Empty while it waits.
+	DoneOn        string `protobuf:"bytes,8,opt,name=done_on,json=doneOn,proto3" json:"done_on,omitempty"`
+	Outcome       string `protobuf:"bytes,9,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CareStep) Reset() {
+	*x = CareStep{}
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CareStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CareStep) ProtoMessage() {}
+
+func (x *CareStep) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CareStep.ProtoReflect.Descriptor instead.
+func (*CareStep) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CareStep) GetStepId() string {
+	if x != nil {
+		return x.StepId
+	}
+	return ""
+}
+
+func (x *CareStep) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *CareStep) GetDue() string {
+	if x != nil {
+		return x.Due
+	}
+	return ""
+}
+
+func (x *CareStep) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *CareStep) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *CareStep) GetConfidence() string {
+	if x != nil {
+		return x.Confidence
+	}
+	return ""
+}
+
+func (x *CareStep) GetOverdue() bool {
+	if x != nil {
+		return x.Overdue
+	}
+	return false
+}
+
+func (x *CareStep) GetDoneOn() string {
+	if x != nil {
+		return x.DoneOn
+	}
+	return ""
+}
+
+func (x *CareStep) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+type EndedThing struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	SubjectId string                 `protobuf:"bytes,1,opt,name=subject_id,json=subjectId,proto3" json:"subject_id,omitempty"`
+	// pathway_closed or died.
+	Cause         string `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndedThing) Reset() {
+	*x = EndedThing{}
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndedThing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndedThing) ProtoMessage() {}
+
+func (x *EndedThing) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndedThing.ProtoReflect.Descriptor instead.
+func (*EndedThing) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *EndedThing) GetSubjectId() string {
+	if x != nil {
+		return x.SubjectId
+	}
+	return ""
+}
+
+func (x *EndedThing) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
 type Task struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Kind      TaskKind               `protobuf:"varint,1,opt,name=kind,proto3,enum=waymark.plan.v1.TaskKind" json:"kind,omitempty"`
@@ -1111,7 +1302,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[6]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1314,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[6]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1327,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{6}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Task) GetKind() TaskKind {
@@ -1184,13 +1375,16 @@ type Plan struct {
 	ReviewOverdue        bool                    `protobuf:"varint,19,opt,name=review_overdue,json=reviewOverdue,proto3" json:"review_overdue,omitempty"`
 	SharedWithPatient    bool                    `protobuf:"varint,20,opt,name=shared_with_patient,json=sharedWithPatient,proto3" json:"shared_with_patient,omitempty"`
 	ClosedReason         string                  `protobuf:"bytes,21,opt,name=closed_reason,json=closedReason,proto3" json:"closed_reason,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// The version that agreement speaks of; smaller than version where nobody has
+	// asked about the newest.
+	AgreementVersion int64 `protobuf:"varint,22,opt,name=agreement_version,json=agreementVersion,proto3" json:"agreement_version,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[7]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1396,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[7]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1409,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{7}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Plan) GetPlanId() string {
@@ -1365,6 +1559,13 @@ func (x *Plan) GetClosedReason() string {
 	return ""
 }
 
+func (x *Plan) GetAgreementVersion() int64 {
+	if x != nil {
+		return x.AgreementVersion
+	}
+	return 0
+}
+
 type Concern struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	ConcernId       string                 `protobuf:"bytes,1,opt,name=concern_id,json=concernId,proto3" json:"concern_id,omitempty"`
@@ -1383,7 +1584,7 @@ type Concern struct {
 
 func (x *Concern) Reset() {
 	*x = Concern{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[8]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1596,7 @@ func (x *Concern) String() string {
 func (*Concern) ProtoMessage() {}
 
 func (x *Concern) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[8]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1609,7 @@ func (x *Concern) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Concern.ProtoReflect.Descriptor instead.
 func (*Concern) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{8}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Concern) GetConcernId() string {
@@ -1487,7 +1688,7 @@ type Goal struct {
 
 func (x *Goal) Reset() {
 	*x = Goal{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[9]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1700,7 @@ func (x *Goal) String() string {
 func (*Goal) ProtoMessage() {}
 
 func (x *Goal) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[9]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1713,7 @@ func (x *Goal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goal.ProtoReflect.Descriptor instead.
 func (*Goal) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{9}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Goal) GetGoalId() string {
@@ -1568,7 +1769,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[10]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1781,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[10]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1794,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{10}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Action) GetActionId() string {
@@ -1678,7 +1879,7 @@ type SectionView struct {
 
 func (x *SectionView) Reset() {
 	*x = SectionView{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[11]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1891,7 @@ func (x *SectionView) String() string {
 func (*SectionView) ProtoMessage() {}
 
 func (x *SectionView) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[11]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +1904,7 @@ func (x *SectionView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SectionView.ProtoReflect.Descriptor instead.
 func (*SectionView) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{11}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SectionView) GetCode() string {
@@ -1758,7 +1959,7 @@ type Assessment struct {
 
 func (x *Assessment) Reset() {
 	*x = Assessment{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[12]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +1971,7 @@ func (x *Assessment) String() string {
 func (*Assessment) ProtoMessage() {}
 
 func (x *Assessment) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[12]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +1984,7 @@ func (x *Assessment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assessment.ProtoReflect.Descriptor instead.
 func (*Assessment) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{12}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Assessment) GetAssessmentId() string {
@@ -1916,7 +2117,7 @@ type Summary struct {
 
 func (x *Summary) Reset() {
 	*x = Summary{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[13]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2129,7 @@ func (x *Summary) String() string {
 func (*Summary) ProtoMessage() {}
 
 func (x *Summary) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[13]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2142,7 @@ func (x *Summary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Summary.ProtoReflect.Descriptor instead.
 func (*Summary) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{13}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Summary) GetSummaryId() string {
@@ -2054,7 +2255,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[14]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2267,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[14]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2280,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{14}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Delivery) GetRecipient() RecipientKind {
@@ -2124,13 +2325,15 @@ type Schedule struct {
 	ReAccessPhone          string                 `protobuf:"bytes,10,opt,name=re_access_phone,json=reAccessPhone,proto3" json:"re_access_phone,omitempty"`
 	Ends                   string                 `protobuf:"bytes,11,opt,name=ends,proto3" json:"ends,omitempty"`
 	EndedReason            string                 `protobuf:"bytes,12,opt,name=ended_reason,json=endedReason,proto3" json:"ended_reason,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// The day it ends is over.
+	EndPassed     bool `protobuf:"varint,13,opt,name=end_passed,json=endPassed,proto3" json:"end_passed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Schedule) Reset() {
 	*x = Schedule{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[15]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2345,7 @@ func (x *Schedule) String() string {
 func (*Schedule) ProtoMessage() {}
 
 func (x *Schedule) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[15]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2358,7 @@ func (x *Schedule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
 func (*Schedule) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{15}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Schedule) GetScheduleId() string {
@@ -2242,6 +2445,13 @@ func (x *Schedule) GetEndedReason() string {
 	return ""
 }
 
+func (x *Schedule) GetEndPassed() bool {
+	if x != nil {
+		return x.EndPassed
+	}
+	return false
+}
+
 type ItemView struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Item            *Item                  `protobuf:"bytes,1,opt,name=item,proto3" json:"item,omitempty"`
@@ -2258,7 +2468,7 @@ type ItemView struct {
 
 func (x *ItemView) Reset() {
 	*x = ItemView{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[16]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2480,7 @@ func (x *ItemView) String() string {
 func (*ItemView) ProtoMessage() {}
 
 func (x *ItemView) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[16]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2493,7 @@ func (x *ItemView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ItemView.ProtoReflect.Descriptor instead.
 func (*ItemView) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{16}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ItemView) GetItem() *Item {
@@ -2362,7 +2572,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[17]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2374,7 +2584,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[17]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2387,7 +2597,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{17}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Result) GetResultId() string {
@@ -2490,13 +2700,16 @@ type Response struct {
 	Alert             bool                   `protobuf:"varint,12,opt,name=alert,proto3" json:"alert,omitempty"`
 	ReasonCode        string                 `protobuf:"bytes,13,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
 	AlertDue          *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=alert_due,json=alertDue,proto3" json:"alert_due,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Day on which a person acted on the alert; empty while it waits.
+	AlertClosedOn string `protobuf:"bytes,15,opt,name=alert_closed_on,json=alertClosedOn,proto3" json:"alert_closed_on,omitempty"`
+	AlertOutcome  string `protobuf:"bytes,16,opt,name=alert_outcome,json=alertOutcome,proto3" json:"alert_outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[18]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2508,7 +2721,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[18]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2521,7 +2734,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{18}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Response) GetResponseId() string {
@@ -2622,6 +2835,20 @@ func (x *Response) GetAlertDue() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Response) GetAlertClosedOn() string {
+	if x != nil {
+		return x.AlertClosedOn
+	}
+	return ""
+}
+
+func (x *Response) GetAlertOutcome() string {
+	if x != nil {
+		return x.AlertOutcome
+	}
+	return ""
+}
+
 type ConcernInput struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Code            string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
@@ -2633,7 +2860,7 @@ type ConcernInput struct {
 
 func (x *ConcernInput) Reset() {
 	*x = ConcernInput{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[19]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +2872,7 @@ func (x *ConcernInput) String() string {
 func (*ConcernInput) ProtoMessage() {}
 
 func (x *ConcernInput) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[19]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +2885,7 @@ func (x *ConcernInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConcernInput.ProtoReflect.Descriptor instead.
 func (*ConcernInput) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{19}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ConcernInput) GetCode() string {
@@ -2692,7 +2919,7 @@ type AnswerInput struct {
 
 func (x *AnswerInput) Reset() {
 	*x = AnswerInput{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[20]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2704,7 +2931,7 @@ func (x *AnswerInput) String() string {
 func (*AnswerInput) ProtoMessage() {}
 
 func (x *AnswerInput) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[20]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2717,7 +2944,7 @@ func (x *AnswerInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerInput.ProtoReflect.Descriptor instead.
 func (*AnswerInput) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{20}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AnswerInput) GetItem() string {
@@ -2749,7 +2976,7 @@ type OpenPlanRequest struct {
 
 func (x *OpenPlanRequest) Reset() {
 	*x = OpenPlanRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[21]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2988,7 @@ func (x *OpenPlanRequest) String() string {
 func (*OpenPlanRequest) ProtoMessage() {}
 
 func (x *OpenPlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[21]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +3001,7 @@ func (x *OpenPlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPlanRequest.ProtoReflect.Descriptor instead.
 func (*OpenPlanRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{21}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *OpenPlanRequest) GetCommand() *v1.Command {
@@ -2840,7 +3067,7 @@ type RecordConcernRequest struct {
 
 func (x *RecordConcernRequest) Reset() {
 	*x = RecordConcernRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[22]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +3079,7 @@ func (x *RecordConcernRequest) String() string {
 func (*RecordConcernRequest) ProtoMessage() {}
 
 func (x *RecordConcernRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[22]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +3092,7 @@ func (x *RecordConcernRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordConcernRequest.ProtoReflect.Descriptor instead.
 func (*RecordConcernRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{22}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RecordConcernRequest) GetCommand() *v1.Command {
@@ -2916,7 +3143,7 @@ type AdoptFromAssessmentRequest struct {
 
 func (x *AdoptFromAssessmentRequest) Reset() {
 	*x = AdoptFromAssessmentRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[23]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2928,7 +3155,7 @@ func (x *AdoptFromAssessmentRequest) String() string {
 func (*AdoptFromAssessmentRequest) ProtoMessage() {}
 
 func (x *AdoptFromAssessmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[23]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2941,7 +3168,7 @@ func (x *AdoptFromAssessmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptFromAssessmentRequest.ProtoReflect.Descriptor instead.
 func (*AdoptFromAssessmentRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{23}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AdoptFromAssessmentRequest) GetCommand() *v1.Command {
@@ -2983,7 +3210,7 @@ type EscalateConcernRequest struct {
 
 func (x *EscalateConcernRequest) Reset() {
 	*x = EscalateConcernRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[24]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2995,7 +3222,7 @@ func (x *EscalateConcernRequest) String() string {
 func (*EscalateConcernRequest) ProtoMessage() {}
 
 func (x *EscalateConcernRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[24]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3235,7 @@ func (x *EscalateConcernRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EscalateConcernRequest.ProtoReflect.Descriptor instead.
 func (*EscalateConcernRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{24}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *EscalateConcernRequest) GetCommand() *v1.Command {
@@ -3044,7 +3271,7 @@ type DiscussConcernRequest struct {
 
 func (x *DiscussConcernRequest) Reset() {
 	*x = DiscussConcernRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[25]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3056,7 +3283,7 @@ func (x *DiscussConcernRequest) String() string {
 func (*DiscussConcernRequest) ProtoMessage() {}
 
 func (x *DiscussConcernRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[25]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3069,7 +3296,7 @@ func (x *DiscussConcernRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscussConcernRequest.ProtoReflect.Descriptor instead.
 func (*DiscussConcernRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{25}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DiscussConcernRequest) GetCommand() *v1.Command {
@@ -3113,7 +3340,7 @@ type DecideConcernRequest struct {
 
 func (x *DecideConcernRequest) Reset() {
 	*x = DecideConcernRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[26]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3125,7 +3352,7 @@ func (x *DecideConcernRequest) String() string {
 func (*DecideConcernRequest) ProtoMessage() {}
 
 func (x *DecideConcernRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[26]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3138,7 +3365,7 @@ func (x *DecideConcernRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideConcernRequest.ProtoReflect.Descriptor instead.
 func (*DecideConcernRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{26}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DecideConcernRequest) GetCommand() *v1.Command {
@@ -3188,7 +3415,7 @@ type ResolveConcernRequest struct {
 
 func (x *ResolveConcernRequest) Reset() {
 	*x = ResolveConcernRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[27]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3200,7 +3427,7 @@ func (x *ResolveConcernRequest) String() string {
 func (*ResolveConcernRequest) ProtoMessage() {}
 
 func (x *ResolveConcernRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[27]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3213,7 +3440,7 @@ func (x *ResolveConcernRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveConcernRequest.ProtoReflect.Descriptor instead.
 func (*ResolveConcernRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{27}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ResolveConcernRequest) GetCommand() *v1.Command {
@@ -3257,7 +3484,7 @@ type AgreeGoalRequest struct {
 
 func (x *AgreeGoalRequest) Reset() {
 	*x = AgreeGoalRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3269,7 +3496,7 @@ func (x *AgreeGoalRequest) String() string {
 func (*AgreeGoalRequest) ProtoMessage() {}
 
 func (x *AgreeGoalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3282,7 +3509,7 @@ func (x *AgreeGoalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgreeGoalRequest.ProtoReflect.Descriptor instead.
 func (*AgreeGoalRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{28}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AgreeGoalRequest) GetCommand() *v1.Command {
@@ -3332,7 +3559,7 @@ type UpdateGoalRequest struct {
 
 func (x *UpdateGoalRequest) Reset() {
 	*x = UpdateGoalRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[29]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +3571,7 @@ func (x *UpdateGoalRequest) String() string {
 func (*UpdateGoalRequest) ProtoMessage() {}
 
 func (x *UpdateGoalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[29]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +3584,7 @@ func (x *UpdateGoalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGoalRequest.ProtoReflect.Descriptor instead.
 func (*UpdateGoalRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{29}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *UpdateGoalRequest) GetCommand() *v1.Command {
@@ -3403,7 +3630,7 @@ type AddActionRequest struct {
 
 func (x *AddActionRequest) Reset() {
 	*x = AddActionRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[30]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3415,7 +3642,7 @@ func (x *AddActionRequest) String() string {
 func (*AddActionRequest) ProtoMessage() {}
 
 func (x *AddActionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[30]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3428,7 +3655,7 @@ func (x *AddActionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddActionRequest.ProtoReflect.Descriptor instead.
 func (*AddActionRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{30}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AddActionRequest) GetCommand() *v1.Command {
@@ -3499,7 +3726,7 @@ type AssignActionRequest struct {
 
 func (x *AssignActionRequest) Reset() {
 	*x = AssignActionRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[31]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3511,7 +3738,7 @@ func (x *AssignActionRequest) String() string {
 func (*AssignActionRequest) ProtoMessage() {}
 
 func (x *AssignActionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[31]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3524,7 +3751,7 @@ func (x *AssignActionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignActionRequest.ProtoReflect.Descriptor instead.
 func (*AssignActionRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{31}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AssignActionRequest) GetCommand() *v1.Command {
@@ -3602,7 +3829,7 @@ type UpdateActionRequest struct {
 
 func (x *UpdateActionRequest) Reset() {
 	*x = UpdateActionRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[32]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3614,7 +3841,7 @@ func (x *UpdateActionRequest) String() string {
 func (*UpdateActionRequest) ProtoMessage() {}
 
 func (x *UpdateActionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[32]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3627,7 +3854,7 @@ func (x *UpdateActionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateActionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateActionRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{32}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UpdateActionRequest) GetCommand() *v1.Command {
@@ -3670,7 +3897,7 @@ type WriteSectionRequest struct {
 
 func (x *WriteSectionRequest) Reset() {
 	*x = WriteSectionRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[33]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3682,7 +3909,7 @@ func (x *WriteSectionRequest) String() string {
 func (*WriteSectionRequest) ProtoMessage() {}
 
 func (x *WriteSectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[33]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3695,7 +3922,7 @@ func (x *WriteSectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteSectionRequest.ProtoReflect.Descriptor instead.
 func (*WriteSectionRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{33}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WriteSectionRequest) GetCommand() *v1.Command {
@@ -3739,7 +3966,7 @@ type RecordPreferencesRequest struct {
 
 func (x *RecordPreferencesRequest) Reset() {
 	*x = RecordPreferencesRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[34]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3751,7 +3978,7 @@ func (x *RecordPreferencesRequest) String() string {
 func (*RecordPreferencesRequest) ProtoMessage() {}
 
 func (x *RecordPreferencesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[34]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3764,7 +3991,7 @@ func (x *RecordPreferencesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPreferencesRequest.ProtoReflect.Descriptor instead.
 func (*RecordPreferencesRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{34}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RecordPreferencesRequest) GetCommand() *v1.Command {
@@ -3816,7 +4043,7 @@ type RecordShareConsentRequest struct {
 
 func (x *RecordShareConsentRequest) Reset() {
 	*x = RecordShareConsentRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[35]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3828,7 +4055,7 @@ func (x *RecordShareConsentRequest) String() string {
 func (*RecordShareConsentRequest) ProtoMessage() {}
 
 func (x *RecordShareConsentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[35]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3841,7 +4068,7 @@ func (x *RecordShareConsentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordShareConsentRequest.ProtoReflect.Descriptor instead.
 func (*RecordShareConsentRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{35}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RecordShareConsentRequest) GetCommand() *v1.Command {
@@ -3902,7 +4129,7 @@ type RecordPatientAgreementRequest struct {
 
 func (x *RecordPatientAgreementRequest) Reset() {
 	*x = RecordPatientAgreementRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[36]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3914,7 +4141,7 @@ func (x *RecordPatientAgreementRequest) String() string {
 func (*RecordPatientAgreementRequest) ProtoMessage() {}
 
 func (x *RecordPatientAgreementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[36]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3927,7 +4154,7 @@ func (x *RecordPatientAgreementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPatientAgreementRequest.ProtoReflect.Descriptor instead.
 func (*RecordPatientAgreementRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{36}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RecordPatientAgreementRequest) GetCommand() *v1.Command {
@@ -3986,7 +4213,7 @@ type PublishPlanRequest struct {
 
 func (x *PublishPlanRequest) Reset() {
 	*x = PublishPlanRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[37]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3998,7 +4225,7 @@ func (x *PublishPlanRequest) String() string {
 func (*PublishPlanRequest) ProtoMessage() {}
 
 func (x *PublishPlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[37]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4011,7 +4238,7 @@ func (x *PublishPlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishPlanRequest.ProtoReflect.Descriptor instead.
 func (*PublishPlanRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{37}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PublishPlanRequest) GetCommand() *v1.Command {
@@ -4061,7 +4288,7 @@ type ReviewPlanRequest struct {
 
 func (x *ReviewPlanRequest) Reset() {
 	*x = ReviewPlanRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[38]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4073,7 +4300,7 @@ func (x *ReviewPlanRequest) String() string {
 func (*ReviewPlanRequest) ProtoMessage() {}
 
 func (x *ReviewPlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[38]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4086,7 +4313,7 @@ func (x *ReviewPlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewPlanRequest.ProtoReflect.Descriptor instead.
 func (*ReviewPlanRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{38}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReviewPlanRequest) GetCommand() *v1.Command {
@@ -4128,7 +4355,7 @@ type HoldPlanRequest struct {
 
 func (x *HoldPlanRequest) Reset() {
 	*x = HoldPlanRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[39]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4140,7 +4367,7 @@ func (x *HoldPlanRequest) String() string {
 func (*HoldPlanRequest) ProtoMessage() {}
 
 func (x *HoldPlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[39]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4153,7 +4380,7 @@ func (x *HoldPlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldPlanRequest.ProtoReflect.Descriptor instead.
 func (*HoldPlanRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{39}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HoldPlanRequest) GetCommand() *v1.Command {
@@ -4188,7 +4415,7 @@ type ResumePlanRequest struct {
 
 func (x *ResumePlanRequest) Reset() {
 	*x = ResumePlanRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[40]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4200,7 +4427,7 @@ func (x *ResumePlanRequest) String() string {
 func (*ResumePlanRequest) ProtoMessage() {}
 
 func (x *ResumePlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[40]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4213,7 +4440,7 @@ func (x *ResumePlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumePlanRequest.ProtoReflect.Descriptor instead.
 func (*ResumePlanRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{40}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ResumePlanRequest) GetCommand() *v1.Command {
@@ -4248,7 +4475,7 @@ type ShareSectionRequest struct {
 
 func (x *ShareSectionRequest) Reset() {
 	*x = ShareSectionRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[41]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4260,7 +4487,7 @@ func (x *ShareSectionRequest) String() string {
 func (*ShareSectionRequest) ProtoMessage() {}
 
 func (x *ShareSectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[41]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4273,7 +4500,7 @@ func (x *ShareSectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareSectionRequest.ProtoReflect.Descriptor instead.
 func (*ShareSectionRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{41}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ShareSectionRequest) GetCommand() *v1.Command {
@@ -4309,7 +4536,7 @@ type WithholdSectionRequest struct {
 
 func (x *WithholdSectionRequest) Reset() {
 	*x = WithholdSectionRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[42]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4321,7 +4548,7 @@ func (x *WithholdSectionRequest) String() string {
 func (*WithholdSectionRequest) ProtoMessage() {}
 
 func (x *WithholdSectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[42]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4334,7 +4561,7 @@ func (x *WithholdSectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithholdSectionRequest.ProtoReflect.Descriptor instead.
 func (*WithholdSectionRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{42}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WithholdSectionRequest) GetCommand() *v1.Command {
@@ -4377,7 +4604,7 @@ type ClosePlanRequest struct {
 
 func (x *ClosePlanRequest) Reset() {
 	*x = ClosePlanRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[43]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4389,7 +4616,7 @@ func (x *ClosePlanRequest) String() string {
 func (*ClosePlanRequest) ProtoMessage() {}
 
 func (x *ClosePlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[43]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4402,7 +4629,7 @@ func (x *ClosePlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePlanRequest.ProtoReflect.Descriptor instead.
 func (*ClosePlanRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{43}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ClosePlanRequest) GetCommand() *v1.Command {
@@ -4445,7 +4672,7 @@ type MarkInErrorRequest struct {
 
 func (x *MarkInErrorRequest) Reset() {
 	*x = MarkInErrorRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[44]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4457,7 +4684,7 @@ func (x *MarkInErrorRequest) String() string {
 func (*MarkInErrorRequest) ProtoMessage() {}
 
 func (x *MarkInErrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[44]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4470,7 +4697,7 @@ func (x *MarkInErrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkInErrorRequest.ProtoReflect.Descriptor instead.
 func (*MarkInErrorRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{44}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *MarkInErrorRequest) GetCommand() *v1.Command {
@@ -4514,7 +4741,7 @@ type RecordAssessmentDueRequest struct {
 
 func (x *RecordAssessmentDueRequest) Reset() {
 	*x = RecordAssessmentDueRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[45]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4526,7 +4753,7 @@ func (x *RecordAssessmentDueRequest) String() string {
 func (*RecordAssessmentDueRequest) ProtoMessage() {}
 
 func (x *RecordAssessmentDueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[45]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4539,7 +4766,7 @@ func (x *RecordAssessmentDueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordAssessmentDueRequest.ProtoReflect.Descriptor instead.
 func (*RecordAssessmentDueRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{45}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RecordAssessmentDueRequest) GetCommand() *v1.Command {
@@ -4587,7 +4814,7 @@ type OfferAssessmentRequest struct {
 
 func (x *OfferAssessmentRequest) Reset() {
 	*x = OfferAssessmentRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[46]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4599,7 +4826,7 @@ func (x *OfferAssessmentRequest) String() string {
 func (*OfferAssessmentRequest) ProtoMessage() {}
 
 func (x *OfferAssessmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[46]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4612,7 +4839,7 @@ func (x *OfferAssessmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OfferAssessmentRequest.ProtoReflect.Descriptor instead.
 func (*OfferAssessmentRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{46}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *OfferAssessmentRequest) GetCommand() *v1.Command {
@@ -4684,7 +4911,7 @@ type RecordAssessmentNotOfferedRequest struct {
 
 func (x *RecordAssessmentNotOfferedRequest) Reset() {
 	*x = RecordAssessmentNotOfferedRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[47]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4696,7 +4923,7 @@ func (x *RecordAssessmentNotOfferedRequest) String() string {
 func (*RecordAssessmentNotOfferedRequest) ProtoMessage() {}
 
 func (x *RecordAssessmentNotOfferedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[47]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4709,7 +4936,7 @@ func (x *RecordAssessmentNotOfferedRequest) ProtoReflect() protoreflect.Message 
 
 // Deprecated: Use RecordAssessmentNotOfferedRequest.ProtoReflect.Descriptor instead.
 func (*RecordAssessmentNotOfferedRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{47}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RecordAssessmentNotOfferedRequest) GetCommand() *v1.Command {
@@ -4759,7 +4986,7 @@ type DeclineAssessmentRequest struct {
 
 func (x *DeclineAssessmentRequest) Reset() {
 	*x = DeclineAssessmentRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[48]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4771,7 +4998,7 @@ func (x *DeclineAssessmentRequest) String() string {
 func (*DeclineAssessmentRequest) ProtoMessage() {}
 
 func (x *DeclineAssessmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[48]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4784,7 +5011,7 @@ func (x *DeclineAssessmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclineAssessmentRequest.ProtoReflect.Descriptor instead.
 func (*DeclineAssessmentRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{48}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DeclineAssessmentRequest) GetCommand() *v1.Command {
@@ -4828,7 +5055,7 @@ type RecordUnableToCompleteRequest struct {
 
 func (x *RecordUnableToCompleteRequest) Reset() {
 	*x = RecordUnableToCompleteRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[49]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4840,7 +5067,7 @@ func (x *RecordUnableToCompleteRequest) String() string {
 func (*RecordUnableToCompleteRequest) ProtoMessage() {}
 
 func (x *RecordUnableToCompleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[49]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4853,7 +5080,7 @@ func (x *RecordUnableToCompleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordUnableToCompleteRequest.ProtoReflect.Descriptor instead.
 func (*RecordUnableToCompleteRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{49}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RecordUnableToCompleteRequest) GetCommand() *v1.Command {
@@ -4903,7 +5130,7 @@ type StartAssessmentRequest struct {
 
 func (x *StartAssessmentRequest) Reset() {
 	*x = StartAssessmentRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[50]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4915,7 +5142,7 @@ func (x *StartAssessmentRequest) String() string {
 func (*StartAssessmentRequest) ProtoMessage() {}
 
 func (x *StartAssessmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[50]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4928,7 +5155,7 @@ func (x *StartAssessmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartAssessmentRequest.ProtoReflect.Descriptor instead.
 func (*StartAssessmentRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{50}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *StartAssessmentRequest) GetCommand() *v1.Command {
@@ -4973,7 +5200,7 @@ type SubmitAssessmentRequest struct {
 
 func (x *SubmitAssessmentRequest) Reset() {
 	*x = SubmitAssessmentRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[51]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4985,7 +5212,7 @@ func (x *SubmitAssessmentRequest) String() string {
 func (*SubmitAssessmentRequest) ProtoMessage() {}
 
 func (x *SubmitAssessmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[51]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4998,7 +5225,7 @@ func (x *SubmitAssessmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitAssessmentRequest.ProtoReflect.Descriptor instead.
 func (*SubmitAssessmentRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{51}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SubmitAssessmentRequest) GetCommand() *v1.Command {
@@ -5056,7 +5283,7 @@ type DiscussAssessmentRequest struct {
 
 func (x *DiscussAssessmentRequest) Reset() {
 	*x = DiscussAssessmentRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[52]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5068,7 +5295,7 @@ func (x *DiscussAssessmentRequest) String() string {
 func (*DiscussAssessmentRequest) ProtoMessage() {}
 
 func (x *DiscussAssessmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[52]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5081,7 +5308,7 @@ func (x *DiscussAssessmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscussAssessmentRequest.ProtoReflect.Descriptor instead.
 func (*DiscussAssessmentRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{52}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DiscussAssessmentRequest) GetCommand() *v1.Command {
@@ -5132,7 +5359,7 @@ type CloseAssessmentRequest struct {
 
 func (x *CloseAssessmentRequest) Reset() {
 	*x = CloseAssessmentRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[53]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5144,7 +5371,7 @@ func (x *CloseAssessmentRequest) String() string {
 func (*CloseAssessmentRequest) ProtoMessage() {}
 
 func (x *CloseAssessmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[53]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5157,7 +5384,7 @@ func (x *CloseAssessmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseAssessmentRequest.ProtoReflect.Descriptor instead.
 func (*CloseAssessmentRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{53}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CloseAssessmentRequest) GetCommand() *v1.Command {
@@ -5208,7 +5435,7 @@ type ReofferAssessmentRequest struct {
 
 func (x *ReofferAssessmentRequest) Reset() {
 	*x = ReofferAssessmentRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[54]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5220,7 +5447,7 @@ func (x *ReofferAssessmentRequest) String() string {
 func (*ReofferAssessmentRequest) ProtoMessage() {}
 
 func (x *ReofferAssessmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[54]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5233,7 +5460,7 @@ func (x *ReofferAssessmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReofferAssessmentRequest.ProtoReflect.Descriptor instead.
 func (*ReofferAssessmentRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{54}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ReofferAssessmentRequest) GetCommand() *v1.Command {
@@ -5286,7 +5513,7 @@ type RecordSummaryDueRequest struct {
 
 func (x *RecordSummaryDueRequest) Reset() {
 	*x = RecordSummaryDueRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[55]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5298,7 +5525,7 @@ func (x *RecordSummaryDueRequest) String() string {
 func (*RecordSummaryDueRequest) ProtoMessage() {}
 
 func (x *RecordSummaryDueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[55]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5311,7 +5538,7 @@ func (x *RecordSummaryDueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordSummaryDueRequest.ProtoReflect.Descriptor instead.
 func (*RecordSummaryDueRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{55}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RecordSummaryDueRequest) GetCommand() *v1.Command {
@@ -5375,7 +5602,7 @@ type DraftSummaryRequest struct {
 
 func (x *DraftSummaryRequest) Reset() {
 	*x = DraftSummaryRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[56]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5387,7 +5614,7 @@ func (x *DraftSummaryRequest) String() string {
 func (*DraftSummaryRequest) ProtoMessage() {}
 
 func (x *DraftSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[56]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5400,7 +5627,7 @@ func (x *DraftSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DraftSummaryRequest.ProtoReflect.Descriptor instead.
 func (*DraftSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{56}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DraftSummaryRequest) GetCommand() *v1.Command {
@@ -5442,7 +5669,7 @@ type MarkSummaryReadyRequest struct {
 
 func (x *MarkSummaryReadyRequest) Reset() {
 	*x = MarkSummaryReadyRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[57]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5454,7 +5681,7 @@ func (x *MarkSummaryReadyRequest) String() string {
 func (*MarkSummaryReadyRequest) ProtoMessage() {}
 
 func (x *MarkSummaryReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[57]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5467,7 +5694,7 @@ func (x *MarkSummaryReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkSummaryReadyRequest.ProtoReflect.Descriptor instead.
 func (*MarkSummaryReadyRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{57}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *MarkSummaryReadyRequest) GetCommand() *v1.Command {
@@ -5506,7 +5733,7 @@ type ApproveSummaryRequest struct {
 
 func (x *ApproveSummaryRequest) Reset() {
 	*x = ApproveSummaryRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[58]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5518,7 +5745,7 @@ func (x *ApproveSummaryRequest) String() string {
 func (*ApproveSummaryRequest) ProtoMessage() {}
 
 func (x *ApproveSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[58]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5531,7 +5758,7 @@ func (x *ApproveSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveSummaryRequest.ProtoReflect.Descriptor instead.
 func (*ApproveSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{58}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ApproveSummaryRequest) GetCommand() *v1.Command {
@@ -5582,7 +5809,7 @@ type IssueSummaryRequest struct {
 
 func (x *IssueSummaryRequest) Reset() {
 	*x = IssueSummaryRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[59]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5594,7 +5821,7 @@ func (x *IssueSummaryRequest) String() string {
 func (*IssueSummaryRequest) ProtoMessage() {}
 
 func (x *IssueSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[59]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5607,7 +5834,7 @@ func (x *IssueSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSummaryRequest.ProtoReflect.Descriptor instead.
 func (*IssueSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{59}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *IssueSummaryRequest) GetCommand() *v1.Command {
@@ -5661,7 +5888,7 @@ type RecordDeliveryRequest struct {
 
 func (x *RecordDeliveryRequest) Reset() {
 	*x = RecordDeliveryRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[60]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5673,7 +5900,7 @@ func (x *RecordDeliveryRequest) String() string {
 func (*RecordDeliveryRequest) ProtoMessage() {}
 
 func (x *RecordDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[60]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5686,7 +5913,7 @@ func (x *RecordDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*RecordDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{60}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RecordDeliveryRequest) GetCommand() *v1.Command {
@@ -5751,7 +5978,7 @@ type AcknowledgeSummaryRequest struct {
 
 func (x *AcknowledgeSummaryRequest) Reset() {
 	*x = AcknowledgeSummaryRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[61]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5763,7 +5990,7 @@ func (x *AcknowledgeSummaryRequest) String() string {
 func (*AcknowledgeSummaryRequest) ProtoMessage() {}
 
 func (x *AcknowledgeSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[61]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5776,7 +6003,7 @@ func (x *AcknowledgeSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeSummaryRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{61}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *AcknowledgeSummaryRequest) GetCommand() *v1.Command {
@@ -5827,7 +6054,7 @@ type AmendSummaryRequest struct {
 
 func (x *AmendSummaryRequest) Reset() {
 	*x = AmendSummaryRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[62]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5839,7 +6066,7 @@ func (x *AmendSummaryRequest) String() string {
 func (*AmendSummaryRequest) ProtoMessage() {}
 
 func (x *AmendSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[62]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5852,7 +6079,7 @@ func (x *AmendSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AmendSummaryRequest.ProtoReflect.Descriptor instead.
 func (*AmendSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{62}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *AmendSummaryRequest) GetCommand() *v1.Command {
@@ -5902,7 +6129,7 @@ type WithdrawSummaryRequest struct {
 
 func (x *WithdrawSummaryRequest) Reset() {
 	*x = WithdrawSummaryRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[63]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5914,7 +6141,7 @@ func (x *WithdrawSummaryRequest) String() string {
 func (*WithdrawSummaryRequest) ProtoMessage() {}
 
 func (x *WithdrawSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[63]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5927,7 +6154,7 @@ func (x *WithdrawSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawSummaryRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{63}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *WithdrawSummaryRequest) GetCommand() *v1.Command {
@@ -5979,7 +6206,7 @@ type StartSurveillanceRequest struct {
 
 func (x *StartSurveillanceRequest) Reset() {
 	*x = StartSurveillanceRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[64]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5991,7 +6218,7 @@ func (x *StartSurveillanceRequest) String() string {
 func (*StartSurveillanceRequest) ProtoMessage() {}
 
 func (x *StartSurveillanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[64]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6004,7 +6231,7 @@ func (x *StartSurveillanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartSurveillanceRequest.ProtoReflect.Descriptor instead.
 func (*StartSurveillanceRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{64}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *StartSurveillanceRequest) GetCommand() *v1.Command {
@@ -6095,7 +6322,7 @@ type RecordSurveillanceNotNeededRequest struct {
 
 func (x *RecordSurveillanceNotNeededRequest) Reset() {
 	*x = RecordSurveillanceNotNeededRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[65]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6107,7 +6334,7 @@ func (x *RecordSurveillanceNotNeededRequest) String() string {
 func (*RecordSurveillanceNotNeededRequest) ProtoMessage() {}
 
 func (x *RecordSurveillanceNotNeededRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[65]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6120,7 +6347,7 @@ func (x *RecordSurveillanceNotNeededRequest) ProtoReflect() protoreflect.Message
 
 // Deprecated: Use RecordSurveillanceNotNeededRequest.ProtoReflect.Descriptor instead.
 func (*RecordSurveillanceNotNeededRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{65}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RecordSurveillanceNotNeededRequest) GetCommand() *v1.Command {
@@ -6156,7 +6383,7 @@ type RequestItemRequest struct {
 
 func (x *RequestItemRequest) Reset() {
 	*x = RequestItemRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[66]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6168,7 +6395,7 @@ func (x *RequestItemRequest) String() string {
 func (*RequestItemRequest) ProtoMessage() {}
 
 func (x *RequestItemRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[66]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6181,7 +6408,7 @@ func (x *RequestItemRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestItemRequest.ProtoReflect.Descriptor instead.
 func (*RequestItemRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{66}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RequestItemRequest) GetCommand() *v1.Command {
@@ -6224,7 +6451,7 @@ type RecordItemPerformedRequest struct {
 
 func (x *RecordItemPerformedRequest) Reset() {
 	*x = RecordItemPerformedRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[67]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6236,7 +6463,7 @@ func (x *RecordItemPerformedRequest) String() string {
 func (*RecordItemPerformedRequest) ProtoMessage() {}
 
 func (x *RecordItemPerformedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[67]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6249,7 +6476,7 @@ func (x *RecordItemPerformedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordItemPerformedRequest.ProtoReflect.Descriptor instead.
 func (*RecordItemPerformedRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{67}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RecordItemPerformedRequest) GetCommand() *v1.Command {
@@ -6299,7 +6526,7 @@ type ReceiveResultRequest struct {
 
 func (x *ReceiveResultRequest) Reset() {
 	*x = ReceiveResultRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[68]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6311,7 +6538,7 @@ func (x *ReceiveResultRequest) String() string {
 func (*ReceiveResultRequest) ProtoMessage() {}
 
 func (x *ReceiveResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[68]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6324,7 +6551,7 @@ func (x *ReceiveResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveResultRequest.ProtoReflect.Descriptor instead.
 func (*ReceiveResultRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{68}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ReceiveResultRequest) GetCommand() *v1.Command {
@@ -6402,7 +6629,7 @@ type ReviewResultRequest struct {
 
 func (x *ReviewResultRequest) Reset() {
 	*x = ReviewResultRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[69]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6414,7 +6641,7 @@ func (x *ReviewResultRequest) String() string {
 func (*ReviewResultRequest) ProtoMessage() {}
 
 func (x *ReviewResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[69]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6427,7 +6654,7 @@ func (x *ReviewResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewResultRequest.ProtoReflect.Descriptor instead.
 func (*ReviewResultRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{69}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ReviewResultRequest) GetCommand() *v1.Command {
@@ -6471,7 +6698,7 @@ type TellPatientRequest struct {
 
 func (x *TellPatientRequest) Reset() {
 	*x = TellPatientRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[70]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6483,7 +6710,7 @@ func (x *TellPatientRequest) String() string {
 func (*TellPatientRequest) ProtoMessage() {}
 
 func (x *TellPatientRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[70]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6496,7 +6723,7 @@ func (x *TellPatientRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellPatientRequest.ProtoReflect.Descriptor instead.
 func (*TellPatientRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{70}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *TellPatientRequest) GetCommand() *v1.Command {
@@ -6546,7 +6773,7 @@ type SkipItemRequest struct {
 
 func (x *SkipItemRequest) Reset() {
 	*x = SkipItemRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[71]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6558,7 +6785,7 @@ func (x *SkipItemRequest) String() string {
 func (*SkipItemRequest) ProtoMessage() {}
 
 func (x *SkipItemRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[71]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6571,7 +6798,7 @@ func (x *SkipItemRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkipItemRequest.ProtoReflect.Descriptor instead.
 func (*SkipItemRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{71}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *SkipItemRequest) GetCommand() *v1.Command {
@@ -6614,7 +6841,7 @@ type ChangeProtocolRequest struct {
 
 func (x *ChangeProtocolRequest) Reset() {
 	*x = ChangeProtocolRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[72]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6626,7 +6853,7 @@ func (x *ChangeProtocolRequest) String() string {
 func (*ChangeProtocolRequest) ProtoMessage() {}
 
 func (x *ChangeProtocolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[72]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6639,7 +6866,7 @@ func (x *ChangeProtocolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeProtocolRequest.ProtoReflect.Descriptor instead.
 func (*ChangeProtocolRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{72}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ChangeProtocolRequest) GetCommand() *v1.Command {
@@ -6681,7 +6908,7 @@ type SuspendRemoteMonitoringRequest struct {
 
 func (x *SuspendRemoteMonitoringRequest) Reset() {
 	*x = SuspendRemoteMonitoringRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[73]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6693,7 +6920,7 @@ func (x *SuspendRemoteMonitoringRequest) String() string {
 func (*SuspendRemoteMonitoringRequest) ProtoMessage() {}
 
 func (x *SuspendRemoteMonitoringRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[73]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6706,7 +6933,7 @@ func (x *SuspendRemoteMonitoringRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendRemoteMonitoringRequest.ProtoReflect.Descriptor instead.
 func (*SuspendRemoteMonitoringRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{73}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *SuspendRemoteMonitoringRequest) GetCommand() *v1.Command {
@@ -6742,7 +6969,7 @@ type ReaccessPatientRequest struct {
 
 func (x *ReaccessPatientRequest) Reset() {
 	*x = ReaccessPatientRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[74]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6754,7 +6981,7 @@ func (x *ReaccessPatientRequest) String() string {
 func (*ReaccessPatientRequest) ProtoMessage() {}
 
 func (x *ReaccessPatientRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[74]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6767,7 +6994,7 @@ func (x *ReaccessPatientRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReaccessPatientRequest.ProtoReflect.Descriptor instead.
 func (*ReaccessPatientRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{74}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ReaccessPatientRequest) GetCommand() *v1.Command {
@@ -6809,7 +7036,7 @@ type EndSurveillanceRequest struct {
 
 func (x *EndSurveillanceRequest) Reset() {
 	*x = EndSurveillanceRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[75]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6821,7 +7048,7 @@ func (x *EndSurveillanceRequest) String() string {
 func (*EndSurveillanceRequest) ProtoMessage() {}
 
 func (x *EndSurveillanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[75]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6834,7 +7061,7 @@ func (x *EndSurveillanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSurveillanceRequest.ProtoReflect.Descriptor instead.
 func (*EndSurveillanceRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{75}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *EndSurveillanceRequest) GetCommand() *v1.Command {
@@ -6873,7 +7100,7 @@ type SubmitResponseRequest struct {
 
 func (x *SubmitResponseRequest) Reset() {
 	*x = SubmitResponseRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[76]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6885,7 +7112,7 @@ func (x *SubmitResponseRequest) String() string {
 func (*SubmitResponseRequest) ProtoMessage() {}
 
 func (x *SubmitResponseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[76]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6898,7 +7125,7 @@ func (x *SubmitResponseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponseRequest.ProtoReflect.Descriptor instead.
 func (*SubmitResponseRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{76}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *SubmitResponseRequest) GetCommand() *v1.Command {
@@ -6960,7 +7187,7 @@ type RunTimersRequest struct {
 
 func (x *RunTimersRequest) Reset() {
 	*x = RunTimersRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[77]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6972,7 +7199,7 @@ func (x *RunTimersRequest) String() string {
 func (*RunTimersRequest) ProtoMessage() {}
 
 func (x *RunTimersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[77]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6985,7 +7212,7 @@ func (x *RunTimersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTimersRequest.ProtoReflect.Descriptor instead.
 func (*RunTimersRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{77}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *RunTimersRequest) GetCommand() *v1.Command {
@@ -7019,7 +7246,7 @@ type GetPlanRequest struct {
 
 func (x *GetPlanRequest) Reset() {
 	*x = GetPlanRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[78]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7031,7 +7258,7 @@ func (x *GetPlanRequest) String() string {
 func (*GetPlanRequest) ProtoMessage() {}
 
 func (x *GetPlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[78]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7044,7 +7271,7 @@ func (x *GetPlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlanRequest.ProtoReflect.Descriptor instead.
 func (*GetPlanRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{78}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *GetPlanRequest) GetPathwayId() string {
@@ -7093,7 +7320,7 @@ type GetAssessmentRequest struct {
 
 func (x *GetAssessmentRequest) Reset() {
 	*x = GetAssessmentRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[79]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7105,7 +7332,7 @@ func (x *GetAssessmentRequest) String() string {
 func (*GetAssessmentRequest) ProtoMessage() {}
 
 func (x *GetAssessmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[79]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7118,7 +7345,7 @@ func (x *GetAssessmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAssessmentRequest.ProtoReflect.Descriptor instead.
 func (*GetAssessmentRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{79}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *GetAssessmentRequest) GetPathwayId() string {
@@ -7153,7 +7380,7 @@ type GetSummaryRequest struct {
 
 func (x *GetSummaryRequest) Reset() {
 	*x = GetSummaryRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[80]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7165,7 +7392,7 @@ func (x *GetSummaryRequest) String() string {
 func (*GetSummaryRequest) ProtoMessage() {}
 
 func (x *GetSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[80]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7178,7 +7405,7 @@ func (x *GetSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSummaryRequest.ProtoReflect.Descriptor instead.
 func (*GetSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{80}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *GetSummaryRequest) GetPathwayId() string {
@@ -7212,7 +7439,7 @@ type GetSurveillanceRequest struct {
 
 func (x *GetSurveillanceRequest) Reset() {
 	*x = GetSurveillanceRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[81]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7224,7 +7451,7 @@ func (x *GetSurveillanceRequest) String() string {
 func (*GetSurveillanceRequest) ProtoMessage() {}
 
 func (x *GetSurveillanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[81]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7237,7 +7464,7 @@ func (x *GetSurveillanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSurveillanceRequest.ProtoReflect.Descriptor instead.
 func (*GetSurveillanceRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{81}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *GetSurveillanceRequest) GetPathwayId() string {
@@ -7264,7 +7491,7 @@ type AssessmentReply struct {
 
 func (x *AssessmentReply) Reset() {
 	*x = AssessmentReply{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[82]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7276,7 +7503,7 @@ func (x *AssessmentReply) String() string {
 func (*AssessmentReply) ProtoMessage() {}
 
 func (x *AssessmentReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[82]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7289,7 +7516,7 @@ func (x *AssessmentReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssessmentReply.ProtoReflect.Descriptor instead.
 func (*AssessmentReply) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{82}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *AssessmentReply) GetAssessment() *Assessment {
@@ -7316,7 +7543,7 @@ type SummaryReply struct {
 
 func (x *SummaryReply) Reset() {
 	*x = SummaryReply{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[83]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7328,7 +7555,7 @@ func (x *SummaryReply) String() string {
 func (*SummaryReply) ProtoMessage() {}
 
 func (x *SummaryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[83]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7341,7 +7568,7 @@ func (x *SummaryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SummaryReply.ProtoReflect.Descriptor instead.
 func (*SummaryReply) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{83}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *SummaryReply) GetSummary() *Summary {
@@ -7370,7 +7597,7 @@ type SurveillanceReply struct {
 
 func (x *SurveillanceReply) Reset() {
 	*x = SurveillanceReply{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[84]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7382,7 +7609,7 @@ func (x *SurveillanceReply) String() string {
 func (*SurveillanceReply) ProtoMessage() {}
 
 func (x *SurveillanceReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[84]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7395,7 +7622,7 @@ func (x *SurveillanceReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SurveillanceReply.ProtoReflect.Descriptor instead.
 func (*SurveillanceReply) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{84}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *SurveillanceReply) GetSurveillance() *Schedule {
@@ -7436,7 +7663,7 @@ type ListConcernCodesRequest struct {
 
 func (x *ListConcernCodesRequest) Reset() {
 	*x = ListConcernCodesRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[85]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7448,7 +7675,7 @@ func (x *ListConcernCodesRequest) String() string {
 func (*ListConcernCodesRequest) ProtoMessage() {}
 
 func (x *ListConcernCodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[85]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7461,7 +7688,7 @@ func (x *ListConcernCodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConcernCodesRequest.ProtoReflect.Descriptor instead.
 func (*ListConcernCodesRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{85}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ListConcernCodesRequest) GetDomain() string {
@@ -7480,7 +7707,7 @@ type ListConcernCodesReply struct {
 
 func (x *ListConcernCodesReply) Reset() {
 	*x = ListConcernCodesReply{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[86]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7492,7 +7719,7 @@ func (x *ListConcernCodesReply) String() string {
 func (*ListConcernCodesReply) ProtoMessage() {}
 
 func (x *ListConcernCodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[86]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7505,7 +7732,7 @@ func (x *ListConcernCodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConcernCodesReply.ProtoReflect.Descriptor instead.
 func (*ListConcernCodesReply) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{86}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListConcernCodesReply) GetCodes() []*ConcernCode {
@@ -7527,7 +7754,7 @@ type ConcernCode struct {
 
 func (x *ConcernCode) Reset() {
 	*x = ConcernCode{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[87]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7539,7 +7766,7 @@ func (x *ConcernCode) String() string {
 func (*ConcernCode) ProtoMessage() {}
 
 func (x *ConcernCode) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[87]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7552,7 +7779,7 @@ func (x *ConcernCode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConcernCode.ProtoReflect.Descriptor instead.
 func (*ConcernCode) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{87}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ConcernCode) GetCode() string {
@@ -7586,7 +7813,7 @@ type ListProtocolsRequest struct {
 
 func (x *ListProtocolsRequest) Reset() {
 	*x = ListProtocolsRequest{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[88]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7598,7 +7825,7 @@ func (x *ListProtocolsRequest) String() string {
 func (*ListProtocolsRequest) ProtoMessage() {}
 
 func (x *ListProtocolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[88]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7611,7 +7838,7 @@ func (x *ListProtocolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProtocolsRequest.ProtoReflect.Descriptor instead.
 func (*ListProtocolsRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{88}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ListProtocolsRequest) GetOrganisation() string {
@@ -7630,7 +7857,7 @@ type ListProtocolsReply struct {
 
 func (x *ListProtocolsReply) Reset() {
 	*x = ListProtocolsReply{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[89]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7642,7 +7869,7 @@ func (x *ListProtocolsReply) String() string {
 func (*ListProtocolsReply) ProtoMessage() {}
 
 func (x *ListProtocolsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[89]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7655,7 +7882,7 @@ func (x *ListProtocolsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProtocolsReply.ProtoReflect.Descriptor instead.
 func (*ListProtocolsReply) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{89}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ListProtocolsReply) GetProtocols() []*Protocol {
@@ -7680,7 +7907,7 @@ type Protocol struct {
 
 func (x *Protocol) Reset() {
 	*x = Protocol{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[90]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7692,7 +7919,7 @@ func (x *Protocol) String() string {
 func (*Protocol) ProtoMessage() {}
 
 func (x *Protocol) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[90]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7705,7 +7932,7 @@ func (x *Protocol) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Protocol.ProtoReflect.Descriptor instead.
 func (*Protocol) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{90}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Protocol) GetProtocol() string {
@@ -7771,7 +7998,7 @@ type ProtocolRow struct {
 
 func (x *ProtocolRow) Reset() {
 	*x = ProtocolRow{}
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[91]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7783,7 +8010,7 @@ func (x *ProtocolRow) String() string {
 func (*ProtocolRow) ProtoMessage() {}
 
 func (x *ProtocolRow) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_plan_v1_plan_proto_msgTypes[91]
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7796,7 +8023,7 @@ func (x *ProtocolRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtocolRow.ProtoReflect.Descriptor instead.
 func (*ProtocolRow) Descriptor() ([]byte, []int) {
-	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{91}
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ProtocolRow) GetTest() string {
@@ -7834,6 +8061,167 @@ func (x *ProtocolRow) GetAfterMonths() []int32 {
 	return nil
 }
 
+type CloseAlertRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The actor must have a role.
+	Command       *v1.Command `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	PathwayId     string      `protobuf:"bytes,2,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
+	ResponseId    string      `protobuf:"bytes,3,opt,name=response_id,json=responseId,proto3" json:"response_id,omitempty"`
+	On            string      `protobuf:"bytes,4,opt,name=on,proto3" json:"on,omitempty"`
+	Outcome       string      `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Note          string      `protobuf:"bytes,6,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseAlertRequest) Reset() {
+	*x = CloseAlertRequest{}
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[94]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseAlertRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseAlertRequest) ProtoMessage() {}
+
+func (x *CloseAlertRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[94]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseAlertRequest.ProtoReflect.Descriptor instead.
+func (*CloseAlertRequest) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{94}
+}
+
+func (x *CloseAlertRequest) GetCommand() *v1.Command {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *CloseAlertRequest) GetPathwayId() string {
+	if x != nil {
+		return x.PathwayId
+	}
+	return ""
+}
+
+func (x *CloseAlertRequest) GetResponseId() string {
+	if x != nil {
+		return x.ResponseId
+	}
+	return ""
+}
+
+func (x *CloseAlertRequest) GetOn() string {
+	if x != nil {
+		return x.On
+	}
+	return ""
+}
+
+func (x *CloseAlertRequest) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *CloseAlertRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+type RecordCareStepRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Command       *v1.Command            `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	PathwayId     string                 `protobuf:"bytes,2,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
+	StepId        string                 `protobuf:"bytes,3,opt,name=step_id,json=stepId,proto3" json:"step_id,omitempty"`
+	On            string                 `protobuf:"bytes,4,opt,name=on,proto3" json:"on,omitempty"`
+	Outcome       string                 `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordCareStepRequest) Reset() {
+	*x = RecordCareStepRequest{}
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[95]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordCareStepRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordCareStepRequest) ProtoMessage() {}
+
+func (x *RecordCareStepRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_plan_v1_plan_proto_msgTypes[95]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordCareStepRequest.ProtoReflect.Descriptor instead.
+func (*RecordCareStepRequest) Descriptor() ([]byte, []int) {
+	return file_waymark_plan_v1_plan_proto_rawDescGZIP(), []int{95}
+}
+
+func (x *RecordCareStepRequest) GetCommand() *v1.Command {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *RecordCareStepRequest) GetPathwayId() string {
+	if x != nil {
+		return x.PathwayId
+	}
+	return ""
+}
+
+func (x *RecordCareStepRequest) GetStepId() string {
+	if x != nil {
+		return x.StepId
+	}
+	return ""
+}
+
+func (x *RecordCareStepRequest) GetOn() string {
+	if x != nil {
+		return x.On
+	}
+	return ""
+}
+
+func (x *RecordCareStepRequest) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
 var File_waymark_plan_v1_plan_proto protoreflect.FileDescriptor
 
 const file_waymark_plan_v1_plan_proto_rawDesc = "" +
@@ -7843,7 +8231,7 @@ const file_waymark_plan_v1_plan_proto_rawDesc = "" +
 	"\x06record\x18\x01 \x01(\v2\x17.waymark.plan.v1.RecordR\x06record\x12\x1d\n" +
 	"\n" +
 	"subject_id\x18\x02 \x01(\tR\tsubjectId\x122\n" +
-	"\areceipt\x18\x03 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"\xc9\x05\n" +
+	"\areceipt\x18\x03 \x01(\v2\x18.waymark.meta.v1.ReceiptR\areceipt\"\xb6\x06\n" +
 	"\x06Record\x12\x1d\n" +
 	"\n" +
 	"pathway_id\x18\x01 \x01(\tR\tpathwayId\x12)\n" +
@@ -7858,7 +8246,10 @@ const file_waymark_plan_v1_plan_proto_rawDesc = "" +
 	"\x05tasks\x18\n" +
 	" \x03(\v2\x15.waymark.plan.v1.TaskR\x05tasks\x12C\n" +
 	"\x1esurveillance_not_needed_reason\x18\v \x01(\tR\x1bsurveillanceNotNeededReason\x12\x1a\n" +
-	"\brevision\x18\f \x01(\x03R\brevision\x12;\n" +
+	"\brevision\x18\f \x01(\x03R\brevision\x128\n" +
+	"\n" +
+	"care_steps\x18\x0f \x03(\v2\x19.waymark.plan.v1.CareStepR\tcareSteps\x121\n" +
+	"\x05ended\x18\x0e \x03(\v2\x1b.waymark.plan.v1.EndedThingR\x05ended\x12;\n" +
 	"\tdocuments\x18\r \x03(\v2\x1d.waymark.plan.v1.DocumentViewR\tdocuments\"\x7f\n" +
 	"\fDocumentView\x125\n" +
 	"\bdocument\x18\x01 \x01(\v2\x19.waymark.plan.v1.DocumentR\bdocument\x12\x1a\n" +
@@ -7881,12 +8272,29 @@ const file_waymark_plan_v1_plan_proto_rawDesc = "" +
 	"\vdocument_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
 	"documentId\x12'\n" +
 	"\n" +
-	"message_id\x18\x04 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tmessageId\"f\n" +
+	"message_id\x18\x04 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tmessageId\"\xe2\x01\n" +
+	"\bCareStep\x12\x17\n" +
+	"\astep_id\x18\x01 \x01(\tR\x06stepId\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x10\n" +
+	"\x03due\x18\x03 \x01(\tR\x03due\x12\x12\n" +
+	"\x04rule\x18\x04 \x01(\tR\x04rule\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\tR\x06source\x12\x1e\n" +
+	"\n" +
+	"confidence\x18\x06 \x01(\tR\n" +
+	"confidence\x12\x18\n" +
+	"\aoverdue\x18\a \x01(\bR\aoverdue\x12\x17\n" +
+	"\adone_on\x18\b \x01(\tR\x06doneOn\x12\x18\n" +
+	"\aoutcome\x18\t \x01(\tR\aoutcome\"A\n" +
+	"\n" +
+	"EndedThing\x12\x1d\n" +
+	"\n" +
+	"subject_id\x18\x01 \x01(\tR\tsubjectId\x12\x14\n" +
+	"\x05cause\x18\x02 \x01(\tR\x05cause\"f\n" +
 	"\x04Task\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.waymark.plan.v1.TaskKindR\x04kind\x12\x1d\n" +
 	"\n" +
 	"subject_id\x18\x02 \x01(\tR\tsubjectId\x12\x10\n" +
-	"\x03due\x18\x03 \x01(\tR\x03due\"\xb6\a\n" +
+	"\x03due\x18\x03 \x01(\tR\x03due\"\xe3\a\n" +
 	"\x04Plan\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12\x1b\n" +
 	"\tperson_id\x18\x02 \x01(\tR\bpersonId\x120\n" +
@@ -7911,7 +8319,8 @@ const file_waymark_plan_v1_plan_proto_rawDesc = "" +
 	"review_due\x18\x12 \x01(\tR\treviewDue\x12%\n" +
 	"\x0ereview_overdue\x18\x13 \x01(\bR\rreviewOverdue\x12.\n" +
 	"\x13shared_with_patient\x18\x14 \x01(\bR\x11sharedWithPatient\x12#\n" +
-	"\rclosed_reason\x18\x15 \x01(\tR\fclosedReason\"\xd1\x02\n" +
+	"\rclosed_reason\x18\x15 \x01(\tR\fclosedReason\x12+\n" +
+	"\x11agreement_version\x18\x16 \x01(\x03R\x10agreementVersion\"\xd1\x02\n" +
 	"\aConcern\x12\x1d\n" +
 	"\n" +
 	"concern_id\x18\x01 \x01(\tR\tconcernId\x12\x12\n" +
@@ -7993,7 +8402,7 @@ const file_waymark_plan_v1_plan_proto_rawDesc = "" +
 	"\trecipient\x18\x01 \x01(\x0e2\x1e.waymark.plan.v1.RecipientKindR\trecipient\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x124\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x1e.waymark.plan.v1.DeliveryStateR\x05state\x12\x15\n" +
-	"\x06act_by\x18\x04 \x01(\tR\x05actBy\"\xc3\x03\n" +
+	"\x06act_by\x18\x04 \x01(\tR\x05actBy\"\xe2\x03\n" +
 	"\bSchedule\x12\x1f\n" +
 	"\vschedule_id\x18\x01 \x01(\tR\n" +
 	"scheduleId\x12\x1a\n" +
@@ -8009,7 +8418,9 @@ const file_waymark_plan_v1_plan_proto_rawDesc = "" +
 	"\x0fre_access_phone\x18\n" +
 	" \x01(\tR\rreAccessPhone\x12\x12\n" +
 	"\x04ends\x18\v \x01(\tR\x04ends\x12!\n" +
-	"\fended_reason\x18\f \x01(\tR\vendedReason\"\xa5\x02\n" +
+	"\fended_reason\x18\f \x01(\tR\vendedReason\x12\x1d\n" +
+	"\n" +
+	"end_passed\x18\r \x01(\bR\tendPassed\"\xa5\x02\n" +
 	"\bItemView\x12)\n" +
 	"\x04item\x18\x01 \x01(\v2\x15.waymark.plan.v1.ItemR\x04item\x120\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1a.waymark.plan.v1.ItemStateR\x05state\x12\x18\n" +
@@ -8035,7 +8446,7 @@ const file_waymark_plan_v1_plan_proto_rawDesc = "" +
 	" \x01(\tR\x06tellBy\x12\x1f\n" +
 	"\vreviewed_by\x18\v \x01(\tR\n" +
 	"reviewedBy\x12\x17\n" +
-	"\atold_on\x18\f \x01(\tR\x06toldOn\"\x95\x04\n" +
+	"\atold_on\x18\f \x01(\tR\x06toldOn\"\xe2\x04\n" +
 	"\bResponse\x12\x1f\n" +
 	"\vresponse_id\x18\x01 \x01(\tR\n" +
 	"responseId\x12\x1e\n" +
@@ -8056,7 +8467,9 @@ const file_waymark_plan_v1_plan_proto_rawDesc = "" +
 	"\x05alert\x18\f \x01(\bR\x05alert\x12\x1f\n" +
 	"\vreason_code\x18\r \x01(\tR\n" +
 	"reasonCode\x127\n" +
-	"\talert_due\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\balertDue\"\x94\x01\n" +
+	"\talert_due\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\balertDue\x12&\n" +
+	"\x0falert_closed_on\x18\x0f \x01(\tR\ralertClosedOn\x12#\n" +
+	"\ralert_outcome\x18\x10 \x01(\tR\falertOutcome\"\x94\x01\n" +
 	"\fConcernInput\x12-\n" +
 	"\x04code\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x10\x01\x18@2\x0e^[a-z0-9._-]+$R\x04code\x12\x1f\n" +
 	"\x05score\x18\x02 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\n" +
@@ -8573,7 +8986,23 @@ const file_waymark_plan_v1_plan_proto_rawDesc = "" +
 	"grace_days\x18\x03 \x01(\x05R\tgraceDays\x12\x1d\n" +
 	"\n" +
 	"after_days\x18\x04 \x03(\x05R\tafterDays\x12!\n" +
-	"\fafter_months\x18\x05 \x03(\x05R\vafterMonths*\xbf\x01\n" +
+	"\fafter_months\x18\x05 \x03(\x05R\vafterMonths\"\xc2\x02\n" +
+	"\x11CloseAlertRequest\x12:\n" +
+	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
+	"\n" +
+	"pathway_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12)\n" +
+	"\vresponse_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
+	"responseId\x12\x19\n" +
+	"\x02on\x18\x04 \x01(\tB\t\xbaH\x06r\x04\xd0\xce\x18\x01R\x02on\x12d\n" +
+	"\aoutcome\x18\x05 \x01(\tBJ\xbaHGrER\x11patient_contactedR\fplan_changedR\x10no_action_neededR\x10entered_in_errorR\aoutcome\x12\x1c\n" +
+	"\x04note\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\x04note\"\xfb\x01\n" +
+	"\x15RecordCareStepRequest\x12:\n" +
+	"\acommand\x18\x01 \x01(\v2\x18.waymark.meta.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\x12'\n" +
+	"\n" +
+	"pathway_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12!\n" +
+	"\astep_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06stepId\x12\x19\n" +
+	"\x02on\x18\x04 \x01(\tB\t\xbaH\x06r\x04\xd0\xce\x18\x01R\x02on\x12?\n" +
+	"\aoutcome\x18\x05 \x01(\tB%\xbaH\"r R\x04doneR\bdeclinedR\x0enot_applicableR\aoutcome*\xbf\x01\n" +
 	"\tPlanState\x12\x1a\n" +
 	"\x16PLAN_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PLAN_STATE_DRAFT\x10\x01\x12\x15\n" +
@@ -8643,7 +9072,7 @@ const file_waymark_plan_v1_plan_proto_rawDesc = "" +
 	"\rResponseState\x12\x1e\n" +
 	"\x1aRESPONSE_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15RESPONSE_STATE_SCORED\x10\x01\x12\x1b\n" +
-	"\x17RESPONSE_STATE_REJECTED\x10\x02*\xc1\x02\n" +
+	"\x17RESPONSE_STATE_REJECTED\x10\x02*\x93\x03\n" +
 	"\bTaskKind\x12\x19\n" +
 	"\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bTASK_KIND_CONCERN_ESCALATED\x10\x01\x12\x1c\n" +
@@ -8656,7 +9085,10 @@ const file_waymark_plan_v1_plan_proto_rawDesc = "" +
 	"\x15TASK_KIND_PLAN_REVIEW\x10\b\x12\x13\n" +
 	"\x0fTASK_KIND_ALERT\x10\t\x12\x18\n" +
 	"\x14TASK_KIND_ACTION_DUE\x10\n" +
-	"2\xfb,\n" +
+	"\x12\x17\n" +
+	"\x13TASK_KIND_CARE_STEP\x10\v\x12\x17\n" +
+	"\x13TASK_KIND_AGREEMENT\x10\f\x12\x1e\n" +
+	"\x1aTASK_KIND_SURVEILLANCE_END\x10\r2\x9f.\n" +
 	"\vPlanService\x12H\n" +
 	"\bOpenPlan\x12 .waymark.plan.v1.OpenPlanRequest\x1a\x1a.waymark.plan.v1.PlanReply\x12R\n" +
 	"\rRecordConcern\x12%.waymark.plan.v1.RecordConcernRequest\x1a\x1a.waymark.plan.v1.PlanReply\x12^\n" +
@@ -8720,7 +9152,10 @@ const file_waymark_plan_v1_plan_proto_rawDesc = "" +
 	"\x0eAttachDocument\x12&.waymark.plan.v1.AttachDocumentRequest\x1a\x1a.waymark.plan.v1.PlanReply\x12V\n" +
 	"\x0fReplaceDocument\x12'.waymark.plan.v1.ReplaceDocumentRequest\x1a\x1a.waymark.plan.v1.PlanReply\x12X\n" +
 	"\x10WithdrawDocument\x12(.waymark.plan.v1.WithdrawDocumentRequest\x1a\x1a.waymark.plan.v1.PlanReply\x12J\n" +
-	"\tRunTimers\x12!.waymark.plan.v1.RunTimersRequest\x1a\x1a.waymark.plan.v1.PlanReply\x12F\n" +
+	"\tRunTimers\x12!.waymark.plan.v1.RunTimersRequest\x1a\x1a.waymark.plan.v1.PlanReply\x12L\n" +
+	"\n" +
+	"CloseAlert\x12\".waymark.plan.v1.CloseAlertRequest\x1a\x1a.waymark.plan.v1.PlanReply\x12T\n" +
+	"\x0eRecordCareStep\x12&.waymark.plan.v1.RecordCareStepRequest\x1a\x1a.waymark.plan.v1.PlanReply\x12F\n" +
 	"\aGetPlan\x12\x1f.waymark.plan.v1.GetPlanRequest\x1a\x1a.waymark.plan.v1.PlanReply\x12X\n" +
 	"\rGetAssessment\x12%.waymark.plan.v1.GetAssessmentRequest\x1a .waymark.plan.v1.AssessmentReply\x12O\n" +
 	"\n" +
@@ -8742,7 +9177,7 @@ func file_waymark_plan_v1_plan_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_plan_v1_plan_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_waymark_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 92)
+var file_waymark_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_waymark_plan_v1_plan_proto_goTypes = []any{
 	(PlanState)(0),                             // 0: waymark.plan.v1.PlanState
 	(ConcernState)(0),                          // 1: waymark.plan.v1.ConcernState
@@ -8760,376 +9195,388 @@ var file_waymark_plan_v1_plan_proto_goTypes = []any{
 	(*AttachDocumentRequest)(nil),              // 13: waymark.plan.v1.AttachDocumentRequest
 	(*ReplaceDocumentRequest)(nil),             // 14: waymark.plan.v1.ReplaceDocumentRequest
 	(*WithdrawDocumentRequest)(nil),            // 15: waymark.plan.v1.WithdrawDocumentRequest
-	(*Task)(nil),                               // 16: waymark.plan.v1.Task
-	(*Plan)(nil),                               // 17: waymark.plan.v1.Plan
-	(*Concern)(nil),                            // 18: waymark.plan.v1.Concern
-	(*Goal)(nil),                               // 19: waymark.plan.v1.Goal
-	(*Action)(nil),                             // 20: waymark.plan.v1.Action
-	(*SectionView)(nil),                        // 21: waymark.plan.v1.SectionView
-	(*Assessment)(nil),                         // 22: waymark.plan.v1.Assessment
-	(*Summary)(nil),                            // 23: waymark.plan.v1.Summary
-	(*Delivery)(nil),                           // 24: waymark.plan.v1.Delivery
-	(*Schedule)(nil),                           // 25: waymark.plan.v1.Schedule
-	(*ItemView)(nil),                           // 26: waymark.plan.v1.ItemView
-	(*Result)(nil),                             // 27: waymark.plan.v1.Result
-	(*Response)(nil),                           // 28: waymark.plan.v1.Response
-	(*ConcernInput)(nil),                       // 29: waymark.plan.v1.ConcernInput
-	(*AnswerInput)(nil),                        // 30: waymark.plan.v1.AnswerInput
-	(*OpenPlanRequest)(nil),                    // 31: waymark.plan.v1.OpenPlanRequest
-	(*RecordConcernRequest)(nil),               // 32: waymark.plan.v1.RecordConcernRequest
-	(*AdoptFromAssessmentRequest)(nil),         // 33: waymark.plan.v1.AdoptFromAssessmentRequest
-	(*EscalateConcernRequest)(nil),             // 34: waymark.plan.v1.EscalateConcernRequest
-	(*DiscussConcernRequest)(nil),              // 35: waymark.plan.v1.DiscussConcernRequest
-	(*DecideConcernRequest)(nil),               // 36: waymark.plan.v1.DecideConcernRequest
-	(*ResolveConcernRequest)(nil),              // 37: waymark.plan.v1.ResolveConcernRequest
-	(*AgreeGoalRequest)(nil),                   // 38: waymark.plan.v1.AgreeGoalRequest
-	(*UpdateGoalRequest)(nil),                  // 39: waymark.plan.v1.UpdateGoalRequest
-	(*AddActionRequest)(nil),                   // 40: waymark.plan.v1.AddActionRequest
-	(*AssignActionRequest)(nil),                // 41: waymark.plan.v1.AssignActionRequest
-	(*UpdateActionRequest)(nil),                // 42: waymark.plan.v1.UpdateActionRequest
-	(*WriteSectionRequest)(nil),                // 43: waymark.plan.v1.WriteSectionRequest
-	(*RecordPreferencesRequest)(nil),           // 44: waymark.plan.v1.RecordPreferencesRequest
-	(*RecordShareConsentRequest)(nil),          // 45: waymark.plan.v1.RecordShareConsentRequest
-	(*RecordPatientAgreementRequest)(nil),      // 46: waymark.plan.v1.RecordPatientAgreementRequest
-	(*PublishPlanRequest)(nil),                 // 47: waymark.plan.v1.PublishPlanRequest
-	(*ReviewPlanRequest)(nil),                  // 48: waymark.plan.v1.ReviewPlanRequest
-	(*HoldPlanRequest)(nil),                    // 49: waymark.plan.v1.HoldPlanRequest
-	(*ResumePlanRequest)(nil),                  // 50: waymark.plan.v1.ResumePlanRequest
-	(*ShareSectionRequest)(nil),                // 51: waymark.plan.v1.ShareSectionRequest
-	(*WithholdSectionRequest)(nil),             // 52: waymark.plan.v1.WithholdSectionRequest
-	(*ClosePlanRequest)(nil),                   // 53: waymark.plan.v1.ClosePlanRequest
-	(*MarkInErrorRequest)(nil),                 // 54: waymark.plan.v1.MarkInErrorRequest
-	(*RecordAssessmentDueRequest)(nil),         // 55: waymark.plan.v1.RecordAssessmentDueRequest
-	(*OfferAssessmentRequest)(nil),             // 56: waymark.plan.v1.OfferAssessmentRequest
-	(*RecordAssessmentNotOfferedRequest)(nil),  // 57: waymark.plan.v1.RecordAssessmentNotOfferedRequest
-	(*DeclineAssessmentRequest)(nil),           // 58: waymark.plan.v1.DeclineAssessmentRequest
-	(*RecordUnableToCompleteRequest)(nil),      // 59: waymark.plan.v1.RecordUnableToCompleteRequest
-	(*StartAssessmentRequest)(nil),             // 60: waymark.plan.v1.StartAssessmentRequest
-	(*SubmitAssessmentRequest)(nil),            // 61: waymark.plan.v1.SubmitAssessmentRequest
-	(*DiscussAssessmentRequest)(nil),           // 62: waymark.plan.v1.DiscussAssessmentRequest
-	(*CloseAssessmentRequest)(nil),             // 63: waymark.plan.v1.CloseAssessmentRequest
-	(*ReofferAssessmentRequest)(nil),           // 64: waymark.plan.v1.ReofferAssessmentRequest
-	(*RecordSummaryDueRequest)(nil),            // 65: waymark.plan.v1.RecordSummaryDueRequest
-	(*DraftSummaryRequest)(nil),                // 66: waymark.plan.v1.DraftSummaryRequest
-	(*MarkSummaryReadyRequest)(nil),            // 67: waymark.plan.v1.MarkSummaryReadyRequest
-	(*ApproveSummaryRequest)(nil),              // 68: waymark.plan.v1.ApproveSummaryRequest
-	(*IssueSummaryRequest)(nil),                // 69: waymark.plan.v1.IssueSummaryRequest
-	(*RecordDeliveryRequest)(nil),              // 70: waymark.plan.v1.RecordDeliveryRequest
-	(*AcknowledgeSummaryRequest)(nil),          // 71: waymark.plan.v1.AcknowledgeSummaryRequest
-	(*AmendSummaryRequest)(nil),                // 72: waymark.plan.v1.AmendSummaryRequest
-	(*WithdrawSummaryRequest)(nil),             // 73: waymark.plan.v1.WithdrawSummaryRequest
-	(*StartSurveillanceRequest)(nil),           // 74: waymark.plan.v1.StartSurveillanceRequest
-	(*RecordSurveillanceNotNeededRequest)(nil), // 75: waymark.plan.v1.RecordSurveillanceNotNeededRequest
-	(*RequestItemRequest)(nil),                 // 76: waymark.plan.v1.RequestItemRequest
-	(*RecordItemPerformedRequest)(nil),         // 77: waymark.plan.v1.RecordItemPerformedRequest
-	(*ReceiveResultRequest)(nil),               // 78: waymark.plan.v1.ReceiveResultRequest
-	(*ReviewResultRequest)(nil),                // 79: waymark.plan.v1.ReviewResultRequest
-	(*TellPatientRequest)(nil),                 // 80: waymark.plan.v1.TellPatientRequest
-	(*SkipItemRequest)(nil),                    // 81: waymark.plan.v1.SkipItemRequest
-	(*ChangeProtocolRequest)(nil),              // 82: waymark.plan.v1.ChangeProtocolRequest
-	(*SuspendRemoteMonitoringRequest)(nil),     // 83: waymark.plan.v1.SuspendRemoteMonitoringRequest
-	(*ReaccessPatientRequest)(nil),             // 84: waymark.plan.v1.ReaccessPatientRequest
-	(*EndSurveillanceRequest)(nil),             // 85: waymark.plan.v1.EndSurveillanceRequest
-	(*SubmitResponseRequest)(nil),              // 86: waymark.plan.v1.SubmitResponseRequest
-	(*RunTimersRequest)(nil),                   // 87: waymark.plan.v1.RunTimersRequest
-	(*GetPlanRequest)(nil),                     // 88: waymark.plan.v1.GetPlanRequest
-	(*GetAssessmentRequest)(nil),               // 89: waymark.plan.v1.GetAssessmentRequest
-	(*GetSummaryRequest)(nil),                  // 90: waymark.plan.v1.GetSummaryRequest
-	(*GetSurveillanceRequest)(nil),             // 91: waymark.plan.v1.GetSurveillanceRequest
-	(*AssessmentReply)(nil),                    // 92: waymark.plan.v1.AssessmentReply
-	(*SummaryReply)(nil),                       // 93: waymark.plan.v1.SummaryReply
-	(*SurveillanceReply)(nil),                  // 94: waymark.plan.v1.SurveillanceReply
-	(*ListConcernCodesRequest)(nil),            // 95: waymark.plan.v1.ListConcernCodesRequest
-	(*ListConcernCodesReply)(nil),              // 96: waymark.plan.v1.ListConcernCodesReply
-	(*ConcernCode)(nil),                        // 97: waymark.plan.v1.ConcernCode
-	(*ListProtocolsRequest)(nil),               // 98: waymark.plan.v1.ListProtocolsRequest
-	(*ListProtocolsReply)(nil),                 // 99: waymark.plan.v1.ListProtocolsReply
-	(*Protocol)(nil),                           // 100: waymark.plan.v1.Protocol
-	(*ProtocolRow)(nil),                        // 101: waymark.plan.v1.ProtocolRow
-	(*v1.Receipt)(nil),                         // 102: waymark.meta.v1.Receipt
-	(*Document)(nil),                           // 103: waymark.plan.v1.Document
-	(*v1.Command)(nil),                         // 104: waymark.meta.v1.Command
-	(*Diagnosis)(nil),                          // 105: waymark.plan.v1.Diagnosis
-	(*PreferencesRecorded)(nil),                // 106: waymark.plan.v1.PreferencesRecorded
-	(*ShareConsentRecorded)(nil),               // 107: waymark.plan.v1.ShareConsentRecorded
-	(*timestamppb.Timestamp)(nil),              // 108: google.protobuf.Timestamp
-	(GoalStatus)(0),                            // 109: waymark.plan.v1.GoalStatus
-	(ActionStatus)(0),                          // 110: waymark.plan.v1.ActionStatus
-	(*ScoredConcern)(nil),                      // 111: waymark.plan.v1.ScoredConcern
-	(*TreatmentPeriod)(nil),                    // 112: waymark.plan.v1.TreatmentPeriod
-	(*SummaryContent)(nil),                     // 113: waymark.plan.v1.SummaryContent
-	(RecipientKind)(0),                         // 114: waymark.plan.v1.RecipientKind
-	(*Item)(nil),                               // 115: waymark.plan.v1.Item
-	(*Answer)(nil),                             // 116: waymark.plan.v1.Answer
-	(*Score)(nil),                              // 117: waymark.plan.v1.Score
-	(ConcernDecision)(0),                       // 118: waymark.plan.v1.ConcernDecision
+	(*CareStep)(nil),                           // 16: waymark.plan.v1.CareStep
+	(*EndedThing)(nil),                         // 17: waymark.plan.v1.EndedThing
+	(*Task)(nil),                               // 18: waymark.plan.v1.Task
+	(*Plan)(nil),                               // 19: waymark.plan.v1.Plan
+	(*Concern)(nil),                            // 20: waymark.plan.v1.Concern
+	(*Goal)(nil),                               // 21: waymark.plan.v1.Goal
+	(*Action)(nil),                             // 22: waymark.plan.v1.Action
+	(*SectionView)(nil),                        // 23: waymark.plan.v1.SectionView
+	(*Assessment)(nil),                         // 24: waymark.plan.v1.Assessment
+	(*Summary)(nil),                            // 25: waymark.plan.v1.Summary
+	(*Delivery)(nil),                           // 26: waymark.plan.v1.Delivery
+	(*Schedule)(nil),                           // 27: waymark.plan.v1.Schedule
+	(*ItemView)(nil),                           // 28: waymark.plan.v1.ItemView
+	(*Result)(nil),                             // 29: waymark.plan.v1.Result
+	(*Response)(nil),                           // 30: waymark.plan.v1.Response
+	(*ConcernInput)(nil),                       // 31: waymark.plan.v1.ConcernInput
+	(*AnswerInput)(nil),                        // 32: waymark.plan.v1.AnswerInput
+	(*OpenPlanRequest)(nil),                    // 33: waymark.plan.v1.OpenPlanRequest
+	(*RecordConcernRequest)(nil),               // 34: waymark.plan.v1.RecordConcernRequest
+	(*AdoptFromAssessmentRequest)(nil),         // 35: waymark.plan.v1.AdoptFromAssessmentRequest
+	(*EscalateConcernRequest)(nil),             // 36: waymark.plan.v1.EscalateConcernRequest
+	(*DiscussConcernRequest)(nil),              // 37: waymark.plan.v1.DiscussConcernRequest
+	(*DecideConcernRequest)(nil),               // 38: waymark.plan.v1.DecideConcernRequest
+	(*ResolveConcernRequest)(nil),              // 39: waymark.plan.v1.ResolveConcernRequest
+	(*AgreeGoalRequest)(nil),                   // 40: waymark.plan.v1.AgreeGoalRequest
+	(*UpdateGoalRequest)(nil),                  // 41: waymark.plan.v1.UpdateGoalRequest
+	(*AddActionRequest)(nil),                   // 42: waymark.plan.v1.AddActionRequest
+	(*AssignActionRequest)(nil),                // 43: waymark.plan.v1.AssignActionRequest
+	(*UpdateActionRequest)(nil),                // 44: waymark.plan.v1.UpdateActionRequest
+	(*WriteSectionRequest)(nil),                // 45: waymark.plan.v1.WriteSectionRequest
+	(*RecordPreferencesRequest)(nil),           // 46: waymark.plan.v1.RecordPreferencesRequest
+	(*RecordShareConsentRequest)(nil),          // 47: waymark.plan.v1.RecordShareConsentRequest
+	(*RecordPatientAgreementRequest)(nil),      // 48: waymark.plan.v1.RecordPatientAgreementRequest
+	(*PublishPlanRequest)(nil),                 // 49: waymark.plan.v1.PublishPlanRequest
+	(*ReviewPlanRequest)(nil),                  // 50: waymark.plan.v1.ReviewPlanRequest
+	(*HoldPlanRequest)(nil),                    // 51: waymark.plan.v1.HoldPlanRequest
+	(*ResumePlanRequest)(nil),                  // 52: waymark.plan.v1.ResumePlanRequest
+	(*ShareSectionRequest)(nil),                // 53: waymark.plan.v1.ShareSectionRequest
+	(*WithholdSectionRequest)(nil),             // 54: waymark.plan.v1.WithholdSectionRequest
+	(*ClosePlanRequest)(nil),                   // 55: waymark.plan.v1.ClosePlanRequest
+	(*MarkInErrorRequest)(nil),                 // 56: waymark.plan.v1.MarkInErrorRequest
+	(*RecordAssessmentDueRequest)(nil),         // 57: waymark.plan.v1.RecordAssessmentDueRequest
+	(*OfferAssessmentRequest)(nil),             // 58: waymark.plan.v1.OfferAssessmentRequest
+	(*RecordAssessmentNotOfferedRequest)(nil),  // 59: waymark.plan.v1.RecordAssessmentNotOfferedRequest
+	(*DeclineAssessmentRequest)(nil),           // 60: waymark.plan.v1.DeclineAssessmentRequest
+	(*RecordUnableToCompleteRequest)(nil),      // 61: waymark.plan.v1.RecordUnableToCompleteRequest
+	(*StartAssessmentRequest)(nil),             // 62: waymark.plan.v1.StartAssessmentRequest
+	(*SubmitAssessmentRequest)(nil),            // 63: waymark.plan.v1.SubmitAssessmentRequest
+	(*DiscussAssessmentRequest)(nil),           // 64: waymark.plan.v1.DiscussAssessmentRequest
+	(*CloseAssessmentRequest)(nil),             // 65: waymark.plan.v1.CloseAssessmentRequest
+	(*ReofferAssessmentRequest)(nil),           // 66: waymark.plan.v1.ReofferAssessmentRequest
+	(*RecordSummaryDueRequest)(nil),            // 67: waymark.plan.v1.RecordSummaryDueRequest
+	(*DraftSummaryRequest)(nil),                // 68: waymark.plan.v1.DraftSummaryRequest
+	(*MarkSummaryReadyRequest)(nil),            // 69: waymark.plan.v1.MarkSummaryReadyRequest
+	(*ApproveSummaryRequest)(nil),              // 70: waymark.plan.v1.ApproveSummaryRequest
+	(*IssueSummaryRequest)(nil),                // 71: waymark.plan.v1.IssueSummaryRequest
+	(*RecordDeliveryRequest)(nil),              // 72: waymark.plan.v1.RecordDeliveryRequest
+	(*AcknowledgeSummaryRequest)(nil),          // 73: waymark.plan.v1.AcknowledgeSummaryRequest
+	(*AmendSummaryRequest)(nil),                // 74: waymark.plan.v1.AmendSummaryRequest
+	(*WithdrawSummaryRequest)(nil),             // 75: waymark.plan.v1.WithdrawSummaryRequest
+	(*StartSurveillanceRequest)(nil),           // 76: waymark.plan.v1.StartSurveillanceRequest
+	(*RecordSurveillanceNotNeededRequest)(nil), // 77: waymark.plan.v1.RecordSurveillanceNotNeededRequest
+	(*RequestItemRequest)(nil),                 // 78: waymark.plan.v1.RequestItemRequest
+	(*RecordItemPerformedRequest)(nil),         // 79: waymark.plan.v1.RecordItemPerformedRequest
+	(*ReceiveResultRequest)(nil),               // 80: waymark.plan.v1.ReceiveResultRequest
+	(*ReviewResultRequest)(nil),                // 81: waymark.plan.v1.ReviewResultRequest
+	(*TellPatientRequest)(nil),                 // 82: waymark.plan.v1.TellPatientRequest
+	(*SkipItemRequest)(nil),                    // 83: waymark.plan.v1.SkipItemRequest
+	(*ChangeProtocolRequest)(nil),              // 84: waymark.plan.v1.ChangeProtocolRequest
+	(*SuspendRemoteMonitoringRequest)(nil),     // 85: waymark.plan.v1.SuspendRemoteMonitoringRequest
+	(*ReaccessPatientRequest)(nil),             // 86: waymark.plan.v1.ReaccessPatientRequest
+	(*EndSurveillanceRequest)(nil),             // 87: waymark.plan.v1.EndSurveillanceRequest
+	(*SubmitResponseRequest)(nil),              // 88: waymark.plan.v1.SubmitResponseRequest
+	(*RunTimersRequest)(nil),                   // 89: waymark.plan.v1.RunTimersRequest
+	(*GetPlanRequest)(nil),                     // 90: waymark.plan.v1.GetPlanRequest
+	(*GetAssessmentRequest)(nil),               // 91: waymark.plan.v1.GetAssessmentRequest
+	(*GetSummaryRequest)(nil),                  // 92: waymark.plan.v1.GetSummaryRequest
+	(*GetSurveillanceRequest)(nil),             // 93: waymark.plan.v1.GetSurveillanceRequest
+	(*AssessmentReply)(nil),                    // 94: waymark.plan.v1.AssessmentReply
+	(*SummaryReply)(nil),                       // 95: waymark.plan.v1.SummaryReply
+	(*SurveillanceReply)(nil),                  // 96: waymark.plan.v1.SurveillanceReply
+	(*ListConcernCodesRequest)(nil),            // 97: waymark.plan.v1.ListConcernCodesRequest
+	(*ListConcernCodesReply)(nil),              // 98: waymark.plan.v1.ListConcernCodesReply
+	(*ConcernCode)(nil),                        // 99: waymark.plan.v1.ConcernCode
+	(*ListProtocolsRequest)(nil),               // 100: waymark.plan.v1.ListProtocolsRequest
+	(*ListProtocolsReply)(nil),                 // 101: waymark.plan.v1.ListProtocolsReply
+	(*Protocol)(nil),                           // 102: waymark.plan.v1.Protocol
+	(*ProtocolRow)(nil),                        // 103: waymark.plan.v1.ProtocolRow
+	(*CloseAlertRequest)(nil),                  // 104: waymark.plan.v1.CloseAlertRequest
+	(*RecordCareStepRequest)(nil),              // 105: waymark.plan.v1.RecordCareStepRequest
+	(*v1.Receipt)(nil),                         // 106: waymark.meta.v1.Receipt
+	(*Document)(nil),                           // 107: waymark.plan.v1.Document
+	(*v1.Command)(nil),                         // 108: waymark.meta.v1.Command
+	(*Diagnosis)(nil),                          // 109: waymark.plan.v1.Diagnosis
+	(*PreferencesRecorded)(nil),                // 110: waymark.plan.v1.PreferencesRecorded
+	(*ShareConsentRecorded)(nil),               // 111: waymark.plan.v1.ShareConsentRecorded
+	(*timestamppb.Timestamp)(nil),              // 112: google.protobuf.Timestamp
+	(GoalStatus)(0),                            // 113: waymark.plan.v1.GoalStatus
+	(ActionStatus)(0),                          // 114: waymark.plan.v1.ActionStatus
+	(*ScoredConcern)(nil),                      // 115: waymark.plan.v1.ScoredConcern
+	(*TreatmentPeriod)(nil),                    // 116: waymark.plan.v1.TreatmentPeriod
+	(*SummaryContent)(nil),                     // 117: waymark.plan.v1.SummaryContent
+	(RecipientKind)(0),                         // 118: waymark.plan.v1.RecipientKind
+	(*Item)(nil),                               // 119: waymark.plan.v1.Item
+	(*Answer)(nil),                             // 120: waymark.plan.v1.Answer
+	(*Score)(nil),                              // 121: waymark.plan.v1.Score
+	(ConcernDecision)(0),                       // 122: waymark.plan.v1.ConcernDecision
 }
 var file_waymark_plan_v1_plan_proto_depIdxs = []int32{
 	11,  // 0: waymark.plan.v1.PlanReply.record:type_name -> waymark.plan.v1.Record
-	102, // 1: waymark.plan.v1.PlanReply.receipt:type_name -> waymark.meta.v1.Receipt
-	17,  // 2: waymark.plan.v1.Record.plan:type_name -> waymark.plan.v1.Plan
-	17,  // 3: waymark.plan.v1.Record.earlier_plans:type_name -> waymark.plan.v1.Plan
-	22,  // 4: waymark.plan.v1.Record.assessments:type_name -> waymark.plan.v1.Assessment
-	23,  // 5: waymark.plan.v1.Record.summaries:type_name -> waymark.plan.v1.Summary
-	25,  // 6: waymark.plan.v1.Record.surveillance:type_name -> waymark.plan.v1.Schedule
-	25,  // 7: waymark.plan.v1.Record.earlier_surveillance:type_name -> waymark.plan.v1.Schedule
-	27,  // 8: waymark.plan.v1.Record.results:type_name -> waymark.plan.v1.Result
-	28,  // 9: waymark.plan.v1.Record.responses:type_name -> waymark.plan.v1.Response
-	16,  // 10: waymark.plan.v1.Record.tasks:type_name -> waymark.plan.v1.Task
-	12,  // 11: waymark.plan.v1.Record.documents:type_name -> waymark.plan.v1.DocumentView
-	103, // 12: waymark.plan.v1.DocumentView.document:type_name -> waymark.plan.v1.Document
-	104, // 13: waymark.plan.v1.AttachDocumentRequest.command:type_name -> waymark.meta.v1.Command
-	103, // 14: waymark.plan.v1.AttachDocumentRequest.document:type_name -> waymark.plan.v1.Document
-	104, // 15: waymark.plan.v1.ReplaceDocumentRequest.command:type_name -> waymark.meta.v1.Command
-	103, // 16: waymark.plan.v1.ReplaceDocumentRequest.document:type_name -> waymark.plan.v1.Document
-	104, // 17: waymark.plan.v1.WithdrawDocumentRequest.command:type_name -> waymark.meta.v1.Command
-	9,   // 18: waymark.plan.v1.Task.kind:type_name -> waymark.plan.v1.TaskKind
-	0,   // 19: waymark.plan.v1.Plan.state:type_name -> waymark.plan.v1.PlanState
-	105, // 20: waymark.plan.v1.Plan.diagnosis:type_name -> waymark.plan.v1.Diagnosis
-	18,  // 21: waymark.plan.v1.Plan.concerns:type_name -> waymark.plan.v1.Concern
-	19,  // 22: waymark.plan.v1.Plan.goals:type_name -> waymark.plan.v1.Goal
-	20,  // 23: waymark.plan.v1.Plan.actions:type_name -> waymark.plan.v1.Action
-	21,  // 24: waymark.plan.v1.Plan.sections:type_name -> waymark.plan.v1.SectionView
-	106, // 25: waymark.plan.v1.Plan.preferences:type_name -> waymark.plan.v1.PreferencesRecorded
-	107, // 26: waymark.plan.v1.Plan.consents:type_name -> waymark.plan.v1.ShareConsentRecorded
-	2,   // 27: waymark.plan.v1.Plan.agreement:type_name -> waymark.plan.v1.Agreement
-	1,   // 28: waymark.plan.v1.Concern.state:type_name -> waymark.plan.v1.ConcernState
-	108, // 29: waymark.plan.v1.Concern.escalated_until:type_name -> google.protobuf.Timestamp
-	109, // 30: waymark.plan.v1.Goal.status:type_name -> waymark.plan.v1.GoalStatus
-	110, // 31: waymark.plan.v1.Action.status:type_name -> waymark.plan.v1.ActionStatus
-	3,   // 32: waymark.plan.v1.Assessment.state:type_name -> waymark.plan.v1.AssessmentState
-	111, // 33: waymark.plan.v1.Assessment.concerns:type_name -> waymark.plan.v1.ScoredConcern
-	4,   // 34: waymark.plan.v1.Summary.state:type_name -> waymark.plan.v1.SummaryState
-	112, // 35: waymark.plan.v1.Summary.period:type_name -> waymark.plan.v1.TreatmentPeriod
-	113, // 36: waymark.plan.v1.Summary.content:type_name -> waymark.plan.v1.SummaryContent
-	24,  // 37: waymark.plan.v1.Summary.deliveries:type_name -> waymark.plan.v1.Delivery
-	114, // 38: waymark.plan.v1.Summary.to_tell:type_name -> waymark.plan.v1.RecipientKind
-	114, // 39: waymark.plan.v1.Delivery.recipient:type_name -> waymark.plan.v1.RecipientKind
-	5,   // 40: waymark.plan.v1.Delivery.state:type_name -> waymark.plan.v1.DeliveryState
-	26,  // 41: waymark.plan.v1.Schedule.items:type_name -> waymark.plan.v1.ItemView
-	115, // 42: waymark.plan.v1.ItemView.item:type_name -> waymark.plan.v1.Item
-	6,   // 43: waymark.plan.v1.ItemView.state:type_name -> waymark.plan.v1.ItemState
-	7,   // 44: waymark.plan.v1.Result.state:type_name -> waymark.plan.v1.ResultState
-	116, // 45: waymark.plan.v1.Response.answers:type_name -> waymark.plan.v1.Answer
-	8,   // 46: waymark.plan.v1.Response.state:type_name -> waymark.plan.v1.ResponseState
-	117, // 47: waymark.plan.v1.Response.scores:type_name -> waymark.plan.v1.Score
-	108, // 48: waymark.plan.v1.Response.alert_due:type_name -> google.protobuf.Timestamp
-	104, // 49: waymark.plan.v1.OpenPlanRequest.command:type_name -> waymark.meta.v1.Command
-	105, // 50: waymark.plan.v1.OpenPlanRequest.diagnosis:type_name -> waymark.plan.v1.Diagnosis
-	104, // 51: waymark.plan.v1.RecordConcernRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 52: waymark.plan.v1.AdoptFromAssessmentRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 53: waymark.plan.v1.EscalateConcernRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 54: waymark.plan.v1.DiscussConcernRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 55: waymark.plan.v1.DecideConcernRequest.command:type_name -> waymark.meta.v1.Command
-	118, // 56: waymark.plan.v1.DecideConcernRequest.decision:type_name -> waymark.plan.v1.ConcernDecision
-	104, // 57: waymark.plan.v1.ResolveConcernRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 58: waymark.plan.v1.AgreeGoalRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 59: waymark.plan.v1.UpdateGoalRequest.command:type_name -> waymark.meta.v1.Command
-	109, // 60: waymark.plan.v1.UpdateGoalRequest.status:type_name -> waymark.plan.v1.GoalStatus
-	104, // 61: waymark.plan.v1.AddActionRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 62: waymark.plan.v1.AssignActionRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 63: waymark.plan.v1.UpdateActionRequest.command:type_name -> waymark.meta.v1.Command
-	110, // 64: waymark.plan.v1.UpdateActionRequest.status:type_name -> waymark.plan.v1.ActionStatus
-	104, // 65: waymark.plan.v1.WriteSectionRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 66: waymark.plan.v1.RecordPreferencesRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 67: waymark.plan.v1.RecordShareConsentRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 68: waymark.plan.v1.RecordPatientAgreementRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 69: waymark.plan.v1.PublishPlanRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 70: waymark.plan.v1.ReviewPlanRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 71: waymark.plan.v1.HoldPlanRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 72: waymark.plan.v1.ResumePlanRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 73: waymark.plan.v1.ShareSectionRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 74: waymark.plan.v1.WithholdSectionRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 75: waymark.plan.v1.ClosePlanRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 76: waymark.plan.v1.MarkInErrorRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 77: waymark.plan.v1.RecordAssessmentDueRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 78: waymark.plan.v1.OfferAssessmentRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 79: waymark.plan.v1.RecordAssessmentNotOfferedRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 80: waymark.plan.v1.DeclineAssessmentRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 81: waymark.plan.v1.RecordUnableToCompleteRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 82: waymark.plan.v1.StartAssessmentRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 83: waymark.plan.v1.SubmitAssessmentRequest.command:type_name -> waymark.meta.v1.Command
-	29,  // 84: waymark.plan.v1.SubmitAssessmentRequest.concerns:type_name -> waymark.plan.v1.ConcernInput
-	104, // 85: waymark.plan.v1.DiscussAssessmentRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 86: waymark.plan.v1.CloseAssessmentRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 87: waymark.plan.v1.ReofferAssessmentRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 88: waymark.plan.v1.RecordSummaryDueRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 89: waymark.plan.v1.DraftSummaryRequest.command:type_name -> waymark.meta.v1.Command
-	113, // 90: waymark.plan.v1.DraftSummaryRequest.content:type_name -> waymark.plan.v1.SummaryContent
-	104, // 91: waymark.plan.v1.MarkSummaryReadyRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 92: waymark.plan.v1.ApproveSummaryRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 93: waymark.plan.v1.IssueSummaryRequest.command:type_name -> waymark.meta.v1.Command
-	114, // 94: waymark.plan.v1.IssueSummaryRequest.recipients:type_name -> waymark.plan.v1.RecipientKind
-	104, // 95: waymark.plan.v1.RecordDeliveryRequest.command:type_name -> waymark.meta.v1.Command
-	114, // 96: waymark.plan.v1.RecordDeliveryRequest.recipient:type_name -> waymark.plan.v1.RecipientKind
-	104, // 97: waymark.plan.v1.AcknowledgeSummaryRequest.command:type_name -> waymark.meta.v1.Command
-	114, // 98: waymark.plan.v1.AcknowledgeSummaryRequest.recipient:type_name -> waymark.plan.v1.RecipientKind
-	104, // 99: waymark.plan.v1.AmendSummaryRequest.command:type_name -> waymark.meta.v1.Command
-	113, // 100: waymark.plan.v1.AmendSummaryRequest.content:type_name -> waymark.plan.v1.SummaryContent
-	104, // 101: waymark.plan.v1.WithdrawSummaryRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 102: waymark.plan.v1.StartSurveillanceRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 103: waymark.plan.v1.RecordSurveillanceNotNeededRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 104: waymark.plan.v1.RequestItemRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 105: waymark.plan.v1.RecordItemPerformedRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 106: waymark.plan.v1.ReceiveResultRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 107: waymark.plan.v1.ReviewResultRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 108: waymark.plan.v1.TellPatientRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 109: waymark.plan.v1.SkipItemRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 110: waymark.plan.v1.ChangeProtocolRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 111: waymark.plan.v1.SuspendRemoteMonitoringRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 112: waymark.plan.v1.ReaccessPatientRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 113: waymark.plan.v1.EndSurveillanceRequest.command:type_name -> waymark.meta.v1.Command
-	104, // 114: waymark.plan.v1.SubmitResponseRequest.command:type_name -> waymark.meta.v1.Command
-	30,  // 115: waymark.plan.v1.SubmitResponseRequest.answers:type_name -> waymark.plan.v1.AnswerInput
-	104, // 116: waymark.plan.v1.RunTimersRequest.command:type_name -> waymark.meta.v1.Command
-	22,  // 117: waymark.plan.v1.AssessmentReply.assessment:type_name -> waymark.plan.v1.Assessment
-	102, // 118: waymark.plan.v1.AssessmentReply.read_at:type_name -> waymark.meta.v1.Receipt
-	23,  // 119: waymark.plan.v1.SummaryReply.summary:type_name -> waymark.plan.v1.Summary
-	102, // 120: waymark.plan.v1.SummaryReply.read_at:type_name -> waymark.meta.v1.Receipt
-	25,  // 121: waymark.plan.v1.SurveillanceReply.surveillance:type_name -> waymark.plan.v1.Schedule
-	25,  // 122: waymark.plan.v1.SurveillanceReply.earlier:type_name -> waymark.plan.v1.Schedule
-	27,  // 123: waymark.plan.v1.SurveillanceReply.results:type_name -> waymark.plan.v1.Result
-	102, // 124: waymark.plan.v1.SurveillanceReply.read_at:type_name -> waymark.meta.v1.Receipt
-	97,  // 125: waymark.plan.v1.ListConcernCodesReply.codes:type_name -> waymark.plan.v1.ConcernCode
-	100, // 126: waymark.plan.v1.ListProtocolsReply.protocols:type_name -> waymark.plan.v1.Protocol
-	101, // 127: waymark.plan.v1.Protocol.rows:type_name -> waymark.plan.v1.ProtocolRow
-	31,  // 128: waymark.plan.v1.PlanService.OpenPlan:input_type -> waymark.plan.v1.OpenPlanRequest
-	32,  // 129: waymark.plan.v1.PlanService.RecordConcern:input_type -> waymark.plan.v1.RecordConcernRequest
-	33,  // 130: waymark.plan.v1.PlanService.AdoptFromAssessment:input_type -> waymark.plan.v1.AdoptFromAssessmentRequest
-	34,  // 131: waymark.plan.v1.PlanService.EscalateConcern:input_type -> waymark.plan.v1.EscalateConcernRequest
-	35,  // 132: waymark.plan.v1.PlanService.DiscussConcern:input_type -> waymark.plan.v1.DiscussConcernRequest
-	36,  // 133: waymark.plan.v1.PlanService.DecideConcern:input_type -> waymark.plan.v1.DecideConcernRequest
-	37,  // 134: waymark.plan.v1.PlanService.ResolveConcern:input_type -> waymark.plan.v1.ResolveConcernRequest
-	38,  // 135: waymark.plan.v1.PlanService.AgreeGoal:input_type -> waymark.plan.v1.AgreeGoalRequest
-	39,  // 136: waymark.plan.v1.PlanService.UpdateGoal:input_type -> waymark.plan.v1.UpdateGoalRequest
-	40,  // 137: waymark.plan.v1.PlanService.AddAction:input_type -> waymark.plan.v1.AddActionRequest
-	41,  // 138: waymark.plan.v1.PlanService.AssignAction:input_type -> waymark.plan.v1.AssignActionRequest
-	42,  // 139: waymark.plan.v1.PlanService.UpdateAction:input_type -> waymark.plan.v1.UpdateActionRequest
-	43,  // 140: waymark.plan.v1.PlanService.WriteSection:input_type -> waymark.plan.v1.WriteSectionRequest
-	44,  // 141: waymark.plan.v1.PlanService.RecordPreferences:input_type -> waymark.plan.v1.RecordPreferencesRequest
-	45,  // 142: waymark.plan.v1.PlanService.RecordShareConsent:input_type -> waymark.plan.v1.RecordShareConsentRequest
-	46,  // 143: waymark.plan.v1.PlanService.RecordPatientAgreement:input_type -> waymark.plan.v1.RecordPatientAgreementRequest
-	47,  // 144: waymark.plan.v1.PlanService.PublishPlan:input_type -> waymark.plan.v1.PublishPlanRequest
-	48,  // 145: waymark.plan.v1.PlanService.ReviewPlan:input_type -> waymark.plan.v1.ReviewPlanRequest
-	49,  // 146: waymark.plan.v1.PlanService.HoldPlan:input_type -> waymark.plan.v1.HoldPlanRequest
-	50,  // 147: waymark.plan.v1.PlanService.ResumePlan:input_type -> waymark.plan.v1.ResumePlanRequest
-	51,  // 148: waymark.plan.v1.PlanService.ShareSection:input_type -> waymark.plan.v1.ShareSectionRequest
-	52,  // 149: waymark.plan.v1.PlanService.WithholdSection:input_type -> waymark.plan.v1.WithholdSectionRequest
-	53,  // 150: waymark.plan.v1.PlanService.ClosePlan:input_type -> waymark.plan.v1.ClosePlanRequest
-	54,  // 151: waymark.plan.v1.PlanService.MarkInError:input_type -> waymark.plan.v1.MarkInErrorRequest
-	55,  // 152: waymark.plan.v1.PlanService.RecordAssessmentDue:input_type -> waymark.plan.v1.RecordAssessmentDueRequest
-	56,  // 153: waymark.plan.v1.PlanService.OfferAssessment:input_type -> waymark.plan.v1.OfferAssessmentRequest
-	57,  // 154: waymark.plan.v1.PlanService.RecordAssessmentNotOffered:input_type -> waymark.plan.v1.RecordAssessmentNotOfferedRequest
-	58,  // 155: waymark.plan.v1.PlanService.DeclineAssessment:input_type -> waymark.plan.v1.DeclineAssessmentRequest
-	59,  // 156: waymark.plan.v1.PlanService.RecordUnableToComplete:input_type -> waymark.plan.v1.RecordUnableToCompleteRequest
-	60,  // 157: waymark.plan.v1.PlanService.StartAssessment:input_type -> waymark.plan.v1.StartAssessmentRequest
-	61,  // 158: waymark.plan.v1.PlanService.SubmitAssessment:input_type -> waymark.plan.v1.SubmitAssessmentRequest
-	62,  // 159: waymark.plan.v1.PlanService.DiscussAssessment:input_type -> waymark.plan.v1.DiscussAssessmentRequest
-	63,  // 160: waymark.plan.v1.PlanService.CloseAssessment:input_type -> waymark.plan.v1.CloseAssessmentRequest
-	64,  // 161: waymark.plan.v1.PlanService.ReofferAssessment:input_type -> waymark.plan.v1.ReofferAssessmentRequest
-	65,  // 162: waymark.plan.v1.PlanService.RecordSummaryDue:input_type -> waymark.plan.v1.RecordSummaryDueRequest
-	66,  // 163: waymark.plan.v1.PlanService.DraftSummary:input_type -> waymark.plan.v1.DraftSummaryRequest
-	67,  // 164: waymark.plan.v1.PlanService.MarkSummaryReady:input_type -> waymark.plan.v1.MarkSummaryReadyRequest
-	68,  // 165: waymark.plan.v1.PlanService.ApproveSummary:input_type -> waymark.plan.v1.ApproveSummaryRequest
-	69,  // 166: waymark.plan.v1.PlanService.IssueSummary:input_type -> waymark.plan.v1.IssueSummaryRequest
-	70,  // 167: waymark.plan.v1.PlanService.RecordDelivery:input_type -> waymark.plan.v1.RecordDeliveryRequest
-	71,  // 168: waymark.plan.v1.PlanService.AcknowledgeSummary:input_type -> waymark.plan.v1.AcknowledgeSummaryRequest
-	72,  // 169: waymark.plan.v1.PlanService.AmendSummary:input_type -> waymark.plan.v1.AmendSummaryRequest
-	73,  // 170: waymark.plan.v1.PlanService.WithdrawSummary:input_type -> waymark.plan.v1.WithdrawSummaryRequest
-	74,  // 171: waymark.plan.v1.PlanService.StartSurveillance:input_type -> waymark.plan.v1.StartSurveillanceRequest
-	75,  // 172: waymark.plan.v1.PlanService.RecordSurveillanceNotNeeded:input_type -> waymark.plan.v1.RecordSurveillanceNotNeededRequest
-	76,  // 173: waymark.plan.v1.PlanService.RequestItem:input_type -> waymark.plan.v1.RequestItemRequest
-	77,  // 174: waymark.plan.v1.PlanService.RecordItemPerformed:input_type -> waymark.plan.v1.RecordItemPerformedRequest
-	78,  // 175: waymark.plan.v1.PlanService.ReceiveResult:input_type -> waymark.plan.v1.ReceiveResultRequest
-	79,  // 176: waymark.plan.v1.PlanService.ReviewResult:input_type -> waymark.plan.v1.ReviewResultRequest
-	80,  // 177: waymark.plan.v1.PlanService.TellPatient:input_type -> waymark.plan.v1.TellPatientRequest
-	81,  // 178: waymark.plan.v1.PlanService.SkipItem:input_type -> waymark.plan.v1.SkipItemRequest
-	82,  // 179: waymark.plan.v1.PlanService.ChangeProtocol:input_type -> waymark.plan.v1.ChangeProtocolRequest
-	83,  // 180: waymark.plan.v1.PlanService.SuspendRemoteMonitoring:input_type -> waymark.plan.v1.SuspendRemoteMonitoringRequest
-	84,  // 181: waymark.plan.v1.PlanService.ReaccessPatient:input_type -> waymark.plan.v1.ReaccessPatientRequest
-	85,  // 182: waymark.plan.v1.PlanService.EndSurveillance:input_type -> waymark.plan.v1.EndSurveillanceRequest
-	86,  // 183: waymark.plan.v1.PlanService.SubmitResponse:input_type -> waymark.plan.v1.SubmitResponseRequest
-	13,  // 184: waymark.plan.v1.PlanService.AttachDocument:input_type -> waymark.plan.v1.AttachDocumentRequest
-	14,  // 185: waymark.plan.v1.PlanService.ReplaceDocument:input_type -> waymark.plan.v1.ReplaceDocumentRequest
-	15,  // 186: waymark.plan.v1.PlanService.WithdrawDocument:input_type -> waymark.plan.v1.WithdrawDocumentRequest
-	87,  // 187: waymark.plan.v1.PlanService.RunTimers:input_type -> waymark.plan.v1.RunTimersRequest
-	88,  // 188: waymark.plan.v1.PlanService.GetPlan:input_type -> waymark.plan.v1.GetPlanRequest
-	89,  // 189: waymark.plan.v1.PlanService.GetAssessment:input_type -> waymark.plan.v1.GetAssessmentRequest
-	90,  // 190: waymark.plan.v1.PlanService.GetSummary:input_type -> waymark.plan.v1.GetSummaryRequest
-	91,  // 191: waymark.plan.v1.PlanService.GetSurveillance:input_type -> waymark.plan.v1.GetSurveillanceRequest
-	95,  // 192: waymark.plan.v1.PlanService.ListConcernCodes:input_type -> waymark.plan.v1.ListConcernCodesRequest
-	98,  // 193: waymark.plan.v1.PlanService.ListProtocols:input_type -> waymark.plan.v1.ListProtocolsRequest
-	10,  // 194: waymark.plan.v1.PlanService.OpenPlan:output_type -> waymark.plan.v1.PlanReply
-	10,  // 195: waymark.plan.v1.PlanService.RecordConcern:output_type -> waymark.plan.v1.PlanReply
-	10,  // 196: waymark.plan.v1.PlanService.AdoptFromAssessment:output_type -> waymark.plan.v1.PlanReply
-	10,  // 197: waymark.plan.v1.PlanService.EscalateConcern:output_type -> waymark.plan.v1.PlanReply
-	10,  // 198: waymark.plan.v1.PlanService.DiscussConcern:output_type -> waymark.plan.v1.PlanReply
-	10,  // 199: waymark.plan.v1.PlanService.DecideConcern:output_type -> waymark.plan.v1.PlanReply
-	10,  // 200: waymark.plan.v1.PlanService.ResolveConcern:output_type -> waymark.plan.v1.PlanReply
-	10,  // 201: waymark.plan.v1.PlanService.AgreeGoal:output_type -> waymark.plan.v1.PlanReply
-	10,  // 202: waymark.plan.v1.PlanService.UpdateGoal:output_type -> waymark.plan.v1.PlanReply
-	10,  // 203: waymark.plan.v1.PlanService.AddAction:output_type -> waymark.plan.v1.PlanReply
-	10,  // 204: waymark.plan.v1.PlanService.AssignAction:output_type -> waymark.plan.v1.PlanReply
-	10,  // 205: waymark.plan.v1.PlanService.UpdateAction:output_type -> waymark.plan.v1.PlanReply
-	10,  // 206: waymark.plan.v1.PlanService.WriteSection:output_type -> waymark.plan.v1.PlanReply
-	10,  // 207: waymark.plan.v1.PlanService.RecordPreferences:output_type -> waymark.plan.v1.PlanReply
-	10,  // 208: waymark.plan.v1.PlanService.RecordShareConsent:output_type -> waymark.plan.v1.PlanReply
-	10,  // 209: waymark.plan.v1.PlanService.RecordPatientAgreement:output_type -> waymark.plan.v1.PlanReply
-	10,  // 210: waymark.plan.v1.PlanService.PublishPlan:output_type -> waymark.plan.v1.PlanReply
-	10,  // 211: waymark.plan.v1.PlanService.ReviewPlan:output_type -> waymark.plan.v1.PlanReply
-	10,  // 212: waymark.plan.v1.PlanService.HoldPlan:output_type -> waymark.plan.v1.PlanReply
-	10,  // 213: waymark.plan.v1.PlanService.ResumePlan:output_type -> waymark.plan.v1.PlanReply
-	10,  // 214: waymark.plan.v1.PlanService.ShareSection:output_type -> waymark.plan.v1.PlanReply
-	10,  // 215: waymark.plan.v1.PlanService.WithholdSection:output_type -> waymark.plan.v1.PlanReply
-	10,  // 216: waymark.plan.v1.PlanService.ClosePlan:output_type -> waymark.plan.v1.PlanReply
-	10,  // 217: waymark.plan.v1.PlanService.MarkInError:output_type -> waymark.plan.v1.PlanReply
-	10,  // 218: waymark.plan.v1.PlanService.RecordAssessmentDue:output_type -> waymark.plan.v1.PlanReply
-	10,  // 219: waymark.plan.v1.PlanService.OfferAssessment:output_type -> waymark.plan.v1.PlanReply
-	10,  // 220: waymark.plan.v1.PlanService.RecordAssessmentNotOffered:output_type -> waymark.plan.v1.PlanReply
-	10,  // 221: waymark.plan.v1.PlanService.DeclineAssessment:output_type -> waymark.plan.v1.PlanReply
-	10,  // 222: waymark.plan.v1.PlanService.RecordUnableToComplete:output_type -> waymark.plan.v1.PlanReply
-	10,  // 223: waymark.plan.v1.PlanService.StartAssessment:output_type -> waymark.plan.v1.PlanReply
-	10,  // 224: waymark.plan.v1.PlanService.SubmitAssessment:output_type -> waymark.plan.v1.PlanReply
-	10,  // 225: waymark.plan.v1.PlanService.DiscussAssessment:output_type -> waymark.plan.v1.PlanReply
-	10,  // 226: waymark.plan.v1.PlanService.CloseAssessment:output_type -> waymark.plan.v1.PlanReply
-	10,  // 227: waymark.plan.v1.PlanService.ReofferAssessment:output_type -> waymark.plan.v1.PlanReply
-	10,  // 228: waymark.plan.v1.PlanService.RecordSummaryDue:output_type -> waymark.plan.v1.PlanReply
-	10,  // 229: waymark.plan.v1.PlanService.DraftSummary:output_type -> waymark.plan.v1.PlanReply
-	10,  // 230: waymark.plan.v1.PlanService.MarkSummaryReady:output_type -> waymark.plan.v1.PlanReply
-	10,  // 231: waymark.plan.v1.PlanService.ApproveSummary:output_type -> waymark.plan.v1.PlanReply
-	10,  // 232: waymark.plan.v1.PlanService.IssueSummary:output_type -> waymark.plan.v1.PlanReply
-	10,  // 233: waymark.plan.v1.PlanService.RecordDelivery:output_type -> waymark.plan.v1.PlanReply
-	10,  // 234: waymark.plan.v1.PlanService.AcknowledgeSummary:output_type -> waymark.plan.v1.PlanReply
-	10,  // 235: waymark.plan.v1.PlanService.AmendSummary:output_type -> waymark.plan.v1.PlanReply
-	10,  // 236: waymark.plan.v1.PlanService.WithdrawSummary:output_type -> waymark.plan.v1.PlanReply
-	10,  // 237: waymark.plan.v1.PlanService.StartSurveillance:output_type -> waymark.plan.v1.PlanReply
-	10,  // 238: waymark.plan.v1.PlanService.RecordSurveillanceNotNeeded:output_type -> waymark.plan.v1.PlanReply
-	10,  // 239: waymark.plan.v1.PlanService.RequestItem:output_type -> waymark.plan.v1.PlanReply
-	10,  // 240: waymark.plan.v1.PlanService.RecordItemPerformed:output_type -> waymark.plan.v1.PlanReply
-	10,  // 241: waymark.plan.v1.PlanService.ReceiveResult:output_type -> waymark.plan.v1.PlanReply
-	10,  // 242: waymark.plan.v1.PlanService.ReviewResult:output_type -> waymark.plan.v1.PlanReply
-	10,  // 243: waymark.plan.v1.PlanService.TellPatient:output_type -> waymark.plan.v1.PlanReply
-	10,  // 244: waymark.plan.v1.PlanService.SkipItem:output_type -> waymark.plan.v1.PlanReply
-	10,  // 245: waymark.plan.v1.PlanService.ChangeProtocol:output_type -> waymark.plan.v1.PlanReply
-	10,  // 246: waymark.plan.v1.PlanService.SuspendRemoteMonitoring:output_type -> waymark.plan.v1.PlanReply
-	10,  // 247: waymark.plan.v1.PlanService.ReaccessPatient:output_type -> waymark.plan.v1.PlanReply
-	10,  // 248: waymark.plan.v1.PlanService.EndSurveillance:output_type -> waymark.plan.v1.PlanReply
-	10,  // 249: waymark.plan.v1.PlanService.SubmitResponse:output_type -> waymark.plan.v1.PlanReply
-	10,  // 250: waymark.plan.v1.PlanService.AttachDocument:output_type -> waymark.plan.v1.PlanReply
-	10,  // 251: waymark.plan.v1.PlanService.ReplaceDocument:output_type -> waymark.plan.v1.PlanReply
-	10,  // 252: waymark.plan.v1.PlanService.WithdrawDocument:output_type -> waymark.plan.v1.PlanReply
-	10,  // 253: waymark.plan.v1.PlanService.RunTimers:output_type -> waymark.plan.v1.PlanReply
-	10,  // 254: waymark.plan.v1.PlanService.GetPlan:output_type -> waymark.plan.v1.PlanReply
-	92,  // 255: waymark.plan.v1.PlanService.GetAssessment:output_type -> waymark.plan.v1.AssessmentReply
-	93,  // 256: waymark.plan.v1.PlanService.GetSummary:output_type -> waymark.plan.v1.SummaryReply
-	94,  // 257: waymark.plan.v1.PlanService.GetSurveillance:output_type -> waymark.plan.v1.SurveillanceReply
-	96,  // 258: waymark.plan.v1.PlanService.ListConcernCodes:output_type -> waymark.plan.v1.ListConcernCodesReply
-	99,  // 259: waymark.plan.v1.PlanService.ListProtocols:output_type -> waymark.plan.v1.ListProtocolsReply
-	194, // [194:260] is the sub-list for method output_type
-	128, // [128:194] is the sub-list for method input_type
-	128, // [128:128] is the sub-list for extension type_name
-	128, // [128:128] is the sub-list for extension extendee
-	0,   // [0:128] is the sub-list for field type_name
+	106, // 1: waymark.plan.v1.PlanReply.receipt:type_name -> waymark.meta.v1.Receipt
+	19,  // 2: waymark.plan.v1.Record.plan:type_name -> waymark.plan.v1.Plan
+	19,  // 3: waymark.plan.v1.Record.earlier_plans:type_name -> waymark.plan.v1.Plan
+	24,  // 4: waymark.plan.v1.Record.assessments:type_name -> waymark.plan.v1.Assessment
+	25,  // 5: waymark.plan.v1.Record.summaries:type_name -> waymark.plan.v1.Summary
+	27,  // 6: waymark.plan.v1.Record.surveillance:type_name -> waymark.plan.v1.Schedule
+	27,  // 7: waymark.plan.v1.Record.earlier_surveillance:type_name -> waymark.plan.v1.Schedule
+	29,  // 8: waymark.plan.v1.Record.results:type_name -> waymark.plan.v1.Result
+	30,  // 9: waymark.plan.v1.Record.responses:type_name -> waymark.plan.v1.Response
+	18,  // 10: waymark.plan.v1.Record.tasks:type_name -> waymark.plan.v1.Task
+	16,  // 11: waymark.plan.v1.Record.care_steps:type_name -> waymark.plan.v1.CareStep
+	17,  // 12: waymark.plan.v1.Record.ended:type_name -> waymark.plan.v1.EndedThing
+	12,  // 13: waymark.plan.v1.Record.documents:type_name -> waymark.plan.v1.DocumentView
+	107, // 14: waymark.plan.v1.DocumentView.document:type_name -> waymark.plan.v1.Document
+	108, // 15: waymark.plan.v1.AttachDocumentRequest.command:type_name -> waymark.meta.v1.Command
+	107, // 16: waymark.plan.v1.AttachDocumentRequest.document:type_name -> waymark.plan.v1.Document
+	108, // 17: waymark.plan.v1.ReplaceDocumentRequest.command:type_name -> waymark.meta.v1.Command
+	107, // 18: waymark.plan.v1.ReplaceDocumentRequest.document:type_name -> waymark.plan.v1.Document
+	108, // 19: waymark.plan.v1.WithdrawDocumentRequest.command:type_name -> waymark.meta.v1.Command
+	9,   // 20: waymark.plan.v1.Task.kind:type_name -> waymark.plan.v1.TaskKind
+	0,   // 21: waymark.plan.v1.Plan.state:type_name -> waymark.plan.v1.PlanState
+	109, // 22: waymark.plan.v1.Plan.diagnosis:type_name -> waymark.plan.v1.Diagnosis
+	20,  // 23: waymark.plan.v1.Plan.concerns:type_name -> waymark.plan.v1.Concern
+	21,  // 24: waymark.plan.v1.Plan.goals:type_name -> waymark.plan.v1.Goal
+	22,  // 25: waymark.plan.v1.Plan.actions:type_name -> waymark.plan.v1.Action
+	23,  // 26: waymark.plan.v1.Plan.sections:type_name -> waymark.plan.v1.SectionView
+	110, // 27: waymark.plan.v1.Plan.preferences:type_name -> waymark.plan.v1.PreferencesRecorded
+	111, // 28: waymark.plan.v1.Plan.consents:type_name -> waymark.plan.v1.ShareConsentRecorded
+	2,   // 29: waymark.plan.v1.Plan.agreement:type_name -> waymark.plan.v1.Agreement
+	1,   // 30: waymark.plan.v1.Concern.state:type_name -> waymark.plan.v1.ConcernState
+	112, // 31: waymark.plan.v1.Concern.escalated_until:type_name -> google.protobuf.Timestamp
+	113, // 32: waymark.plan.v1.Goal.status:type_name -> waymark.plan.v1.GoalStatus
+	114, // 33: waymark.plan.v1.Action.status:type_name -> waymark.plan.v1.ActionStatus
+	3,   // 34: waymark.plan.v1.Assessment.state:type_name -> waymark.plan.v1.AssessmentState
+	115, // 35: waymark.plan.v1.Assessment.concerns:type_name -> waymark.plan.v1.ScoredConcern
+	4,   // 36: waymark.plan.v1.Summary.state:type_name -> waymark.plan.v1.SummaryState
+	116, // 37: waymark.plan.v1.Summary.period:type_name -> waymark.plan.v1.TreatmentPeriod
+	117, // 38: waymark.plan.v1.Summary.content:type_name -> waymark.plan.v1.SummaryContent
+	26,  // 39: waymark.plan.v1.Summary.deliveries:type_name -> waymark.plan.v1.Delivery
+	118, // 40: waymark.plan.v1.Summary.to_tell:type_name -> waymark.plan.v1.RecipientKind
+	118, // 41: waymark.plan.v1.Delivery.recipient:type_name -> waymark.plan.v1.RecipientKind
+	5,   // 42: waymark.plan.v1.Delivery.state:type_name -> waymark.plan.v1.DeliveryState
+	28,  // 43: waymark.plan.v1.Schedule.items:type_name -> waymark.plan.v1.ItemView
+	119, // 44: waymark.plan.v1.ItemView.item:type_name -> waymark.plan.v1.Item
+	6,   // 45: waymark.plan.v1.ItemView.state:type_name -> waymark.plan.v1.ItemState
+	7,   // 46: waymark.plan.v1.Result.state:type_name -> waymark.plan.v1.ResultState
+	120, // 47: waymark.plan.v1.Response.answers:type_name -> waymark.plan.v1.Answer
+	8,   // 48: waymark.plan.v1.Response.state:type_name -> waymark.plan.v1.ResponseState
+	121, // 49: waymark.plan.v1.Response.scores:type_name -> waymark.plan.v1.Score
+	112, // 50: waymark.plan.v1.Response.alert_due:type_name -> google.protobuf.Timestamp
+	108, // 51: waymark.plan.v1.OpenPlanRequest.command:type_name -> waymark.meta.v1.Command
+	109, // 52: waymark.plan.v1.OpenPlanRequest.diagnosis:type_name -> waymark.plan.v1.Diagnosis
+	108, // 53: waymark.plan.v1.RecordConcernRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 54: waymark.plan.v1.AdoptFromAssessmentRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 55: waymark.plan.v1.EscalateConcernRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 56: waymark.plan.v1.DiscussConcernRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 57: waymark.plan.v1.DecideConcernRequest.command:type_name -> waymark.meta.v1.Command
+	122, // 58: waymark.plan.v1.DecideConcernRequest.decision:type_name -> waymark.plan.v1.ConcernDecision
+	108, // 59: waymark.plan.v1.ResolveConcernRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 60: waymark.plan.v1.AgreeGoalRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 61: waymark.plan.v1.UpdateGoalRequest.command:type_name -> waymark.meta.v1.Command
+	113, // 62: waymark.plan.v1.UpdateGoalRequest.status:type_name -> waymark.plan.v1.GoalStatus
+	108, // 63: waymark.plan.v1.AddActionRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 64: waymark.plan.v1.AssignActionRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 65: waymark.plan.v1.UpdateActionRequest.command:type_name -> waymark.meta.v1.Command
+	114, // 66: waymark.plan.v1.UpdateActionRequest.status:type_name -> waymark.plan.v1.ActionStatus
+	108, // 67: waymark.plan.v1.WriteSectionRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 68: waymark.plan.v1.RecordPreferencesRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 69: waymark.plan.v1.RecordShareConsentRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 70: waymark.plan.v1.RecordPatientAgreementRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 71: waymark.plan.v1.PublishPlanRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 72: waymark.plan.v1.ReviewPlanRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 73: waymark.plan.v1.HoldPlanRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 74: waymark.plan.v1.ResumePlanRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 75: waymark.plan.v1.ShareSectionRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 76: waymark.plan.v1.WithholdSectionRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 77: waymark.plan.v1.ClosePlanRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 78: waymark.plan.v1.MarkInErrorRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 79: waymark.plan.v1.RecordAssessmentDueRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 80: waymark.plan.v1.OfferAssessmentRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 81: waymark.plan.v1.RecordAssessmentNotOfferedRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 82: waymark.plan.v1.DeclineAssessmentRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 83: waymark.plan.v1.RecordUnableToCompleteRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 84: waymark.plan.v1.StartAssessmentRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 85: waymark.plan.v1.SubmitAssessmentRequest.command:type_name -> waymark.meta.v1.Command
+	31,  // 86: waymark.plan.v1.SubmitAssessmentRequest.concerns:type_name -> waymark.plan.v1.ConcernInput
+	108, // 87: waymark.plan.v1.DiscussAssessmentRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 88: waymark.plan.v1.CloseAssessmentRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 89: waymark.plan.v1.ReofferAssessmentRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 90: waymark.plan.v1.RecordSummaryDueRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 91: waymark.plan.v1.DraftSummaryRequest.command:type_name -> waymark.meta.v1.Command
+	117, // 92: waymark.plan.v1.DraftSummaryRequest.content:type_name -> waymark.plan.v1.SummaryContent
+	108, // 93: waymark.plan.v1.MarkSummaryReadyRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 94: waymark.plan.v1.ApproveSummaryRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 95: waymark.plan.v1.IssueSummaryRequest.command:type_name -> waymark.meta.v1.Command
+	118, // 96: waymark.plan.v1.IssueSummaryRequest.recipients:type_name -> waymark.plan.v1.RecipientKind
+	108, // 97: waymark.plan.v1.RecordDeliveryRequest.command:type_name -> waymark.meta.v1.Command
+	118, // 98: waymark.plan.v1.RecordDeliveryRequest.recipient:type_name -> waymark.plan.v1.RecipientKind
+	108, // 99: waymark.plan.v1.AcknowledgeSummaryRequest.command:type_name -> waymark.meta.v1.Command
+	118, // 100: waymark.plan.v1.AcknowledgeSummaryRequest.recipient:type_name -> waymark.plan.v1.RecipientKind
+	108, // 101: waymark.plan.v1.AmendSummaryRequest.command:type_name -> waymark.meta.v1.Command
+	117, // 102: waymark.plan.v1.AmendSummaryRequest.content:type_name -> waymark.plan.v1.SummaryContent
+	108, // 103: waymark.plan.v1.WithdrawSummaryRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 104: waymark.plan.v1.StartSurveillanceRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 105: waymark.plan.v1.RecordSurveillanceNotNeededRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 106: waymark.plan.v1.RequestItemRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 107: waymark.plan.v1.RecordItemPerformedRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 108: waymark.plan.v1.ReceiveResultRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 109: waymark.plan.v1.ReviewResultRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 110: waymark.plan.v1.TellPatientRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 111: waymark.plan.v1.SkipItemRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 112: waymark.plan.v1.ChangeProtocolRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 113: waymark.plan.v1.SuspendRemoteMonitoringRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 114: waymark.plan.v1.ReaccessPatientRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 115: waymark.plan.v1.EndSurveillanceRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 116: waymark.plan.v1.SubmitResponseRequest.command:type_name -> waymark.meta.v1.Command
+	32,  // 117: waymark.plan.v1.SubmitResponseRequest.answers:type_name -> waymark.plan.v1.AnswerInput
+	108, // 118: waymark.plan.v1.RunTimersRequest.command:type_name -> waymark.meta.v1.Command
+	24,  // 119: waymark.plan.v1.AssessmentReply.assessment:type_name -> waymark.plan.v1.Assessment
+	106, // 120: waymark.plan.v1.AssessmentReply.read_at:type_name -> waymark.meta.v1.Receipt
+	25,  // 121: waymark.plan.v1.SummaryReply.summary:type_name -> waymark.plan.v1.Summary
+	106, // 122: waymark.plan.v1.SummaryReply.read_at:type_name -> waymark.meta.v1.Receipt
+	27,  // 123: waymark.plan.v1.SurveillanceReply.surveillance:type_name -> waymark.plan.v1.Schedule
+	27,  // 124: waymark.plan.v1.SurveillanceReply.earlier:type_name -> waymark.plan.v1.Schedule
+	29,  // 125: waymark.plan.v1.SurveillanceReply.results:type_name -> waymark.plan.v1.Result
+	106, // 126: waymark.plan.v1.SurveillanceReply.read_at:type_name -> waymark.meta.v1.Receipt
+	99,  // 127: waymark.plan.v1.ListConcernCodesReply.codes:type_name -> waymark.plan.v1.ConcernCode
+	102, // 128: waymark.plan.v1.ListProtocolsReply.protocols:type_name -> waymark.plan.v1.Protocol
+	103, // 129: waymark.plan.v1.Protocol.rows:type_name -> waymark.plan.v1.ProtocolRow
+	108, // 130: waymark.plan.v1.CloseAlertRequest.command:type_name -> waymark.meta.v1.Command
+	108, // 131: waymark.plan.v1.RecordCareStepRequest.command:type_name -> waymark.meta.v1.Command
+	33,  // 132: waymark.plan.v1.PlanService.OpenPlan:input_type -> waymark.plan.v1.OpenPlanRequest
+	34,  // 133: waymark.plan.v1.PlanService.RecordConcern:input_type -> waymark.plan.v1.RecordConcernRequest
+	35,  // 134: waymark.plan.v1.PlanService.AdoptFromAssessment:input_type -> waymark.plan.v1.AdoptFromAssessmentRequest
+	36,  // 135: waymark.plan.v1.PlanService.EscalateConcern:input_type -> waymark.plan.v1.EscalateConcernRequest
+	37,  // 136: waymark.plan.v1.PlanService.DiscussConcern:input_type -> waymark.plan.v1.DiscussConcernRequest
+	38,  // 137: waymark.plan.v1.PlanService.DecideConcern:input_type -> waymark.plan.v1.DecideConcernRequest
+	39,  // 138: waymark.plan.v1.PlanService.ResolveConcern:input_type -> waymark.plan.v1.ResolveConcernRequest
+	40,  // 139: waymark.plan.v1.PlanService.AgreeGoal:input_type -> waymark.plan.v1.AgreeGoalRequest
+	41,  // 140: waymark.plan.v1.PlanService.UpdateGoal:input_type -> waymark.plan.v1.UpdateGoalRequest
+	42,  // 141: waymark.plan.v1.PlanService.AddAction:input_type -> waymark.plan.v1.AddActionRequest
+	43,  // 142: waymark.plan.v1.PlanService.AssignAction:input_type -> waymark.plan.v1.AssignActionRequest
+	44,  // 143: waymark.plan.v1.PlanService.UpdateAction:input_type -> waymark.plan.v1.UpdateActionRequest
+	45,  // 144: waymark.plan.v1.PlanService.WriteSection:input_type -> waymark.plan.v1.WriteSectionRequest
+	46,  // 145: waymark.plan.v1.PlanService.RecordPreferences:input_type -> waymark.plan.v1.RecordPreferencesRequest
+	47,  // 146: waymark.plan.v1.PlanService.RecordShareConsent:input_type -> waymark.plan.v1.RecordShareConsentRequest
+	48,  // 147: waymark.plan.v1.PlanService.RecordPatientAgreement:input_type -> waymark.plan.v1.RecordPatientAgreementRequest
+	49,  // 148: waymark.plan.v1.PlanService.PublishPlan:input_type -> waymark.plan.v1.PublishPlanRequest
+	50,  // 149: waymark.plan.v1.PlanService.ReviewPlan:input_type -> waymark.plan.v1.ReviewPlanRequest
+	51,  // 150: waymark.plan.v1.PlanService.HoldPlan:input_type -> waymark.plan.v1.HoldPlanRequest
+	52,  // 151: waymark.plan.v1.PlanService.ResumePlan:input_type -> waymark.plan.v1.ResumePlanRequest
+	53,  // 152: waymark.plan.v1.PlanService.ShareSection:input_type -> waymark.plan.v1.ShareSectionRequest
+	54,  // 153: waymark.plan.v1.PlanService.WithholdSection:input_type -> waymark.plan.v1.WithholdSectionRequest
+	55,  // 154: waymark.plan.v1.PlanService.ClosePlan:input_type -> waymark.plan.v1.ClosePlanRequest
+	56,  // 155: waymark.plan.v1.PlanService.MarkInError:input_type -> waymark.plan.v1.MarkInErrorRequest
+	57,  // 156: waymark.plan.v1.PlanService.RecordAssessmentDue:input_type -> waymark.plan.v1.RecordAssessmentDueRequest
+	58,  // 157: waymark.plan.v1.PlanService.OfferAssessment:input_type -> waymark.plan.v1.OfferAssessmentRequest
+	59,  // 158: waymark.plan.v1.PlanService.RecordAssessmentNotOffered:input_type -> waymark.plan.v1.RecordAssessmentNotOfferedRequest
+	60,  // 159: waymark.plan.v1.PlanService.DeclineAssessment:input_type -> waymark.plan.v1.DeclineAssessmentRequest
+	61,  // 160: waymark.plan.v1.PlanService.RecordUnableToComplete:input_type -> waymark.plan.v1.RecordUnableToCompleteRequest
+	62,  // 161: waymark.plan.v1.PlanService.StartAssessment:input_type -> waymark.plan.v1.StartAssessmentRequest
+	63,  // 162: waymark.plan.v1.PlanService.SubmitAssessment:input_type -> waymark.plan.v1.SubmitAssessmentRequest
+	64,  // 163: waymark.plan.v1.PlanService.DiscussAssessment:input_type -> waymark.plan.v1.DiscussAssessmentRequest
+	65,  // 164: waymark.plan.v1.PlanService.CloseAssessment:input_type -> waymark.plan.v1.CloseAssessmentRequest
+	66,  // 165: waymark.plan.v1.PlanService.ReofferAssessment:input_type -> waymark.plan.v1.ReofferAssessmentRequest
+	67,  // 166: waymark.plan.v1.PlanService.RecordSummaryDue:input_type -> waymark.plan.v1.RecordSummaryDueRequest
+	68,  // 167: waymark.plan.v1.PlanService.DraftSummary:input_type -> waymark.plan.v1.DraftSummaryRequest
+	69,  // 168: waymark.plan.v1.PlanService.MarkSummaryReady:input_type -> waymark.plan.v1.MarkSummaryReadyRequest
+	70,  // 169: waymark.plan.v1.PlanService.ApproveSummary:input_type -> waymark.plan.v1.ApproveSummaryRequest
+	71,  // 170: waymark.plan.v1.PlanService.IssueSummary:input_type -> waymark.plan.v1.IssueSummaryRequest
+	72,  // 171: waymark.plan.v1.PlanService.RecordDelivery:input_type -> waymark.plan.v1.RecordDeliveryRequest
+	73,  // 172: waymark.plan.v1.PlanService.AcknowledgeSummary:input_type -> waymark.plan.v1.AcknowledgeSummaryRequest
+	74,  // 173: waymark.plan.v1.PlanService.AmendSummary:input_type -> waymark.plan.v1.AmendSummaryRequest
+	75,  // 174: waymark.plan.v1.PlanService.WithdrawSummary:input_type -> waymark.plan.v1.WithdrawSummaryRequest
+	76,  // 175: waymark.plan.v1.PlanService.StartSurveillance:input_type -> waymark.plan.v1.StartSurveillanceRequest
+	77,  // 176: waymark.plan.v1.PlanService.RecordSurveillanceNotNeeded:input_type -> waymark.plan.v1.RecordSurveillanceNotNeededRequest
+	78,  // 177: waymark.plan.v1.PlanService.RequestItem:input_type -> waymark.plan.v1.RequestItemRequest
+	79,  // 178: waymark.plan.v1.PlanService.RecordItemPerformed:input_type -> waymark.plan.v1.RecordItemPerformedRequest
+	80,  // 179: waymark.plan.v1.PlanService.ReceiveResult:input_type -> waymark.plan.v1.ReceiveResultRequest
+	81,  // 180: waymark.plan.v1.PlanService.ReviewResult:input_type -> waymark.plan.v1.ReviewResultRequest
+	82,  // 181: waymark.plan.v1.PlanService.TellPatient:input_type -> waymark.plan.v1.TellPatientRequest
+	83,  // 182: waymark.plan.v1.PlanService.SkipItem:input_type -> waymark.plan.v1.SkipItemRequest
+	84,  // 183: waymark.plan.v1.PlanService.ChangeProtocol:input_type -> waymark.plan.v1.ChangeProtocolRequest
+	85,  // 184: waymark.plan.v1.PlanService.SuspendRemoteMonitoring:input_type -> waymark.plan.v1.SuspendRemoteMonitoringRequest
+	86,  // 185: waymark.plan.v1.PlanService.ReaccessPatient:input_type -> waymark.plan.v1.ReaccessPatientRequest
+	87,  // 186: waymark.plan.v1.PlanService.EndSurveillance:input_type -> waymark.plan.v1.EndSurveillanceRequest
+	88,  // 187: waymark.plan.v1.PlanService.SubmitResponse:input_type -> waymark.plan.v1.SubmitResponseRequest
+	13,  // 188: waymark.plan.v1.PlanService.AttachDocument:input_type -> waymark.plan.v1.AttachDocumentRequest
+	14,  // 189: waymark.plan.v1.PlanService.ReplaceDocument:input_type -> waymark.plan.v1.ReplaceDocumentRequest
+	15,  // 190: waymark.plan.v1.PlanService.WithdrawDocument:input_type -> waymark.plan.v1.WithdrawDocumentRequest
+	89,  // 191: waymark.plan.v1.PlanService.RunTimers:input_type -> waymark.plan.v1.RunTimersRequest
+	104, // 192: waymark.plan.v1.PlanService.CloseAlert:input_type -> waymark.plan.v1.CloseAlertRequest
+	105, // 193: waymark.plan.v1.PlanService.RecordCareStep:input_type -> waymark.plan.v1.RecordCareStepRequest
+	90,  // 194: waymark.plan.v1.PlanService.GetPlan:input_type -> waymark.plan.v1.GetPlanRequest
+	91,  // 195: waymark.plan.v1.PlanService.GetAssessment:input_type -> waymark.plan.v1.GetAssessmentRequest
+	92,  // 196: waymark.plan.v1.PlanService.GetSummary:input_type -> waymark.plan.v1.GetSummaryRequest
+	93,  // 197: waymark.plan.v1.PlanService.GetSurveillance:input_type -> waymark.plan.v1.GetSurveillanceRequest
+	97,  // 198: waymark.plan.v1.PlanService.ListConcernCodes:input_type -> waymark.plan.v1.ListConcernCodesRequest
+	100, // 199: waymark.plan.v1.PlanService.ListProtocols:input_type -> waymark.plan.v1.ListProtocolsRequest
+	10,  // 200: waymark.plan.v1.PlanService.OpenPlan:output_type -> waymark.plan.v1.PlanReply
+	10,  // 201: waymark.plan.v1.PlanService.RecordConcern:output_type -> waymark.plan.v1.PlanReply
+	10,  // 202: waymark.plan.v1.PlanService.AdoptFromAssessment:output_type -> waymark.plan.v1.PlanReply
+	10,  // 203: waymark.plan.v1.PlanService.EscalateConcern:output_type -> waymark.plan.v1.PlanReply
+	10,  // 204: waymark.plan.v1.PlanService.DiscussConcern:output_type -> waymark.plan.v1.PlanReply
+	10,  // 205: waymark.plan.v1.PlanService.DecideConcern:output_type -> waymark.plan.v1.PlanReply
+	10,  // 206: waymark.plan.v1.PlanService.ResolveConcern:output_type -> waymark.plan.v1.PlanReply
+	10,  // 207: waymark.plan.v1.PlanService.AgreeGoal:output_type -> waymark.plan.v1.PlanReply
+	10,  // 208: waymark.plan.v1.PlanService.UpdateGoal:output_type -> waymark.plan.v1.PlanReply
+	10,  // 209: waymark.plan.v1.PlanService.AddAction:output_type -> waymark.plan.v1.PlanReply
+	10,  // 210: waymark.plan.v1.PlanService.AssignAction:output_type -> waymark.plan.v1.PlanReply
+	10,  // 211: waymark.plan.v1.PlanService.UpdateAction:output_type -> waymark.plan.v1.PlanReply
+	10,  // 212: waymark.plan.v1.PlanService.WriteSection:output_type -> waymark.plan.v1.PlanReply
+	10,  // 213: waymark.plan.v1.PlanService.RecordPreferences:output_type -> waymark.plan.v1.PlanReply
+	10,  // 214: waymark.plan.v1.PlanService.RecordShareConsent:output_type -> waymark.plan.v1.PlanReply
+	10,  // 215: waymark.plan.v1.PlanService.RecordPatientAgreement:output_type -> waymark.plan.v1.PlanReply
+	10,  // 216: waymark.plan.v1.PlanService.PublishPlan:output_type -> waymark.plan.v1.PlanReply
+	10,  // 217: waymark.plan.v1.PlanService.ReviewPlan:output_type -> waymark.plan.v1.PlanReply
+	10,  // 218: waymark.plan.v1.PlanService.HoldPlan:output_type -> waymark.plan.v1.PlanReply
+	10,  // 219: waymark.plan.v1.PlanService.ResumePlan:output_type -> waymark.plan.v1.PlanReply
+	10,  // 220: waymark.plan.v1.PlanService.ShareSection:output_type -> waymark.plan.v1.PlanReply
+	10,  // 221: waymark.plan.v1.PlanService.WithholdSection:output_type -> waymark.plan.v1.PlanReply
+	10,  // 222: waymark.plan.v1.PlanService.ClosePlan:output_type -> waymark.plan.v1.PlanReply
+	10,  // 223: waymark.plan.v1.PlanService.MarkInError:output_type -> waymark.plan.v1.PlanReply
+	10,  // 224: waymark.plan.v1.PlanService.RecordAssessmentDue:output_type -> waymark.plan.v1.PlanReply
+	10,  // 225: waymark.plan.v1.PlanService.OfferAssessment:output_type -> waymark.plan.v1.PlanReply
+	10,  // 226: waymark.plan.v1.PlanService.RecordAssessmentNotOffered:output_type -> waymark.plan.v1.PlanReply
+	10,  // 227: waymark.plan.v1.PlanService.DeclineAssessment:output_type -> waymark.plan.v1.PlanReply
+	10,  // 228: waymark.plan.v1.PlanService.RecordUnableToComplete:output_type -> waymark.plan.v1.PlanReply
+	10,  // 229: waymark.plan.v1.PlanService.StartAssessment:output_type -> waymark.plan.v1.PlanReply
+	10,  // 230: waymark.plan.v1.PlanService.SubmitAssessment:output_type -> waymark.plan.v1.PlanReply
+	10,  // 231: waymark.plan.v1.PlanService.DiscussAssessment:output_type -> waymark.plan.v1.PlanReply
+	10,  // 232: waymark.plan.v1.PlanService.CloseAssessment:output_type -> waymark.plan.v1.PlanReply
+	10,  // 233: waymark.plan.v1.PlanService.ReofferAssessment:output_type -> waymark.plan.v1.PlanReply
+	10,  // 234: waymark.plan.v1.PlanService.RecordSummaryDue:output_type -> waymark.plan.v1.PlanReply
+	10,  // 235: waymark.plan.v1.PlanService.DraftSummary:output_type -> waymark.plan.v1.PlanReply
+	10,  // 236: waymark.plan.v1.PlanService.MarkSummaryReady:output_type -> waymark.plan.v1.PlanReply
+	10,  // 237: waymark.plan.v1.PlanService.ApproveSummary:output_type -> waymark.plan.v1.PlanReply
+	10,  // 238: waymark.plan.v1.PlanService.IssueSummary:output_type -> waymark.plan.v1.PlanReply
+	10,  // 239: waymark.plan.v1.PlanService.RecordDelivery:output_type -> waymark.plan.v1.PlanReply
+	10,  // 240: waymark.plan.v1.PlanService.AcknowledgeSummary:output_type -> waymark.plan.v1.PlanReply
+	10,  // 241: waymark.plan.v1.PlanService.AmendSummary:output_type -> waymark.plan.v1.PlanReply
+	10,  // 242: waymark.plan.v1.PlanService.WithdrawSummary:output_type -> waymark.plan.v1.PlanReply
+	10,  // 243: waymark.plan.v1.PlanService.StartSurveillance:output_type -> waymark.plan.v1.PlanReply
+	10,  // 244: waymark.plan.v1.PlanService.RecordSurveillanceNotNeeded:output_type -> waymark.plan.v1.PlanReply
+	10,  // 245: waymark.plan.v1.PlanService.RequestItem:output_type -> waymark.plan.v1.PlanReply
+	10,  // 246: waymark.plan.v1.PlanService.RecordItemPerformed:output_type -> waymark.plan.v1.PlanReply
+	10,  // 247: waymark.plan.v1.PlanService.ReceiveResult:output_type -> waymark.plan.v1.PlanReply
+	10,  // 248: waymark.plan.v1.PlanService.ReviewResult:output_type -> waymark.plan.v1.PlanReply
+	10,  // 249: waymark.plan.v1.PlanService.TellPatient:output_type -> waymark.plan.v1.PlanReply
+	10,  // 250: waymark.plan.v1.PlanService.SkipItem:output_type -> waymark.plan.v1.PlanReply
+	10,  // 251: waymark.plan.v1.PlanService.ChangeProtocol:output_type -> waymark.plan.v1.PlanReply
+	10,  // 252: waymark.plan.v1.PlanService.SuspendRemoteMonitoring:output_type -> waymark.plan.v1.PlanReply
+	10,  // 253: waymark.plan.v1.PlanService.ReaccessPatient:output_type -> waymark.plan.v1.PlanReply
+	10,  // 254: waymark.plan.v1.PlanService.EndSurveillance:output_type -> waymark.plan.v1.PlanReply
+	10,  // 255: waymark.plan.v1.PlanService.SubmitResponse:output_type -> waymark.plan.v1.PlanReply
+	10,  // 256: waymark.plan.v1.PlanService.AttachDocument:output_type -> waymark.plan.v1.PlanReply
+	10,  // 257: waymark.plan.v1.PlanService.ReplaceDocument:output_type -> waymark.plan.v1.PlanReply
+	10,  // 258: waymark.plan.v1.PlanService.WithdrawDocument:output_type -> waymark.plan.v1.PlanReply
+	10,  // 259: waymark.plan.v1.PlanService.RunTimers:output_type -> waymark.plan.v1.PlanReply
+	10,  // 260: waymark.plan.v1.PlanService.CloseAlert:output_type -> waymark.plan.v1.PlanReply
+	10,  // 261: waymark.plan.v1.PlanService.RecordCareStep:output_type -> waymark.plan.v1.PlanReply
+	10,  // 262: waymark.plan.v1.PlanService.GetPlan:output_type -> waymark.plan.v1.PlanReply
+	94,  // 263: waymark.plan.v1.PlanService.GetAssessment:output_type -> waymark.plan.v1.AssessmentReply
+	95,  // 264: waymark.plan.v1.PlanService.GetSummary:output_type -> waymark.plan.v1.SummaryReply
+	96,  // 265: waymark.plan.v1.PlanService.GetSurveillance:output_type -> waymark.plan.v1.SurveillanceReply
+	98,  // 266: waymark.plan.v1.PlanService.ListConcernCodes:output_type -> waymark.plan.v1.ListConcernCodesReply
+	101, // 267: waymark.plan.v1.PlanService.ListProtocols:output_type -> waymark.plan.v1.ListProtocolsReply
+	200, // [200:268] is the sub-list for method output_type
+	132, // [132:200] is the sub-list for method input_type
+	132, // [132:132] is the sub-list for extension type_name
+	132, // [132:132] is the sub-list for extension extendee
+	0,   // [0:132] is the sub-list for field type_name
 }
 
 func init() { file_waymark_plan_v1_plan_proto_init() }
@@ -9144,7 +9591,7 @@ func file_waymark_plan_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_plan_v1_plan_proto_rawDesc), len(file_waymark_plan_v1_plan_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   92,
+			NumMessages:   96,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

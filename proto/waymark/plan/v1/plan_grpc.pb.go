@@ -83,6 +83,8 @@ const (
 	PlanService_ReplaceDocument_FullMethodName             = "/waymark.plan.v1.PlanService/ReplaceDocument"
 	PlanService_WithdrawDocument_FullMethodName            = "/waymark.plan.v1.PlanService/WithdrawDocument"
 	PlanService_RunTimers_FullMethodName                   = "/waymark.plan.v1.PlanService/RunTimers"
+	PlanService_CloseAlert_FullMethodName                  = "/waymark.plan.v1.PlanService/CloseAlert"
+	PlanService_RecordCareStep_FullMethodName              = "/waymark.plan.v1.PlanService/RecordCareStep"
 	PlanService_GetPlan_FullMethodName                     = "/waymark.plan.v1.PlanService/GetPlan"
 	PlanService_GetAssessment_FullMethodName               = "/waymark.plan.v1.PlanService/GetAssessment"
 	PlanService_GetSummary_FullMethodName                  = "/waymark.plan.v1.PlanService/GetSummary"
@@ -188,6 +190,10 @@ type PlanServiceClient interface {
 	WithdrawDocument(ctx context.Context, in *WithdrawDocumentRequest, opts ...grpc.CallOption) (*PlanReply, error)
 	// RunTimers records what is due now: escalations, expiries, items due and overdue, late summaries and reviews. Nothing otherwise.
 	RunTimers(ctx context.Context, in *RunTimersRequest, opts ...grpc.CallOption) (*PlanReply, error)
+	// A person has acted on the alert of a response. Needs a person in a role.
+	CloseAlert(ctx context.Context, in *CloseAlertRequest, opts ...grpc.CallOption) (*PlanReply, error)
+	// A step of personalised care was done, declined or does not apply.
+	RecordCareStep(ctx context.Context, in *RecordCareStepRequest, opts ...grpc.CallOption) (*PlanReply, error)
 	// GetPlan answers with everything of the pathway; with a version, the plan as it was published.
 	GetPlan(ctx context.Context, in *GetPlanRequest, opts ...grpc.CallOption) (*PlanReply, error)
 	GetAssessment(ctx context.Context, in *GetAssessmentRequest, opts ...grpc.CallOption) (*AssessmentReply, error)
@@ -807,6 +813,26 @@ func (c *planServiceClient) RunTimers(ctx context.Context, in *RunTimersRequest,
 	return out, nil
 }
 
+func (c *planServiceClient) CloseAlert(ctx context.Context, in *CloseAlertRequest, opts ...grpc.CallOption) (*PlanReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanReply)
+	err := c.cc.Invoke(ctx, PlanService_CloseAlert_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *planServiceClient) RecordCareStep(ctx context.Context, in *RecordCareStepRequest, opts ...grpc.CallOption) (*PlanReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanReply)
+	err := c.cc.Invoke(ctx, PlanService_RecordCareStep_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *planServiceClient) GetPlan(ctx context.Context, in *GetPlanRequest, opts ...grpc.CallOption) (*PlanReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PlanReply)
@@ -964,6 +990,10 @@ type PlanServiceServer interface {
 	WithdrawDocument(context.Context, *WithdrawDocumentRequest) (*PlanReply, error)
 	// RunTimers records what is due now: escalations, expiries, items due and overdue, late summaries and reviews. Nothing otherwise.
 	RunTimers(context.Context, *RunTimersRequest) (*PlanReply, error)
+	// A person has acted on the alert of a response. Needs a person in a role.
+	CloseAlert(context.Context, *CloseAlertRequest) (*PlanReply, error)
+	// A step of personalised care was done, declined or does not apply.
+	RecordCareStep(context.Context, *RecordCareStepRequest) (*PlanReply, error)
 	// GetPlan answers with everything of the pathway; with a version, the plan as it was published.
 	GetPlan(context.Context, *GetPlanRequest) (*PlanReply, error)
 	GetAssessment(context.Context, *GetAssessmentRequest) (*AssessmentReply, error)
@@ -1162,6 +1192,12 @@ func (UnimplementedPlanServiceServer) WithdrawDocument(context.Context, *Withdra
 }
 func (UnimplementedPlanServiceServer) RunTimers(context.Context, *RunTimersRequest) (*PlanReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method RunTimers not implemented")
+}
+func (UnimplementedPlanServiceServer) CloseAlert(context.Context, *CloseAlertRequest) (*PlanReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method CloseAlert not implemented")
+}
+func (UnimplementedPlanServiceServer) RecordCareStep(context.Context, *RecordCareStepRequest) (*PlanReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RecordCareStep not implemented")
 }
 func (UnimplementedPlanServiceServer) GetPlan(context.Context, *GetPlanRequest) (*PlanReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPlan not implemented")
@@ -2282,6 +2318,42 @@ func _PlanService_RunTimers_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PlanService_CloseAlert_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CloseAlertRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlanServiceServer).CloseAlert(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlanService_CloseAlert_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlanServiceServer).CloseAlert(ctx, req.(*CloseAlertRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PlanService_RecordCareStep_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecordCareStepRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlanServiceServer).RecordCareStep(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlanService_RecordCareStep_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlanServiceServer).RecordCareStep(ctx, req.(*RecordCareStepRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PlanService_GetPlan_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetPlanRequest)
 	if err := dec(in); err != nil {
@@ -2636,6 +2708,14 @@ var PlanService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RunTimers",
 			Handler:    _PlanService_RunTimers_Handler,
+		},
+		{
+			MethodName: "CloseAlert",
+			Handler:    _PlanService_CloseAlert_Handler,
+		},
+		{
+			MethodName: "RecordCareStep",
+			Handler:    _PlanService_RecordCareStep_Handler,
 		},
 		{
 			MethodName: "GetPlan",
