@@ -89,7 +89,7 @@ func (c *cli) root() *cobra.Command {
 	}
 	add("run", c.devCommand(), c.runCommand(), c.eventstoreCommand())
 	add("use", c.nounCommands()...)
-	add("use", c.callCommand(), c.eventsCommand(), c.sendCommand(), c.fhirCommand(), c.importCommand())
+	add("use", c.callCommand(), c.eventsCommand(), c.sendCommand(), c.fhirCommand(), c.importCommand(), c.tryCommand())
 	add("operate", c.doctorCommand(), c.clockCommand(), c.busCommand(), c.fsckCommand(), c.verifyCommand(), c.benchCommand(), c.realInputCommand(), c.configCommand())
 	add("more", c.versionCommand())
 	return root
