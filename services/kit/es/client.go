@@ -9,6 +9,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
@@ -192,11 +193,12 @@ func (c *Client) read(ctx context.Context, open func(context.Context, *esdb.Clie
 		rest []Recorded
 		err  error
 	}
-	batches, done := make(chan []Recorded), make(chan ending, 1)
+	full, done := make(chan []Recorded), make(chan ending, 1)
+	var arrived atomic.Int64
 	started := c.spawn(func() {
 		var batch []Recorded
 		err := recovered(ctx, func(ctx context.Context) (err error) {
-			batch, err = collect(ctx, s.client, open, batches)
+			batch, err = collect(ctx, s.client, open, full, &arrived)
 			return err
 		})
 		done <- ending{batch, err}
@@ -214,9 +216,9 @@ func (c *Client) read(ctx context.Context, open func(context.Context, *esdb.Clie
 		}
 		return nil
 	}
-	for {
+	for seen := int64(0); ; {
 		select {
-		case batch := <-batches:
+		case batch := <-full:
 			if err := each(batch); err != nil {
 				return err
 			}
@@ -229,6 +231,11 @@ func (c *Client) read(ctx context.Context, open func(context.Context, *esdb.Clie
 		case <-ctx.Done():
 			return c.judge(ctx, s, ctx.Err())
 		case <-idle.C:
+			if n := arrived.Load(); n != seen {
+				seen = n
+				idle.Reset(c.timeout)
+				continue
+			}
 			c.suspect()
 			return outage(ctx, context.DeadlineExceeded)
 		case <-c.closing:
@@ -237,12 +244,12 @@ func (c *Client) read(ctx context.Context, open func(context.Context, *esdb.Clie
 	}
 }
 
-// largestBatch is how many events wait for a slow reader.
-const largestBatch = 64
+// batchSize is how many events are handed over at once: waking the reader for each
+// costs more than the event itself. A short stream is handed over when it ends.
+const batchSize = 64
 
-// collect hands on the events of a stream to whoever waits for them, and returns
-// those that nobody has taken when it ends.
-func collect(ctx context.Context, client *esdb.Client, open func(context.Context, *esdb.Client) (*esdb.ReadStream, error), to chan<- []Recorded) (batch []Recorded, err error) {
+// collect hands on the events of a stream in batches, and returns the last one.
+func collect(ctx context.Context, client *esdb.Client, open func(context.Context, *esdb.Client) (*esdb.ReadStream, error), to chan<- []Recorded, arrived *atomic.Int64) (batch []Recorded, err error) {
 	stream, err := open(ctx, client)
 	if err != nil {
 		return nil, err
@@ -257,13 +264,12 @@ func collect(ctx context.Context, client *esdb.Client, open func(context.Context
 		if err != nil {
 			return batch, err
 		}
+		if batch == nil {
+			batch = make([]Recorded, 0, 16)
+		}
 		batch = append(batch, recorded(e.OriginalEvent()))
-		if len(batch) < largestBatch {
-			select {
-			case to <- batch:
-				batch = nil
-			default:
-			}
+		arrived.Add(1)
+		if len(batch) < batchSize {
 			continue
 		}
 		select {

@@ -250,6 +250,52 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// Events are handed over in batches: whatever the length of a stream, all come,
+// once and in order, and none after yield has failed.
+func TestReadsOfEveryLength(t *testing.T) {
+	t.Parallel()
+	c := startNode(t).client()
+	enough := errors.New("enough")
+	for _, length := range []int{0, 1, 63, 64, 65, 128, 200} {
+		stream := fmt.Sprint("length-", length)
+		var events []es.NewEvent
+		for range length {
+			events = append(events, es.NewEvent{ID: uuid.New(), Type: "test", Data: []byte("x"), Metadata: []byte("{}")})
+		}
+		if length > 0 {
+			if _, err := c.Append(t.Context(), stream, es.NoStream, events); err != nil {
+				t.Fatal(err)
+			}
+		}
+		next := 0
+		err := c.Read(t.Context(), stream, 0, func(e es.Recorded) error {
+			if e.ID != events[next].ID || e.Revision != es.Revision(next) {
+				t.Errorf("of %d events number %d is %+v", length, next, e)
+			}
+			next++
+			return nil
+		})
+		if err != nil || next != length {
+			t.Errorf("read %d of %d events: %v", next, length, err)
+		}
+		for _, stop := range []int{1, 64, 65, length} {
+			if stop > length || stop == 0 {
+				continue
+			}
+			n := 0
+			err := c.Read(t.Context(), stream, 0, func(es.Recorded) error {
+				if n++; n == stop {
+					return enough
+				}
+				return nil
+			})
+			if !errors.Is(err, enough) || n != stop {
+				t.Errorf("stopped at %d of %d events: %d, %v", stop, length, n, err)
+			}
+		}
+	}
+}
+
 // A store that takes calls and never answers, as a stopped process does: calls
 // end in time, and Close frees what hangs.
 func TestSilentStore(t *testing.T) {
