@@ -32,8 +32,6 @@ var errNotFound = fault.NotFound("pathway.not_found", "there is no such pathway"
 // expected, "" where nothing is. Whose it is the log alone says: a person that no
 // event names is left out, and one that was not expected is read once it is named.
 func load(ctx context.Context, log es.Log, id, expected string) (_ *history, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	type stream struct {
 		category, id string
 		events       []event
@@ -87,8 +85,7 @@ func load(ctx context.Context, log es.Log, id, expected string) (_ *history, err
 			err = s.err
 		}
 		if err != nil {
-			cancel()
-			continue
+			continue // those that still read end soon, or with the call
 		}
 		for i := range s.events {
 			e := &s.events[i]
