@@ -108,10 +108,12 @@ func encode(t *testing.T, r fhir.Resource) []byte {
 	return body
 }
 
-// types are what the CapabilityStatement says is served.
-func (r reader) types() (types []fhir.CapabilityStatementRestResource) {
+// types are what the CapabilityStatement says can be read.
+func (r reader) types() []fhir.CapabilityStatementRestResource {
 	out, _ := r.get("metadata", http.StatusOK)
-	return out.(*fhir.CapabilityStatement).Rest[0].Resource
+	return slices.DeleteFunc(out.(*fhir.CapabilityStatement).Rest[0].Resource, func(k fhir.CapabilityStatementRestResource) bool {
+		return !slices.ContainsFunc(k.Interaction, func(i fhir.CapabilityStatementRestResourceInteraction) bool { return i.Code == "read" })
+	})
 }
 
 // references lists the literal references in any JSON.

@@ -28,7 +28,7 @@ import (
 var resources = strings.Fields(`
 	Appointment AuditEvent Bundle CapabilityStatement CarePlan CareTeam Communication
 	Composition Condition Consent DiagnosticReport DocumentReference Encounter Endpoint
-	EpisodeOfCare Flag Goal HealthcareService Location MessageHeader Observation
+	EpisodeOfCare Flag Goal HealthcareService Location MessageDefinition MessageHeader Observation
 	OperationOutcome Organization Parameters Patient Practitioner PractitionerRole
 	Procedure Provenance Questionnaire QuestionnaireResponse RelatedPerson Schedule
 	ServiceRequest Slot Task`)

@@ -140,6 +140,8 @@ type decoder struct {
 	dec    *jsontext.Decoder
 	path   []byte // FHIRPath of the element being read
 	issues Issues
+
+	faults, remarks int // issues, listed or not
 }
 
 // start is where the next value begins in data.

@@ -197,6 +197,19 @@ func TestFatal(t *testing.T) {
 	}
 }
 
+// TestManyIssues: what is listed is bounded, and what is only kept is no fault however much it is.
+func TestManyIssues(t *testing.T) {
+	bundle := func(resource string) string {
+		return `{"resourceType":"Bundle","type":"collection","entry":[` + strings.Repeat(`{"resource":`+resource+`},`, 999) + `{"resource":` + resource + `}]}`
+	}
+	if _, issues := roundTrip(t, []byte(bundle(`{"resourceType":"Medication"}`))); !issues.Valid() || len(issues) != maxIssues {
+		t.Errorf("%d remarks, valid %t", len(issues), issues.Valid())
+	}
+	if _, issues := roundTrip(t, []byte(bundle(`{"resourceType":"Medication"},"x":1`))); issues.Valid() || len(issues) != 2*maxIssues+1 {
+		t.Errorf("%d issues, valid %t", len(issues), issues.Valid())
+	}
+}
+
 // TestIssuesHoldNoValue: what a sender wrote wrongly may be about a patient.
 func TestIssuesHoldNoValue(t *testing.T) {
 	const secret = "Secretname"

@@ -52,14 +52,21 @@ func (is Issues) Outcome() *OperationOutcome {
 	return out
 }
 
-// maxIssues bounds what one resource can make us say.
+// maxIssues bounds what one resource can make us say: so many faults, and so
+// many pieces of information beside them.
 const maxIssues = 100
 
 func (d *decoder) issue(severity, code, text string) {
-	switch n := len(d.issues); {
-	case n < maxIssues:
+	if severity == "information" {
+		if d.remarks++; d.remarks <= maxIssues {
+			d.issues = append(d.issues, Issue{severity, code, string(d.path), text})
+		}
+		return
+	}
+	switch d.faults++; {
+	case d.faults <= maxIssues:
 		d.issues = append(d.issues, Issue{severity, code, string(d.path), text})
-	case n == maxIssues:
-		d.issues = append(d.issues, Issue{"error", "too-costly", "", "there is more; the first " + strconv.Itoa(maxIssues) + " issues are listed"})
+	case d.faults == maxIssues+1:
+		d.issues = append(d.issues, Issue{"error", "too-costly", "", "there is more; the first " + strconv.Itoa(maxIssues) + " faults are listed"})
 	}
 }

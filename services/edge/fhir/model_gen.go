@@ -25,6 +25,7 @@ var resourceTypes = map[string]reflect.Type{
 	"Goal":                  reflect.TypeFor[Goal](),
 	"HealthcareService":     reflect.TypeFor[HealthcareService](),
 	"Location":              reflect.TypeFor[Location](),
+	"MessageDefinition":     reflect.TypeFor[MessageDefinition](),
 	"MessageHeader":         reflect.TypeFor[MessageHeader](),
 	"Observation":           reflect.TypeFor[Observation](),
 	"OperationOutcome":      reflect.TypeFor[OperationOutcome](),
@@ -301,6 +302,10 @@ func (r *HealthcareService) common() (*string, **Meta) { return &r.ID, &r.Meta }
 func (*Location) ResourceType() string        { return "Location" }
 func (r *Location) common() (*string, **Meta) { return &r.ID, &r.Meta }
 
+// ResourceType is "MessageDefinition".
+func (*MessageDefinition) ResourceType() string        { return "MessageDefinition" }
+func (r *MessageDefinition) common() (*string, **Meta) { return &r.ID, &r.Meta }
+
 // ResourceType is "MessageHeader".
 func (*MessageHeader) ResourceType() string        { return "MessageHeader" }
 func (r *MessageHeader) common() (*string, **Meta) { return &r.ID, &r.Meta }
@@ -423,6 +428,8 @@ var valueSets = map[string][]string{
 	"list-mode":                        {"http://hl7.org/fhir/list-mode", " working snapshot changes "},
 	"location-mode":                    {"http://hl7.org/fhir/location-mode", " instance kind "},
 	"location-status":                  {"http://hl7.org/fhir/location-status", " active suspended inactive "},
+	"message-significance-category":    {"http://hl7.org/fhir/message-significance-category", " consequence currency notification "},
+	"messageheader-response-request":   {"http://hl7.org/fhir/messageheader-response-request", " always on-error never on-success "},
 	"name-use":                         {"http://hl7.org/fhir/name-use", " usual official temp nickname anonymous old maiden "},
 	"narrative-status":                 {"http://hl7.org/fhir/narrative-status", " generated extensions additional empty "},
 	"network-type":                     {"http://hl7.org/fhir/network-type", " 1 2 3 4 5 "},
@@ -2206,6 +2213,65 @@ type LocationHoursOfOperation struct {
 	AllDay            *bool       `fhir:"allDay,boolean"`
 	OpeningTime       string      `fhir:"openingTime,time"`
 	ClosingTime       string      `fhir:"closingTime,time"`
+}
+
+// MessageDefinition: A resource that defines a type of message that can be exchanged between systems.
+type MessageDefinition struct {
+	Kept              *Kept
+	ID                string                             `fhir:"id,id"`
+	Meta              *Meta                              `fhir:"meta,"`
+	ImplicitRules     string                             `fhir:"implicitRules,uri"`
+	Language          string                             `fhir:"language,code"`
+	Text              *Narrative                         `fhir:"text,"`
+	Contained         []Resource                         `fhir:"contained,Resource"`
+	Extension         []Extension                        `fhir:"extension,"`
+	ModifierExtension []Extension                        `fhir:"modifierExtension,"`
+	URL               string                             `fhir:"url,uri"`
+	Identifier        []Identifier                       `fhir:"identifier,"`
+	Version           string                             `fhir:"version,string"`
+	Name              string                             `fhir:"name,string"`
+	Title             string                             `fhir:"title,string"`
+	Replaces          []string                           `fhir:"replaces,canonical"`
+	Status            string                             `fhir:"status,code,1,b=publication-status"`
+	Experimental      *bool                              `fhir:"experimental,boolean"`
+	Date              string                             `fhir:"date,dateTime,1"`
+	Publisher         string                             `fhir:"publisher,string"`
+	Contact           []ContactDetail                    `fhir:"contact,"`
+	Description       string                             `fhir:"description,markdown"`
+	UseContext        []UsageContext                     `fhir:"useContext,"`
+	Jurisdiction      []CodeableConcept                  `fhir:"jurisdiction,"`
+	Purpose           string                             `fhir:"purpose,markdown"`
+	Copyright         string                             `fhir:"copyright,markdown"`
+	Base              string                             `fhir:"base,canonical"`
+	Parent            []string                           `fhir:"parent,canonical"`
+	Event             Value                              `fhir:"event[x],Coding|uri,1"`
+	Category          string                             `fhir:"category,code,b=message-significance-category"`
+	Focus             []MessageDefinitionFocus           `fhir:"focus,"`
+	ResponseRequired  string                             `fhir:"responseRequired,code,b=messageheader-response-request"`
+	AllowedResponse   []MessageDefinitionAllowedResponse `fhir:"allowedResponse,"`
+	Graph             []string                           `fhir:"graph,canonical"`
+}
+
+// MessageDefinitionFocus: Resource(s) that are the subject of the event.
+type MessageDefinitionFocus struct {
+	Kept              *Kept
+	ID                string      `fhir:"id,string"`
+	Extension         []Extension `fhir:"extension,"`
+	ModifierExtension []Extension `fhir:"modifierExtension,"`
+	Code              string      `fhir:"code,code,1,b=resource-types"`
+	Profile           string      `fhir:"profile,canonical"`
+	Min               *int32      `fhir:"min,unsignedInt,1"`
+	Max               string      `fhir:"max,string"`
+}
+
+// MessageDefinitionAllowedResponse: Responses to this message.
+type MessageDefinitionAllowedResponse struct {
+	Kept              *Kept
+	ID                string      `fhir:"id,string"`
+	Extension         []Extension `fhir:"extension,"`
+	ModifierExtension []Extension `fhir:"modifierExtension,"`
+	Message           string      `fhir:"message,canonical,1"`
+	Situation         string      `fhir:"situation,markdown"`
 }
 
 // MessageHeader: A resource that describes a message that is exchanged between systems.
