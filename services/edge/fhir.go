@@ -524,7 +524,11 @@ func (s *fhirServer) vread(q *fhirRequest, k *fhirKind, id, vid string) (*reply,
 	if err != nil || n == 0 {
 		return nil, none
 	}
-	r, _, err := s.find(q, k, id, asOf{position: es.Position(n)})
+	then := asOf{position: es.Position(n)}
+	if k.name == "Provenance" {
+		then = asOf{} // it never changes, and one of the patient may be older than the pathway
+	}
+	r, _, err := s.find(q, k, id, then)
 	if err != nil {
 		return nil, err
 	}

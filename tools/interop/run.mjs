@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { within } from './check.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
 const root = join(here, '..', '..')
@@ -16,13 +17,21 @@ const offset = Number(process.env.INTEROP_PORT_OFFSET ?? 18000)
 const data = mkdtempSync(join(tmpdir(), 'waymark-interop-'))
 const testdata = join(root, 'services', 'edge', 'testdata')
 
-const server = spawn(waymark, ['dev', '--demo', '--data', join(data, 'data'), '--port-offset', String(offset)], { stdio: ['ignore', 'pipe', 'inherit'] })
+const server = spawn(waymark, ['dev', '--demo', '--data', join(data, 'data'), '--port-offset', String(offset)], { stdio: ['ignore', 'pipe', 'pipe'] })
 const ended = new Promise(resolve => server.on('exit', resolve))
 const ready = new Promise((resolve, reject) => {
   server.on('exit', code => reject(new Error(`waymark dev ended with ${code} before it was ready`)))
   createInterface({ input: server.stdout }).on('line', line => {
     console.log('  | ' + line)
     if (line.startsWith('Ctrl-C stops it')) resolve() // its last line: everything answers
+  })
+})
+
+// The rest of the demonstration comes after it is ready; what is read must stand still.
+const seeded = new Promise(resolve => {
+  createInterface({ input: server.stderr }).on('line', line => {
+    console.log('  | ' + line)
+    if (line.startsWith('the demonstration has')) resolve()
   })
 })
 
@@ -45,6 +54,8 @@ try {
   await ready
   await run('HL7 v2 over MLLP, by node-hl7-client', 'hl7.mjs', 2575 + offset,
     ...readdirSync(testdata).filter(f => f.endsWith('.hl7')).sort().map(f => join(testdata, f)))
+  await within(240_000, 'the demonstration', seeded)
+  await run('FHIR R4 and BaRS over HTTP, by fhir-kit-client', 'fhir.mjs', `http://127.0.0.1:${7450 + offset}/fhir/R4`, waymark, `127.0.0.1:${7400 + offset}`)
 } catch (e) {
   failed++
   console.log(`FAIL  ${e.message}`)
