@@ -582,5 +582,8 @@ func timeParts(text string) (digits, offset string) {
 		digits, offset = text[:i], text[i:]
 	}
 	digits, _, _ = strings.Cut(digits, ".")
+	if len(digits) == len("20060102150405000") {
+		digits = digits[:14] // milliseconds without their point, as some systems write them
+	}
 	return digits, offset
 }

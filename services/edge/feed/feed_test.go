@@ -47,6 +47,7 @@ type house struct {
 	fhir string // URL
 	conn grpc.ClientConnInterface
 	fail atomic.Pointer[failure] // what calls of the edge to others do
+	stop func()                  // ends it before the test does
 }
 
 type failure struct {
@@ -76,6 +77,12 @@ func (d dial) Invoke(ctx context.Context, method string, args, reply any, opts .
 
 func open(t testing.TB, log es.Log, opts edge.ListenOptions) *house {
 	t.Helper()
+	return openWith(t, log, opts, func(c grpc.ClientConnInterface) grpc.ClientConnInterface { return c })
+}
+
+// openWith opens a house whose listener reaches the edge through what wrap makes.
+func openWith(t testing.TB, log es.Log, opts edge.ListenOptions, wrap func(grpc.ClientConnInterface) grpc.ClientConnInterface) *house {
+	t.Helper()
 	h := &house{log: log}
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
 	p, err := run.Listen(t.Context(), run.Config{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Drain: time.Nanosecond, HealthEvery: 20 * time.Millisecond}, "edge-test", quiet)
@@ -87,7 +94,7 @@ func open(t testing.TB, log es.Log, opts edge.ListenOptions) *house {
 	plain := deps.Dial
 	deps.Dial = func(service string) grpc.ClientConnInterface {
 		if service == "edge" {
-			return plain(service)
+			return wrap(plain(service))
 		}
 		return dial{plain(service), h}
 	}
@@ -121,13 +128,14 @@ func open(t testing.TB, log es.Log, opts edge.ListenOptions) *house {
 	h.edge = pb.NewEdgeServiceClient(conn)
 	h.referrals, h.appointments = referralv1.NewReferralServiceClient(conn), appointmentv1.NewAppointmentServiceClient(conn)
 	h.conn = conn
-	t.Cleanup(func() {
+	h.stop = sync.OnceFunc(func() {
 		conn.Close()
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("Serve ended with %v", err)
 		}
 	})
+	t.Cleanup(h.stop)
 	return h
 }
 
