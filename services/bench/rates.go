@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,8 @@ import (
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	metav1 "waymark/proto/waymark/meta/v1"
@@ -30,11 +33,11 @@ import (
 )
 
 // proposed is an event as v1 Append takes it.
-func proposed() *streamspb.AppendReq {
+func proposed(typ string) *streamspb.AppendReq {
 	id := uuid.New()
 	return &streamspb.AppendReq{Content: &streamspb.AppendReq_ProposedMessage_{ProposedMessage: &streamspb.AppendReq_ProposedMessage{
 		Id:             &shared.UUID{Value: &shared.UUID_String_{String_: id.String()}},
-		Metadata:       map[string]string{"type": "waymark.bench.v1.Happened", "content-type": "application/octet-stream"},
+		Metadata:       map[string]string{"type": typ, "content-type": "application/octet-stream"},
 		CustomMetadata: make([]byte, eventBytes/2), Data: make([]byte, eventBytes/2),
 	}}}
 }
@@ -44,7 +47,10 @@ type appender struct {
 	client streamspb.StreamsClient
 	at     []uint64 // events in the stream, by worker
 	run    string   // of stream names
+	typ    string   // of the events
 }
+
+func (a *appender) stream(worker int) string { return fmt.Sprintf("bench-%s-%d", a.run, worker) }
 
 func (l *lab) appender(workers int) (*appender, error) {
 	p, err := l.start("node", filepath.Join(l.dir, "store"))
@@ -63,7 +69,7 @@ func (a *appender) append(ctx context.Context, worker, events int) error {
 	if err != nil {
 		return err
 	}
-	options := &streamspb.AppendReq_Options{StreamIdentifier: &shared.StreamIdentifier{StreamName: fmt.Appendf(nil, "bench-%s-%d", a.run, worker)}}
+	options := &streamspb.AppendReq_Options{StreamIdentifier: &shared.StreamIdentifier{StreamName: []byte(a.stream(worker))}}
 	if a.at[worker] == 0 {
 		options.ExpectedStreamRevision = &streamspb.AppendReq_Options_NoStream{NoStream: &shared.Empty{}}
 	} else {
@@ -71,7 +77,7 @@ func (a *appender) append(ctx context.Context, worker, events int) error {
 	}
 	err = call.Send(&streamspb.AppendReq{Content: &streamspb.AppendReq_Options_{Options: options}})
 	for i := 0; err == nil && i < events; i++ {
-		err = call.Send(proposed())
+		err = call.Send(proposed(cmp.Or(a.typ, "waymark.bench.v1.Happened")))
 	}
 	if err != nil && !errors.Is(err, io.EOF) { // EOF: the answer says why
 		return err
@@ -402,13 +408,16 @@ func rebuildRate(ctx context.Context, l *lab) (*measure, error) {
 		rounds: 5, limit: plain.rate,
 		ours: func(ctx context.Context, _ time.Duration) (float64, error) {
 			n++
-			s, err := elapsed(func() error { return l.rebuild(ctx, node.address, filepath.Join(l.dir, fmt.Sprint("models", n)), head) })
+			s, err := elapsed(func() error {
+				return l.rebuild(ctx, node.address, filepath.Join(l.dir, fmt.Sprint("models", n)), head, nil)
+			})
 			return float64(events) / s, err
 		}}, nil
 }
 
-// rebuild starts the services with no read models and waits until they are made.
-func (l *lab) rebuild(ctx context.Context, store, dir string, head es.Position) error {
+// rebuild starts the service with no read models, waits until they are made, and
+// removes them; made, where set, looks at them before.
+func (l *lab) rebuild(ctx context.Context, store, dir string, head es.Position, made func() error) error {
 	p, err := startProcess(l.opts.Child("services", storeURL(store), dir, "pathway"))
 	if err != nil {
 		return err
@@ -417,13 +426,19 @@ func (l *lab) rebuild(ctx context.Context, store, dir string, head es.Position) 
 	if err != nil {
 		return errors.Join(err, p.stop())
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, time.Hour)
 	defer cancel()
 	client := pathwayv1.NewPathwayQueryServiceClient(conn)
 	for {
-		if _, err = client.ListHandovers(ctx, &pathwayv1.ListHandoversRequest{MinPosition: uint64(head), PageSize: 1}); err == nil || ctx.Err() != nil {
+		call, done := context.WithTimeout(ctx, 10*time.Second)
+		_, err = client.ListHandovers(call, &pathwayv1.ListHandoversRequest{MinPosition: uint64(head), PageSize: 1})
+		done()
+		if code := status.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded || ctx.Err() != nil {
 			break
 		}
+	}
+	if err == nil && made != nil {
+		err = made()
 	}
 	return errors.Join(err, conn.Close(), p.kill(), os.RemoveAll(dir))
 }

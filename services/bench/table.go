@@ -228,28 +228,32 @@ func median(of []float64) float64 {
 
 // Write prints the table for people, or where markdown is set for a README.
 func (t *Table) Write(w io.Writer, markdown bool) error {
-	head := []string{"", "what", "ours", "limit", "ratio (min–max)", "floor", "aim", "reached"}
-	var tab *tabwriter.Writer
-	line := func(cells []string) { fmt.Fprintln(tab, strings.Join(cells, "\t")) }
-	if markdown {
-		line = func(cells []string) { fmt.Fprintln(w, "| "+strings.Join(cells, " | ")+" |") }
-	} else {
-		tab = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	}
-	line(head)
-	if markdown {
-		line(slices.Repeat([]string{"---"}, len(head)))
-	}
+	var rows [][]string
 	for _, r := range t.Rows {
-		line(r.cells())
+		rows = append(rows, r.cells())
 	}
-	if tab != nil {
-		if err := tab.Flush(); err != nil {
-			return err
-		}
+	head := []string{"", "what", "ours", "limit", "ratio (min–max)", "floor", "aim", "reached"}
+	if err := writeRows(w, markdown, head, rows); err != nil {
+		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s\n", t.Machine.describe(t.Rounds, t.Round))
+	_, err := fmt.Fprintf(w, "\n%s; %d rounds of %s for each side, in turns, medians.\n", t.Machine.describe(), t.Rounds, t.Round)
 	return err
+}
+
+func writeRows(w io.Writer, markdown bool, head []string, rows [][]string) error {
+	if markdown {
+		for _, cells := range slices.Concat([][]string{head, slices.Repeat([]string{"---"}, len(head))}, rows) {
+			if _, err := fmt.Fprintln(w, "| "+strings.Join(cells, " | ")+" |"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, cells := range slices.Concat([][]string{head}, rows) {
+		fmt.Fprintln(tab, strings.Join(cells, "\t"))
+	}
+	return tab.Flush()
 }
 
 func (r Row) cells() []string {
@@ -302,9 +306,9 @@ type Machine struct {
 	At         string `json:"at"`
 }
 
-func (m Machine) describe(rounds int, round string) string {
-	return fmt.Sprintf("%s; %d cores of %s, %s memory, data on %s, %s, %s, waymark %s; load average %s before, %s after; %s: %d rounds of %s for each side, in turns, medians.",
-		m.At, m.Cores, m.CPU, m.Memory, m.Disk, m.System, m.Go, m.Version, m.LoadBefore, m.LoadAfter, m.Command, rounds, round)
+func (m Machine) describe() string {
+	return fmt.Sprintf("%s; %d cores of %s, %s memory, data on %s, %s, %s, waymark %s; load average %s before, %s after; %s",
+		m.At, m.Cores, m.CPU, m.Memory, m.Disk, m.System, m.Go, m.Version, m.LoadBefore, m.LoadAfter, m.Command)
 }
 
 // drive runs f in a number of goroutines for about d and returns how many units

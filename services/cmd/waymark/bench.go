@@ -57,7 +57,7 @@ Examples:
 	cmd.Flags().DurationVar(&opts.Round, "round", 1500*time.Millisecond, "how long each side of a round takes")
 	cmd.Flags().BoolVar(&quick, "quick", false, "3 rounds of half a second")
 	cmd.Flags().StringVar(&opts.Dir, "dir", "", "where to put the data; its disk is measured (default: the folder for temporary files)")
-	cmd.AddCommand(c.benchPathwayCommand(), c.benchChildCommand())
+	cmd.AddCommand(c.benchPathwayCommand(), c.benchYearCommand(), c.benchChildCommand())
 	return cmd
 }
 
@@ -101,6 +101,76 @@ func (c *cli) bench(ctx context.Context, opts bench.Options, names []string) (er
 		return c.printJSON(t, c.format == "json")
 	}
 	return t.Write(c.out, c.format == "markdown")
+}
+
+func (c *cli) benchYearCommand() *cobra.Command {
+	var opts bench.YearOptions
+	cmd := &cobra.Command{
+		Use: "year", Short: "Record a year of the largest cancer alliance, and see what it costs", Args: cobra.NoArgs,
+		Long: fmt.Sprintf(`Make up a year of urgent suspected cancer referrals (%d are those of the largest cancer
+alliance), let the services decide all that follows from each, and record it in an event store:
+about ten million events. Then make the read models anew, and verify every rule over the whole
+log, as waymark verify does. On the way, at 10 thousand, 100 thousand, a million and ten million
+events, it measures what appends, reads and a start cost.
+
+The services run in this process without a network between them; appends are sent to the store
+many at a time. --referrals makes it smaller. Exits with 5 when a rule is broken.
+
+Examples:
+  waymark bench year --referrals 3000
+  waymark bench year --dir /data -o markdown`, bench.AllianceReferrals),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if opts.Referrals < 1 {
+				return usage(cmd, fmt.Errorf("--referrals is at least 1"))
+			}
+			return c.benchYear(cmd.Context(), opts)
+		},
+	}
+	cmd.Flags().IntVar(&opts.Referrals, "referrals", bench.AllianceReferrals, "referrals of the year")
+	cmd.Flags().Uint64Var(&opts.Seed, "seed", 1, "what the patients are drawn from")
+	cmd.Flags().StringVar(&opts.Dir, "dir", "", "where to put the data; it is removed afterwards (default: the folder for temporary files)")
+	return cmd
+}
+
+func (c *cli) benchYear(ctx context.Context, opts bench.YearOptions) (err error) {
+	if opts.Dir, err = os.MkdirTemp(opts.Dir, "waymark-year-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(opts.Dir)
+	if opts.Child, err = benchChild(); err != nil {
+		return err
+	}
+	bars := map[string]*progress{}
+	opts.Progress = func(what string, done, of int) {
+		if bars[what] == nil {
+			bars[what] = c.progress(what)
+		}
+		bars[what].set(uint64(done), uint64(of))
+	}
+	r, err := bench.Year(ctx, opts)
+	for _, bar := range bars {
+		bar.end()
+	}
+	if err != nil {
+		return err
+	}
+	if c.format == "json" || c.format == "ndjson" {
+		err = c.printJSON(r, c.format == "json")
+	} else {
+		err = r.Write(c.out, c.format == "markdown")
+	}
+	if err == nil && r.Verdict.Faults > 0 {
+		err = damaged("", "%d faults, the first: %s", r.Verdict.Faults, r.Verdict.First[0].Error())
+	}
+	return err
+}
+
+// benchChild starts this program as the other side of a measurement.
+func benchChild() (func(args ...string) *exec.Cmd, error) {
+	self, err := os.Executable()
+	return func(args ...string) *exec.Cmd {
+		return exec.Command(self, append([]string{"bench", "child"}, args...)...)
+	}, err
 }
 
 // benchChildCommand is what a measurement starts as its other side.
