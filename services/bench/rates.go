@@ -313,16 +313,20 @@ func queryRate(ctx context.Context, l *lab) (*measure, error) {
 	if _, err := writeStory(ctx, s.log, 60); err != nil {
 		return nil, err
 	}
-	first, err := s.pathways.GetPathway(ctx, &pathwayv1.GetPathwayRequest{PathwayId: storyID})
+	written, err := s.log.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	first, err := s.pathways.LookUpPathway(ctx, &pathwayv1.LookUpPathwayRequest{PathwayId: storyID, MinPosition: uint64(written)})
 	if err := whole(first.GetPathway(), 60, err); err != nil {
 		return nil, err
 	}
 	size := proto.Size(first)
 	echo, err := l.echo(1)
-	return &measure{Row: Row{What: "query of one pathway of 60 events", Unit: "queries/s", Per: fmt.Sprintf("one-hop echoes/s with answers of %d bytes", size), Floor: 0.70, Aim: 0.85},
+	return &measure{Row: Row{What: "query of one pathway of 60 events, from the read model", Note: "decoded by its client, the echo's answer is not", Unit: "queries/s", Per: fmt.Sprintf("one-hop echoes/s with answers of %d bytes", size), Floor: 0.70, Aim: 0.85},
 		ours: func(ctx context.Context, d time.Duration) (float64, error) {
 			return drive(ctx, inFlight, d, func(ctx context.Context, _ int) (int, error) {
-				out, err := s.pathways.GetPathway(ctx, &pathwayv1.GetPathwayRequest{PathwayId: storyID})
+				out, err := s.pathways.LookUpPathway(ctx, &pathwayv1.LookUpPathwayRequest{PathwayId: storyID})
 				return 1, whole(out.GetPathway(), 60, err)
 			})
 		}, limit: echoRate(echo, 40, size)}, err

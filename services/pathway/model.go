@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	careleadv1 "waymark/proto/waymark/carelead/v1"
@@ -477,6 +478,8 @@ func (m *model) freshness(at es.Position, now time.Time) *pb.Freshness {
 
 var errStopped = fault.Unavailable("pathway.model.stopped", "the lists do not follow the log at present; GetPathway does", time.Second)
 
+var errBehind = fault.Unavailable("pathway.model.behind", "the lists are not yet complete to min_position: repeat the request", time.Second)
+
 // current reports whether the model has held all that the log did.
 func (m *model) current() bool {
 	m.mu.Lock()
@@ -497,7 +500,7 @@ func (m *model) wait(ctx context.Context, min es.Position) error {
 		select {
 		case <-moved:
 		case <-ctx.Done():
-			return fault.Unavailable("pathway.model.behind", "the lists are not yet complete to min_position: repeat the request", time.Second)
+			return errBehind
 		}
 	}
 }
@@ -528,10 +531,14 @@ func (s snapshot) view(id string) (*pb.Pathway, error) {
 }
 
 func (s snapshot) join(v *pb.Pathway) (err error) {
-	if v.PersonId == "" {
-		return nil
+	if v.PersonId != "" {
+		v.Person, err = s.flags(v.PersonId)
 	}
-	v.Person, err = flags(v.PersonId, func(id string) (*pb.Person, error) {
+	return err
+}
+
+func (s snapshot) flags(personID string) (*pb.PersonFlags, error) {
+	return flags(personID, func(id string) (*pb.Person, error) {
 		p := &pb.Person{}
 		found, err := get(s, append([]byte{'n'}, strings.ToLower(id)...), p)
 		if !found {
@@ -539,8 +546,36 @@ func (s snapshot) join(v *pb.Pathway) (err error) {
 		}
 		return p, err
 	})
-	return err
 }
+
+// encoded reads one pathway with its person as it travels, without decoding it;
+// nil where there is none.
+func (s snapshot) encoded(id, personID string) ([]byte, error) {
+	value, closer, err := s.Get(append([]byte{'v'}, id...))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer closer.Close()
+	out := slices.Clone(value)
+	if personID == "" {
+		return out, nil
+	}
+	person, err := s.flags(personID)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := proto.Marshal(person)
+	if err != nil {
+		return nil, err
+	}
+	// A message is its fields in any order: the person is one more.
+	return protowire.AppendBytes(protowire.AppendTag(out, personField, protowire.BytesType), raw), nil
+}
+
+var personField = (&pb.Pathway{}).ProtoReflect().Descriptor().Fields().ByName("person").Number()
 
 // scan calls yield for each key from prefix and after on, in order; yield
 // returns false to end.
@@ -574,8 +609,10 @@ func beyond(prefix []byte) []byte {
 }
 
 // person is whose pathway this is, "" where the model does not know it.
-func (m *model) person(pathwayID string) string {
-	value, closer, err := m.db.Get(append([]byte{'p'}, pathwayID...))
+func (m *model) person(pathwayID string) string { return personOf(m.db, pathwayID) }
+
+func personOf(r pebble.Reader, pathwayID string) string {
+	value, closer, err := r.Get(append([]byte{'p'}, pathwayID...))
 	if err != nil {
 		return "" // a reader who knows no better asks the log
 	}

@@ -474,6 +474,63 @@ func TestWatchOfNoPathway(t *testing.T) {
 	refused(0)
 }
 
+// TestLookUpPathway: what the model gives is what GetPathway says, person and all,
+// for every pathway of random histories.
+func TestLookUpPathway(t *testing.T) {
+	t.Parallel()
+	w, head := someHistory(t, 21, 6)
+	c := serve(t, w.deps())
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	looked := 0
+	for _, e := range w.Events() {
+		id, is := strings.CutPrefix(e.Stream, "pathway-")
+		if !is || e.Revision != 0 {
+			continue
+		}
+		looked++
+		got, err := c.LookUpPathway(ctx, &pb.LookUpPathwayRequest{PathwayId: strings.ToUpper(id), MinPosition: uint64(head)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := c.GetPathway(ctx, &pb.GetPathwayRequest{PathwayId: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !proto.Equal(got.Pathway, want.Pathway) || got.Pathway.Person == nil || len(got.ProtoReflect().GetUnknown()) > 0 || got.Freshness.GetPosition() < uint64(head) {
+			t.Errorf("the model has\n%v\nthe log says\n%v", got, want)
+		}
+	}
+	if looked != 6 {
+		t.Errorf("looked at %d", looked)
+	}
+	_, err := c.LookUpPathway(ctx, &pb.LookUpPathwayRequest{PathwayId: uuid.NewString()})
+	wantCode(t, err, codes.NotFound)
+	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	if _, err = c.LookUpPathway(short, &pb.LookUpPathwayRequest{PathwayId: uuid.NewString(), MinPosition: uint64(head) + 1_000_000}); err == nil {
+		t.Error("answered what it cannot know yet")
+	}
+}
+
+// TestLookUpBeforeTheModel: a pathway that the log has and the model not yet is
+// not said to be missing.
+func TestLookUpBeforeTheModel(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	_, _, _ = w.handOver(t, pathwayID)
+	part, err := New(w.deps())
+	if err != nil {
+		t.Fatal(err)
+	}
+	part.Run = nil // it never follows
+	c := connect(t, part)
+	_, err = c.LookUpPathway(t.Context(), &pb.LookUpPathwayRequest{PathwayId: pathwayID})
+	wantCode(t, err, codes.Unavailable)
+	_, err = c.LookUpPathway(t.Context(), &pb.LookUpPathwayRequest{PathwayId: uuid.NewString()})
+	wantCode(t, err, codes.NotFound)
+}
+
 // TestStale: a list that does not follow says how far behind it is.
 func TestStale(t *testing.T) {
 	t.Parallel()

@@ -307,6 +307,112 @@ func (x *GetPathwayResponse) GetLateEvidence() int32 {
 	return 0
 }
 
+type LookUpPathwayRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	PathwayId string                 `protobuf:"bytes,1,opt,name=pathway_id,json=pathwayId,proto3" json:"pathway_id,omitempty"`
+	// Wait until the lists hold everything up to this position, for example that of a
+	// receipt. pathway.model.behind (UNAVAILABLE) when they do not in time.
+	MinPosition   uint64 `protobuf:"varint,2,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookUpPathwayRequest) Reset() {
+	*x = LookUpPathwayRequest{}
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookUpPathwayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookUpPathwayRequest) ProtoMessage() {}
+
+func (x *LookUpPathwayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookUpPathwayRequest.ProtoReflect.Descriptor instead.
+func (*LookUpPathwayRequest) Descriptor() ([]byte, []int) {
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LookUpPathwayRequest) GetPathwayId() string {
+	if x != nil {
+		return x.PathwayId
+	}
+	return ""
+}
+
+func (x *LookUpPathwayRequest) GetMinPosition() uint64 {
+	if x != nil {
+		return x.MinPosition
+	}
+	return 0
+}
+
+type LookUpPathwayResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pathway       *Pathway               `protobuf:"bytes,1,opt,name=pathway,proto3" json:"pathway,omitempty"`
+	Freshness     *Freshness             `protobuf:"bytes,2,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookUpPathwayResponse) Reset() {
+	*x = LookUpPathwayResponse{}
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookUpPathwayResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookUpPathwayResponse) ProtoMessage() {}
+
+func (x *LookUpPathwayResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookUpPathwayResponse.ProtoReflect.Descriptor instead.
+func (*LookUpPathwayResponse) Descriptor() ([]byte, []int) {
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *LookUpPathwayResponse) GetPathway() *Pathway {
+	if x != nil {
+		return x.Pathway
+	}
+	return nil
+}
+
+func (x *LookUpPathwayResponse) GetFreshness() *Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
+}
+
 // TimelineEntry is one event. Its text names no patient and holds no clinical content.
 type TimelineEntry struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -335,7 +441,7 @@ type TimelineEntry struct {
 
 func (x *TimelineEntry) Reset() {
 	*x = TimelineEntry{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[3]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +453,7 @@ func (x *TimelineEntry) String() string {
 func (*TimelineEntry) ProtoMessage() {}
 
 func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[3]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +466,7 @@ func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineEntry.ProtoReflect.Descriptor instead.
 func (*TimelineEntry) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{3}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TimelineEntry) GetImportance() Importance {
@@ -483,7 +589,7 @@ type GetTimelineRequest struct {
 
 func (x *GetTimelineRequest) Reset() {
 	*x = GetTimelineRequest{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[4]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +601,7 @@ func (x *GetTimelineRequest) String() string {
 func (*GetTimelineRequest) ProtoMessage() {}
 
 func (x *GetTimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[4]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +614,7 @@ func (x *GetTimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTimelineRequest.ProtoReflect.Descriptor instead.
 func (*GetTimelineRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{4}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetTimelineRequest) GetPathwayId() string {
@@ -557,7 +663,7 @@ type GetTimelineResponse struct {
 
 func (x *GetTimelineResponse) Reset() {
 	*x = GetTimelineResponse{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[5]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +675,7 @@ func (x *GetTimelineResponse) String() string {
 func (*GetTimelineResponse) ProtoMessage() {}
 
 func (x *GetTimelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[5]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +688,7 @@ func (x *GetTimelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTimelineResponse.ProtoReflect.Descriptor instead.
 func (*GetTimelineResponse) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{5}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetTimelineResponse) GetEntries() []*TimelineEntry {
@@ -617,7 +723,7 @@ type WhoWasAccountableRequest struct {
 
 func (x *WhoWasAccountableRequest) Reset() {
 	*x = WhoWasAccountableRequest{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[6]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +735,7 @@ func (x *WhoWasAccountableRequest) String() string {
 func (*WhoWasAccountableRequest) ProtoMessage() {}
 
 func (x *WhoWasAccountableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[6]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +748,7 @@ func (x *WhoWasAccountableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoWasAccountableRequest.ProtoReflect.Descriptor instead.
 func (*WhoWasAccountableRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{6}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WhoWasAccountableRequest) GetPathwayId() string {
@@ -673,7 +779,7 @@ type WhoWasAccountableResponse struct {
 
 func (x *WhoWasAccountableResponse) Reset() {
 	*x = WhoWasAccountableResponse{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[7]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +791,7 @@ func (x *WhoWasAccountableResponse) String() string {
 func (*WhoWasAccountableResponse) ProtoMessage() {}
 
 func (x *WhoWasAccountableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[7]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +804,7 @@ func (x *WhoWasAccountableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoWasAccountableResponse.ProtoReflect.Descriptor instead.
 func (*WhoWasAccountableResponse) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{7}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WhoWasAccountableResponse) GetCustody() *Custody {
@@ -737,7 +843,7 @@ type Freshness struct {
 
 func (x *Freshness) Reset() {
 	*x = Freshness{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[8]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +855,7 @@ func (x *Freshness) String() string {
 func (*Freshness) ProtoMessage() {}
 
 func (x *Freshness) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[8]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +868,7 @@ func (x *Freshness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freshness.ProtoReflect.Descriptor instead.
 func (*Freshness) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{8}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Freshness) GetPosition() uint64 {
@@ -801,7 +907,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[9]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +919,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[9]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +932,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{9}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WatchRequest) GetWhat() isWatchRequest_What {
@@ -893,7 +999,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[10]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1011,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[10]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1024,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{10}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WatchResponse) GetPathway() *Pathway {
@@ -965,7 +1071,7 @@ type CaseloadRow struct {
 
 func (x *CaseloadRow) Reset() {
 	*x = CaseloadRow{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[11]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1083,7 @@ func (x *CaseloadRow) String() string {
 func (*CaseloadRow) ProtoMessage() {}
 
 func (x *CaseloadRow) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[11]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1096,7 @@ func (x *CaseloadRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaseloadRow.ProtoReflect.Descriptor instead.
 func (*CaseloadRow) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{11}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CaseloadRow) GetPathwayId() string {
@@ -1053,7 +1159,7 @@ type ListCaseloadRequest struct {
 
 func (x *ListCaseloadRequest) Reset() {
 	*x = ListCaseloadRequest{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[12]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1171,7 @@ func (x *ListCaseloadRequest) String() string {
 func (*ListCaseloadRequest) ProtoMessage() {}
 
 func (x *ListCaseloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[12]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1184,7 @@ func (x *ListCaseloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCaseloadRequest.ProtoReflect.Descriptor instead.
 func (*ListCaseloadRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{12}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListCaseloadRequest) GetPartyId() string {
@@ -1134,7 +1240,7 @@ type ListCaseloadResponse struct {
 
 func (x *ListCaseloadResponse) Reset() {
 	*x = ListCaseloadResponse{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[13]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1252,7 @@ func (x *ListCaseloadResponse) String() string {
 func (*ListCaseloadResponse) ProtoMessage() {}
 
 func (x *ListCaseloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[13]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1265,7 @@ func (x *ListCaseloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCaseloadResponse.ProtoReflect.Descriptor instead.
 func (*ListCaseloadResponse) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{13}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListCaseloadResponse) GetRows() []*CaseloadRow {
@@ -1200,7 +1306,7 @@ type ListHandoversRequest struct {
 
 func (x *ListHandoversRequest) Reset() {
 	*x = ListHandoversRequest{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[14]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1318,7 @@ func (x *ListHandoversRequest) String() string {
 func (*ListHandoversRequest) ProtoMessage() {}
 
 func (x *ListHandoversRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[14]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1331,7 @@ func (x *ListHandoversRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHandoversRequest.ProtoReflect.Descriptor instead.
 func (*ListHandoversRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{14}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListHandoversRequest) GetToPartyId() string {
@@ -1281,7 +1387,7 @@ type HandoverRow struct {
 
 func (x *HandoverRow) Reset() {
 	*x = HandoverRow{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[15]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1399,7 @@ func (x *HandoverRow) String() string {
 func (*HandoverRow) ProtoMessage() {}
 
 func (x *HandoverRow) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[15]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1412,7 @@ func (x *HandoverRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandoverRow.ProtoReflect.Descriptor instead.
 func (*HandoverRow) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{15}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HandoverRow) GetPathwayId() string {
@@ -1341,7 +1447,7 @@ type ListHandoversResponse struct {
 
 func (x *ListHandoversResponse) Reset() {
 	*x = ListHandoversResponse{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[16]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1459,7 @@ func (x *ListHandoversResponse) String() string {
 func (*ListHandoversResponse) ProtoMessage() {}
 
 func (x *ListHandoversResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[16]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1472,7 @@ func (x *ListHandoversResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHandoversResponse.ProtoReflect.Descriptor instead.
 func (*ListHandoversResponse) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{16}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListHandoversResponse) GetRows() []*HandoverRow {
@@ -1404,7 +1510,7 @@ type ListToBeBookedRequest struct {
 
 func (x *ListToBeBookedRequest) Reset() {
 	*x = ListToBeBookedRequest{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[17]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1522,7 @@ func (x *ListToBeBookedRequest) String() string {
 func (*ListToBeBookedRequest) ProtoMessage() {}
 
 func (x *ListToBeBookedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[17]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1535,7 @@ func (x *ListToBeBookedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListToBeBookedRequest.ProtoReflect.Descriptor instead.
 func (*ListToBeBookedRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{17}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListToBeBookedRequest) GetPartyId() string {
@@ -1479,7 +1585,7 @@ type ToBeBookedRow struct {
 
 func (x *ToBeBookedRow) Reset() {
 	*x = ToBeBookedRow{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[18]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1597,7 @@ func (x *ToBeBookedRow) String() string {
 func (*ToBeBookedRow) ProtoMessage() {}
 
 func (x *ToBeBookedRow) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[18]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1610,7 @@ func (x *ToBeBookedRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToBeBookedRow.ProtoReflect.Descriptor instead.
 func (*ToBeBookedRow) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{18}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ToBeBookedRow) GetPathwayId() string {
@@ -1546,7 +1652,7 @@ type ListToBeBookedResponse struct {
 
 func (x *ListToBeBookedResponse) Reset() {
 	*x = ListToBeBookedResponse{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[19]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +1664,7 @@ func (x *ListToBeBookedResponse) String() string {
 func (*ListToBeBookedResponse) ProtoMessage() {}
 
 func (x *ListToBeBookedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[19]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +1677,7 @@ func (x *ListToBeBookedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListToBeBookedResponse.ProtoReflect.Descriptor instead.
 func (*ListToBeBookedResponse) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{19}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListToBeBookedResponse) GetRows() []*ToBeBookedRow {
@@ -1608,7 +1714,7 @@ type DeadlineRow struct {
 
 func (x *DeadlineRow) Reset() {
 	*x = DeadlineRow{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[20]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1726,7 @@ func (x *DeadlineRow) String() string {
 func (*DeadlineRow) ProtoMessage() {}
 
 func (x *DeadlineRow) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[20]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1739,7 @@ func (x *DeadlineRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadlineRow.ProtoReflect.Descriptor instead.
 func (*DeadlineRow) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{20}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeadlineRow) GetPathwayId() string {
@@ -1679,7 +1785,7 @@ type ListOverdueRequest struct {
 
 func (x *ListOverdueRequest) Reset() {
 	*x = ListOverdueRequest{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[21]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +1797,7 @@ func (x *ListOverdueRequest) String() string {
 func (*ListOverdueRequest) ProtoMessage() {}
 
 func (x *ListOverdueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[21]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +1810,7 @@ func (x *ListOverdueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverdueRequest.ProtoReflect.Descriptor instead.
 func (*ListOverdueRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{21}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListOverdueRequest) GetPartyId() string {
@@ -1753,7 +1859,7 @@ type ListOverdueResponse struct {
 
 func (x *ListOverdueResponse) Reset() {
 	*x = ListOverdueResponse{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[22]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1871,7 @@ func (x *ListOverdueResponse) String() string {
 func (*ListOverdueResponse) ProtoMessage() {}
 
 func (x *ListOverdueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[22]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1884,7 @@ func (x *ListOverdueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverdueResponse.ProtoReflect.Descriptor instead.
 func (*ListOverdueResponse) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{22}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListOverdueResponse) GetRows() []*DeadlineRow {
@@ -1819,7 +1925,7 @@ type ListDeadlinesRequest struct {
 
 func (x *ListDeadlinesRequest) Reset() {
 	*x = ListDeadlinesRequest{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[23]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +1937,7 @@ func (x *ListDeadlinesRequest) String() string {
 func (*ListDeadlinesRequest) ProtoMessage() {}
 
 func (x *ListDeadlinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[23]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +1950,7 @@ func (x *ListDeadlinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadlinesRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadlinesRequest) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{23}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListDeadlinesRequest) GetCategory() string {
@@ -1907,7 +2013,7 @@ type ListDeadlinesResponse struct {
 
 func (x *ListDeadlinesResponse) Reset() {
 	*x = ListDeadlinesResponse{}
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[24]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2025,7 @@ func (x *ListDeadlinesResponse) String() string {
 func (*ListDeadlinesResponse) ProtoMessage() {}
 
 func (x *ListDeadlinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[24]
+	mi := &file_waymark_pathway_v1_pathway_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2038,7 @@ func (x *ListDeadlinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadlinesResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadlinesResponse) Descriptor() ([]byte, []int) {
-	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{24}
+	return file_waymark_pathway_v1_pathway_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListDeadlinesResponse) GetRows() []*DeadlineRow {
@@ -1974,7 +2080,14 @@ const file_waymark_pathway_v1_pathway_proto_rawDesc = "" +
 	"\apathway\x18\x01 \x01(\v2\x1b.waymark.pathway.v1.PathwayR\apathway\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\x127\n" +
 	"\boccurred\x18\x03 \x01(\v2\x1b.waymark.pathway.v1.PathwayR\boccurred\x12#\n" +
-	"\rlate_evidence\x18\x04 \x01(\x05R\flateEvidence\"\x94\x04\n" +
+	"\rlate_evidence\x18\x04 \x01(\x05R\flateEvidence\"b\n" +
+	"\x14LookUpPathwayRequest\x12'\n" +
+	"\n" +
+	"pathway_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tpathwayId\x12!\n" +
+	"\fmin_position\x18\x02 \x01(\x04R\vminPosition\"\x8b\x01\n" +
+	"\x15LookUpPathwayResponse\x125\n" +
+	"\apathway\x18\x01 \x01(\v2\x1b.waymark.pathway.v1.PathwayR\apathway\x12;\n" +
+	"\tfreshness\x18\x02 \x01(\v2\x1d.waymark.pathway.v1.FreshnessR\tfreshness\"\x94\x04\n" +
 	"\rTimelineEntry\x12>\n" +
 	"\n" +
 	"importance\x18\x01 \x01(\x0e2\x1e.waymark.pathway.v1.ImportanceR\n" +
@@ -2128,10 +2241,11 @@ const file_waymark_pathway_v1_pathway_proto_rawDesc = "" +
 	"\x14IMPORTANCE_MILESTONE\x10\x01\x12\x17\n" +
 	"\x13IMPORTANCE_CLINICAL\x10\x02\x12\x1d\n" +
 	"\x19IMPORTANCE_ADMINISTRATIVE\x10\x03\x12\x18\n" +
-	"\x14IMPORTANCE_TECHNICAL\x10\x042\x8c\a\n" +
+	"\x14IMPORTANCE_TECHNICAL\x10\x042\xf2\a\n" +
 	"\x13PathwayQueryService\x12[\n" +
 	"\n" +
-	"GetPathway\x12%.waymark.pathway.v1.GetPathwayRequest\x1a&.waymark.pathway.v1.GetPathwayResponse\x12^\n" +
+	"GetPathway\x12%.waymark.pathway.v1.GetPathwayRequest\x1a&.waymark.pathway.v1.GetPathwayResponse\x12d\n" +
+	"\rLookUpPathway\x12(.waymark.pathway.v1.LookUpPathwayRequest\x1a).waymark.pathway.v1.LookUpPathwayResponse\x12^\n" +
 	"\vGetTimeline\x12&.waymark.pathway.v1.GetTimelineRequest\x1a'.waymark.pathway.v1.GetTimelineResponse\x12p\n" +
 	"\x11WhoWasAccountable\x12,.waymark.pathway.v1.WhoWasAccountableRequest\x1a-.waymark.pathway.v1.WhoWasAccountableResponse\x12N\n" +
 	"\x05Watch\x12 .waymark.pathway.v1.WatchRequest\x1a!.waymark.pathway.v1.WatchResponse0\x01\x12a\n" +
@@ -2154,97 +2268,103 @@ func file_waymark_pathway_v1_pathway_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_pathway_v1_pathway_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_waymark_pathway_v1_pathway_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_waymark_pathway_v1_pathway_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_waymark_pathway_v1_pathway_proto_goTypes = []any{
 	(Importance)(0),                   // 0: waymark.pathway.v1.Importance
 	(*AsOf)(nil),                      // 1: waymark.pathway.v1.AsOf
 	(*GetPathwayRequest)(nil),         // 2: waymark.pathway.v1.GetPathwayRequest
 	(*GetPathwayResponse)(nil),        // 3: waymark.pathway.v1.GetPathwayResponse
-	(*TimelineEntry)(nil),             // 4: waymark.pathway.v1.TimelineEntry
-	(*GetTimelineRequest)(nil),        // 5: waymark.pathway.v1.GetTimelineRequest
-	(*GetTimelineResponse)(nil),       // 6: waymark.pathway.v1.GetTimelineResponse
-	(*WhoWasAccountableRequest)(nil),  // 7: waymark.pathway.v1.WhoWasAccountableRequest
-	(*WhoWasAccountableResponse)(nil), // 8: waymark.pathway.v1.WhoWasAccountableResponse
-	(*Freshness)(nil),                 // 9: waymark.pathway.v1.Freshness
-	(*WatchRequest)(nil),              // 10: waymark.pathway.v1.WatchRequest
-	(*WatchResponse)(nil),             // 11: waymark.pathway.v1.WatchResponse
-	(*CaseloadRow)(nil),               // 12: waymark.pathway.v1.CaseloadRow
-	(*ListCaseloadRequest)(nil),       // 13: waymark.pathway.v1.ListCaseloadRequest
-	(*ListCaseloadResponse)(nil),      // 14: waymark.pathway.v1.ListCaseloadResponse
-	(*ListHandoversRequest)(nil),      // 15: waymark.pathway.v1.ListHandoversRequest
-	(*HandoverRow)(nil),               // 16: waymark.pathway.v1.HandoverRow
-	(*ListHandoversResponse)(nil),     // 17: waymark.pathway.v1.ListHandoversResponse
-	(*ListToBeBookedRequest)(nil),     // 18: waymark.pathway.v1.ListToBeBookedRequest
-	(*ToBeBookedRow)(nil),             // 19: waymark.pathway.v1.ToBeBookedRow
-	(*ListToBeBookedResponse)(nil),    // 20: waymark.pathway.v1.ListToBeBookedResponse
-	(*DeadlineRow)(nil),               // 21: waymark.pathway.v1.DeadlineRow
-	(*ListOverdueRequest)(nil),        // 22: waymark.pathway.v1.ListOverdueRequest
-	(*ListOverdueResponse)(nil),       // 23: waymark.pathway.v1.ListOverdueResponse
-	(*ListDeadlinesRequest)(nil),      // 24: waymark.pathway.v1.ListDeadlinesRequest
-	(*ListDeadlinesResponse)(nil),     // 25: waymark.pathway.v1.ListDeadlinesResponse
-	(*timestamppb.Timestamp)(nil),     // 26: google.protobuf.Timestamp
-	(*Pathway)(nil),                   // 27: waymark.pathway.v1.Pathway
-	(*Custody)(nil),                   // 28: waymark.pathway.v1.Custody
-	(*Deadline)(nil),                  // 29: waymark.pathway.v1.Deadline
-	(*Handover)(nil),                  // 30: waymark.pathway.v1.Handover
-	(*ToBeBooked)(nil),                // 31: waymark.pathway.v1.ToBeBooked
-	(*v1.Party)(nil),                  // 32: waymark.carelead.v1.Party
+	(*LookUpPathwayRequest)(nil),      // 4: waymark.pathway.v1.LookUpPathwayRequest
+	(*LookUpPathwayResponse)(nil),     // 5: waymark.pathway.v1.LookUpPathwayResponse
+	(*TimelineEntry)(nil),             // 6: waymark.pathway.v1.TimelineEntry
+	(*GetTimelineRequest)(nil),        // 7: waymark.pathway.v1.GetTimelineRequest
+	(*GetTimelineResponse)(nil),       // 8: waymark.pathway.v1.GetTimelineResponse
+	(*WhoWasAccountableRequest)(nil),  // 9: waymark.pathway.v1.WhoWasAccountableRequest
+	(*WhoWasAccountableResponse)(nil), // 10: waymark.pathway.v1.WhoWasAccountableResponse
+	(*Freshness)(nil),                 // 11: waymark.pathway.v1.Freshness
+	(*WatchRequest)(nil),              // 12: waymark.pathway.v1.WatchRequest
+	(*WatchResponse)(nil),             // 13: waymark.pathway.v1.WatchResponse
+	(*CaseloadRow)(nil),               // 14: waymark.pathway.v1.CaseloadRow
+	(*ListCaseloadRequest)(nil),       // 15: waymark.pathway.v1.ListCaseloadRequest
+	(*ListCaseloadResponse)(nil),      // 16: waymark.pathway.v1.ListCaseloadResponse
+	(*ListHandoversRequest)(nil),      // 17: waymark.pathway.v1.ListHandoversRequest
+	(*HandoverRow)(nil),               // 18: waymark.pathway.v1.HandoverRow
+	(*ListHandoversResponse)(nil),     // 19: waymark.pathway.v1.ListHandoversResponse
+	(*ListToBeBookedRequest)(nil),     // 20: waymark.pathway.v1.ListToBeBookedRequest
+	(*ToBeBookedRow)(nil),             // 21: waymark.pathway.v1.ToBeBookedRow
+	(*ListToBeBookedResponse)(nil),    // 22: waymark.pathway.v1.ListToBeBookedResponse
+	(*DeadlineRow)(nil),               // 23: waymark.pathway.v1.DeadlineRow
+	(*ListOverdueRequest)(nil),        // 24: waymark.pathway.v1.ListOverdueRequest
+	(*ListOverdueResponse)(nil),       // 25: waymark.pathway.v1.ListOverdueResponse
+	(*ListDeadlinesRequest)(nil),      // 26: waymark.pathway.v1.ListDeadlinesRequest
+	(*ListDeadlinesResponse)(nil),     // 27: waymark.pathway.v1.ListDeadlinesResponse
+	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
+	(*Pathway)(nil),                   // 29: waymark.pathway.v1.Pathway
+	(*Custody)(nil),                   // 30: waymark.pathway.v1.Custody
+	(*Deadline)(nil),                  // 31: waymark.pathway.v1.Deadline
+	(*Handover)(nil),                  // 32: waymark.pathway.v1.Handover
+	(*ToBeBooked)(nil),                // 33: waymark.pathway.v1.ToBeBooked
+	(*v1.Party)(nil),                  // 34: waymark.carelead.v1.Party
 }
 var file_waymark_pathway_v1_pathway_proto_depIdxs = []int32{
-	26, // 0: waymark.pathway.v1.AsOf.recorded:type_name -> google.protobuf.Timestamp
+	28, // 0: waymark.pathway.v1.AsOf.recorded:type_name -> google.protobuf.Timestamp
 	1,  // 1: waymark.pathway.v1.GetPathwayRequest.as_of:type_name -> waymark.pathway.v1.AsOf
-	27, // 2: waymark.pathway.v1.GetPathwayResponse.pathway:type_name -> waymark.pathway.v1.Pathway
-	27, // 3: waymark.pathway.v1.GetPathwayResponse.occurred:type_name -> waymark.pathway.v1.Pathway
-	0,  // 4: waymark.pathway.v1.TimelineEntry.importance:type_name -> waymark.pathway.v1.Importance
-	26, // 5: waymark.pathway.v1.TimelineEntry.recorded:type_name -> google.protobuf.Timestamp
-	26, // 6: waymark.pathway.v1.TimelineEntry.occurred:type_name -> google.protobuf.Timestamp
-	1,  // 7: waymark.pathway.v1.GetTimelineRequest.as_of:type_name -> waymark.pathway.v1.AsOf
-	0,  // 8: waymark.pathway.v1.GetTimelineRequest.at_least:type_name -> waymark.pathway.v1.Importance
-	4,  // 9: waymark.pathway.v1.GetTimelineResponse.entries:type_name -> waymark.pathway.v1.TimelineEntry
-	1,  // 10: waymark.pathway.v1.WhoWasAccountableRequest.at:type_name -> waymark.pathway.v1.AsOf
-	28, // 11: waymark.pathway.v1.WhoWasAccountableResponse.custody:type_name -> waymark.pathway.v1.Custody
-	27, // 12: waymark.pathway.v1.WatchResponse.pathway:type_name -> waymark.pathway.v1.Pathway
-	27, // 13: waymark.pathway.v1.CaseloadRow.pathway:type_name -> waymark.pathway.v1.Pathway
-	29, // 14: waymark.pathway.v1.CaseloadRow.next_action:type_name -> waymark.pathway.v1.Deadline
-	12, // 15: waymark.pathway.v1.ListCaseloadResponse.rows:type_name -> waymark.pathway.v1.CaseloadRow
-	9,  // 16: waymark.pathway.v1.ListCaseloadResponse.freshness:type_name -> waymark.pathway.v1.Freshness
-	30, // 17: waymark.pathway.v1.HandoverRow.handover:type_name -> waymark.pathway.v1.Handover
-	16, // 18: waymark.pathway.v1.ListHandoversResponse.rows:type_name -> waymark.pathway.v1.HandoverRow
-	9,  // 19: waymark.pathway.v1.ListHandoversResponse.freshness:type_name -> waymark.pathway.v1.Freshness
-	31, // 20: waymark.pathway.v1.ToBeBookedRow.task:type_name -> waymark.pathway.v1.ToBeBooked
-	32, // 21: waymark.pathway.v1.ToBeBookedRow.holder:type_name -> waymark.carelead.v1.Party
-	19, // 22: waymark.pathway.v1.ListToBeBookedResponse.rows:type_name -> waymark.pathway.v1.ToBeBookedRow
-	9,  // 23: waymark.pathway.v1.ListToBeBookedResponse.freshness:type_name -> waymark.pathway.v1.Freshness
-	29, // 24: waymark.pathway.v1.DeadlineRow.deadline:type_name -> waymark.pathway.v1.Deadline
-	32, // 25: waymark.pathway.v1.DeadlineRow.holder:type_name -> waymark.carelead.v1.Party
-	21, // 26: waymark.pathway.v1.ListOverdueResponse.rows:type_name -> waymark.pathway.v1.DeadlineRow
-	9,  // 27: waymark.pathway.v1.ListOverdueResponse.freshness:type_name -> waymark.pathway.v1.Freshness
-	26, // 28: waymark.pathway.v1.ListDeadlinesRequest.due_before:type_name -> google.protobuf.Timestamp
-	21, // 29: waymark.pathway.v1.ListDeadlinesResponse.rows:type_name -> waymark.pathway.v1.DeadlineRow
-	9,  // 30: waymark.pathway.v1.ListDeadlinesResponse.freshness:type_name -> waymark.pathway.v1.Freshness
-	2,  // 31: waymark.pathway.v1.PathwayQueryService.GetPathway:input_type -> waymark.pathway.v1.GetPathwayRequest
-	5,  // 32: waymark.pathway.v1.PathwayQueryService.GetTimeline:input_type -> waymark.pathway.v1.GetTimelineRequest
-	7,  // 33: waymark.pathway.v1.PathwayQueryService.WhoWasAccountable:input_type -> waymark.pathway.v1.WhoWasAccountableRequest
-	10, // 34: waymark.pathway.v1.PathwayQueryService.Watch:input_type -> waymark.pathway.v1.WatchRequest
-	13, // 35: waymark.pathway.v1.PathwayQueryService.ListCaseload:input_type -> waymark.pathway.v1.ListCaseloadRequest
-	15, // 36: waymark.pathway.v1.PathwayQueryService.ListHandovers:input_type -> waymark.pathway.v1.ListHandoversRequest
-	18, // 37: waymark.pathway.v1.PathwayQueryService.ListToBeBooked:input_type -> waymark.pathway.v1.ListToBeBookedRequest
-	22, // 38: waymark.pathway.v1.PathwayQueryService.ListOverdue:input_type -> waymark.pathway.v1.ListOverdueRequest
-	24, // 39: waymark.pathway.v1.PathwayQueryService.ListDeadlines:input_type -> waymark.pathway.v1.ListDeadlinesRequest
-	3,  // 40: waymark.pathway.v1.PathwayQueryService.GetPathway:output_type -> waymark.pathway.v1.GetPathwayResponse
-	6,  // 41: waymark.pathway.v1.PathwayQueryService.GetTimeline:output_type -> waymark.pathway.v1.GetTimelineResponse
-	8,  // 42: waymark.pathway.v1.PathwayQueryService.WhoWasAccountable:output_type -> waymark.pathway.v1.WhoWasAccountableResponse
-	11, // 43: waymark.pathway.v1.PathwayQueryService.Watch:output_type -> waymark.pathway.v1.WatchResponse
-	14, // 44: waymark.pathway.v1.PathwayQueryService.ListCaseload:output_type -> waymark.pathway.v1.ListCaseloadResponse
-	17, // 45: waymark.pathway.v1.PathwayQueryService.ListHandovers:output_type -> waymark.pathway.v1.ListHandoversResponse
-	20, // 46: waymark.pathway.v1.PathwayQueryService.ListToBeBooked:output_type -> waymark.pathway.v1.ListToBeBookedResponse
-	23, // 47: waymark.pathway.v1.PathwayQueryService.ListOverdue:output_type -> waymark.pathway.v1.ListOverdueResponse
-	25, // 48: waymark.pathway.v1.PathwayQueryService.ListDeadlines:output_type -> waymark.pathway.v1.ListDeadlinesResponse
-	40, // [40:49] is the sub-list for method output_type
-	31, // [31:40] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	29, // 2: waymark.pathway.v1.GetPathwayResponse.pathway:type_name -> waymark.pathway.v1.Pathway
+	29, // 3: waymark.pathway.v1.GetPathwayResponse.occurred:type_name -> waymark.pathway.v1.Pathway
+	29, // 4: waymark.pathway.v1.LookUpPathwayResponse.pathway:type_name -> waymark.pathway.v1.Pathway
+	11, // 5: waymark.pathway.v1.LookUpPathwayResponse.freshness:type_name -> waymark.pathway.v1.Freshness
+	0,  // 6: waymark.pathway.v1.TimelineEntry.importance:type_name -> waymark.pathway.v1.Importance
+	28, // 7: waymark.pathway.v1.TimelineEntry.recorded:type_name -> google.protobuf.Timestamp
+	28, // 8: waymark.pathway.v1.TimelineEntry.occurred:type_name -> google.protobuf.Timestamp
+	1,  // 9: waymark.pathway.v1.GetTimelineRequest.as_of:type_name -> waymark.pathway.v1.AsOf
+	0,  // 10: waymark.pathway.v1.GetTimelineRequest.at_least:type_name -> waymark.pathway.v1.Importance
+	6,  // 11: waymark.pathway.v1.GetTimelineResponse.entries:type_name -> waymark.pathway.v1.TimelineEntry
+	1,  // 12: waymark.pathway.v1.WhoWasAccountableRequest.at:type_name -> waymark.pathway.v1.AsOf
+	30, // 13: waymark.pathway.v1.WhoWasAccountableResponse.custody:type_name -> waymark.pathway.v1.Custody
+	29, // 14: waymark.pathway.v1.WatchResponse.pathway:type_name -> waymark.pathway.v1.Pathway
+	29, // 15: waymark.pathway.v1.CaseloadRow.pathway:type_name -> waymark.pathway.v1.Pathway
+	31, // 16: waymark.pathway.v1.CaseloadRow.next_action:type_name -> waymark.pathway.v1.Deadline
+	14, // 17: waymark.pathway.v1.ListCaseloadResponse.rows:type_name -> waymark.pathway.v1.CaseloadRow
+	11, // 18: waymark.pathway.v1.ListCaseloadResponse.freshness:type_name -> waymark.pathway.v1.Freshness
+	32, // 19: waymark.pathway.v1.HandoverRow.handover:type_name -> waymark.pathway.v1.Handover
+	18, // 20: waymark.pathway.v1.ListHandoversResponse.rows:type_name -> waymark.pathway.v1.HandoverRow
+	11, // 21: waymark.pathway.v1.ListHandoversResponse.freshness:type_name -> waymark.pathway.v1.Freshness
+	33, // 22: waymark.pathway.v1.ToBeBookedRow.task:type_name -> waymark.pathway.v1.ToBeBooked
+	34, // 23: waymark.pathway.v1.ToBeBookedRow.holder:type_name -> waymark.carelead.v1.Party
+	21, // 24: waymark.pathway.v1.ListToBeBookedResponse.rows:type_name -> waymark.pathway.v1.ToBeBookedRow
+	11, // 25: waymark.pathway.v1.ListToBeBookedResponse.freshness:type_name -> waymark.pathway.v1.Freshness
+	31, // 26: waymark.pathway.v1.DeadlineRow.deadline:type_name -> waymark.pathway.v1.Deadline
+	34, // 27: waymark.pathway.v1.DeadlineRow.holder:type_name -> waymark.carelead.v1.Party
+	23, // 28: waymark.pathway.v1.ListOverdueResponse.rows:type_name -> waymark.pathway.v1.DeadlineRow
+	11, // 29: waymark.pathway.v1.ListOverdueResponse.freshness:type_name -> waymark.pathway.v1.Freshness
+	28, // 30: waymark.pathway.v1.ListDeadlinesRequest.due_before:type_name -> google.protobuf.Timestamp
+	23, // 31: waymark.pathway.v1.ListDeadlinesResponse.rows:type_name -> waymark.pathway.v1.DeadlineRow
+	11, // 32: waymark.pathway.v1.ListDeadlinesResponse.freshness:type_name -> waymark.pathway.v1.Freshness
+	2,  // 33: waymark.pathway.v1.PathwayQueryService.GetPathway:input_type -> waymark.pathway.v1.GetPathwayRequest
+	4,  // 34: waymark.pathway.v1.PathwayQueryService.LookUpPathway:input_type -> waymark.pathway.v1.LookUpPathwayRequest
+	7,  // 35: waymark.pathway.v1.PathwayQueryService.GetTimeline:input_type -> waymark.pathway.v1.GetTimelineRequest
+	9,  // 36: waymark.pathway.v1.PathwayQueryService.WhoWasAccountable:input_type -> waymark.pathway.v1.WhoWasAccountableRequest
+	12, // 37: waymark.pathway.v1.PathwayQueryService.Watch:input_type -> waymark.pathway.v1.WatchRequest
+	15, // 38: waymark.pathway.v1.PathwayQueryService.ListCaseload:input_type -> waymark.pathway.v1.ListCaseloadRequest
+	17, // 39: waymark.pathway.v1.PathwayQueryService.ListHandovers:input_type -> waymark.pathway.v1.ListHandoversRequest
+	20, // 40: waymark.pathway.v1.PathwayQueryService.ListToBeBooked:input_type -> waymark.pathway.v1.ListToBeBookedRequest
+	24, // 41: waymark.pathway.v1.PathwayQueryService.ListOverdue:input_type -> waymark.pathway.v1.ListOverdueRequest
+	26, // 42: waymark.pathway.v1.PathwayQueryService.ListDeadlines:input_type -> waymark.pathway.v1.ListDeadlinesRequest
+	3,  // 43: waymark.pathway.v1.PathwayQueryService.GetPathway:output_type -> waymark.pathway.v1.GetPathwayResponse
+	5,  // 44: waymark.pathway.v1.PathwayQueryService.LookUpPathway:output_type -> waymark.pathway.v1.LookUpPathwayResponse
+	8,  // 45: waymark.pathway.v1.PathwayQueryService.GetTimeline:output_type -> waymark.pathway.v1.GetTimelineResponse
+	10, // 46: waymark.pathway.v1.PathwayQueryService.WhoWasAccountable:output_type -> waymark.pathway.v1.WhoWasAccountableResponse
+	13, // 47: waymark.pathway.v1.PathwayQueryService.Watch:output_type -> waymark.pathway.v1.WatchResponse
+	16, // 48: waymark.pathway.v1.PathwayQueryService.ListCaseload:output_type -> waymark.pathway.v1.ListCaseloadResponse
+	19, // 49: waymark.pathway.v1.PathwayQueryService.ListHandovers:output_type -> waymark.pathway.v1.ListHandoversResponse
+	22, // 50: waymark.pathway.v1.PathwayQueryService.ListToBeBooked:output_type -> waymark.pathway.v1.ListToBeBookedResponse
+	25, // 51: waymark.pathway.v1.PathwayQueryService.ListOverdue:output_type -> waymark.pathway.v1.ListOverdueResponse
+	27, // 52: waymark.pathway.v1.PathwayQueryService.ListDeadlines:output_type -> waymark.pathway.v1.ListDeadlinesResponse
+	43, // [43:53] is the sub-list for method output_type
+	33, // [33:43] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_waymark_pathway_v1_pathway_proto_init() }
@@ -2257,7 +2377,7 @@ func file_waymark_pathway_v1_pathway_proto_init() {
 		(*AsOf_Position)(nil),
 		(*AsOf_Recorded)(nil),
 	}
-	file_waymark_pathway_v1_pathway_proto_msgTypes[9].OneofWrappers = []any{
+	file_waymark_pathway_v1_pathway_proto_msgTypes[11].OneofWrappers = []any{
 		(*WatchRequest_PathwayId)(nil),
 		(*WatchRequest_PartyId)(nil),
 	}
@@ -2267,7 +2387,7 @@ func file_waymark_pathway_v1_pathway_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_pathway_v1_pathway_proto_rawDesc), len(file_waymark_pathway_v1_pathway_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

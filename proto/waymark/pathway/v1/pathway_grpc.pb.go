@@ -24,6 +24,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	PathwayQueryService_GetPathway_FullMethodName        = "/waymark.pathway.v1.PathwayQueryService/GetPathway"
+	PathwayQueryService_LookUpPathway_FullMethodName     = "/waymark.pathway.v1.PathwayQueryService/LookUpPathway"
 	PathwayQueryService_GetTimeline_FullMethodName       = "/waymark.pathway.v1.PathwayQueryService/GetTimeline"
 	PathwayQueryService_WhoWasAccountable_FullMethodName = "/waymark.pathway.v1.PathwayQueryService/WhoWasAccountable"
 	PathwayQueryService_Watch_FullMethodName             = "/waymark.pathway.v1.PathwayQueryService/Watch"
@@ -45,6 +46,9 @@ type PathwayQueryServiceClient interface {
 	// GetPathway puts a pathway together from the log: now, as of a position, or
 	// as of a recorded time ("what did we know then").
 	GetPathway(ctx context.Context, in *GetPathwayRequest, opts ...grpc.CallOption) (*GetPathwayResponse, error)
+	// LookUpPathway gives a pathway as the lists have it: many times cheaper, for a
+	// screen that shows many, and perhaps behind. Decide nothing by it.
+	LookUpPathway(ctx context.Context, in *LookUpPathwayRequest, opts ...grpc.CallOption) (*LookUpPathwayResponse, error)
 	// GetTimeline tells all that happened, oldest first, in neutral words.
 	GetTimeline(ctx context.Context, in *GetTimelineRequest, opts ...grpc.CallOption) (*GetTimelineResponse, error)
 	// WhoWasAccountable names the accountable party at an instant or position.
@@ -75,6 +79,16 @@ func (c *pathwayQueryServiceClient) GetPathway(ctx context.Context, in *GetPathw
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetPathwayResponse)
 	err := c.cc.Invoke(ctx, PathwayQueryService_GetPathway_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *pathwayQueryServiceClient) LookUpPathway(ctx context.Context, in *LookUpPathwayRequest, opts ...grpc.CallOption) (*LookUpPathwayResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LookUpPathwayResponse)
+	err := c.cc.Invoke(ctx, PathwayQueryService_LookUpPathway_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -181,6 +195,9 @@ type PathwayQueryServiceServer interface {
 	// GetPathway puts a pathway together from the log: now, as of a position, or
 	// as of a recorded time ("what did we know then").
 	GetPathway(context.Context, *GetPathwayRequest) (*GetPathwayResponse, error)
+	// LookUpPathway gives a pathway as the lists have it: many times cheaper, for a
+	// screen that shows many, and perhaps behind. Decide nothing by it.
+	LookUpPathway(context.Context, *LookUpPathwayRequest) (*LookUpPathwayResponse, error)
 	// GetTimeline tells all that happened, oldest first, in neutral words.
 	GetTimeline(context.Context, *GetTimelineRequest) (*GetTimelineResponse, error)
 	// WhoWasAccountable names the accountable party at an instant or position.
@@ -209,6 +226,9 @@ type UnimplementedPathwayQueryServiceServer struct{}
 
 func (UnimplementedPathwayQueryServiceServer) GetPathway(context.Context, *GetPathwayRequest) (*GetPathwayResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPathway not implemented")
+}
+func (UnimplementedPathwayQueryServiceServer) LookUpPathway(context.Context, *LookUpPathwayRequest) (*LookUpPathwayResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LookUpPathway not implemented")
 }
 func (UnimplementedPathwayQueryServiceServer) GetTimeline(context.Context, *GetTimelineRequest) (*GetTimelineResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTimeline not implemented")
@@ -269,6 +289,24 @@ func _PathwayQueryService_GetPathway_Handler(srv interface{}, ctx context.Contex
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PathwayQueryServiceServer).GetPathway(ctx, req.(*GetPathwayRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PathwayQueryService_LookUpPathway_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LookUpPathwayRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PathwayQueryServiceServer).LookUpPathway(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PathwayQueryService_LookUpPathway_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PathwayQueryServiceServer).LookUpPathway(ctx, req.(*LookUpPathwayRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -420,6 +458,10 @@ var PathwayQueryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetPathway",
 			Handler:    _PathwayQueryService_GetPathway_Handler,
+		},
+		{
+			MethodName: "LookUpPathway",
+			Handler:    _PathwayQueryService_LookUpPathway_Handler,
 		},
 		{
 			MethodName: "GetTimeline",
