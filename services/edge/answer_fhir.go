@@ -98,6 +98,9 @@ func (d *document) reply(id string, outcome proto.Message) (int, []byte) {
 		for _, k := range o.Kept {
 			issues = append(issues, issue("information", problem{issue: "informational"}, k.Code, k.Type, "kept with the document, and made into no command"))
 		}
+		for _, remark := range d.remarks() {
+			issues = append(issues, issue("warning", problem{issue: "structure"}, notR4, remark.element, remark.text))
+		}
 		return http.StatusOK, operationOutcome(id, issues...)
 	}
 	return http.StatusServiceUnavailable, operationOutcome(id, issue("error", problem{issue: "transient"}, "edge.no_outcome", "", "there is no outcome yet: send it again"))

@@ -110,6 +110,9 @@ func (d *document) bars() (*barsMessage, error) {
 	if m.focus.v == nil {
 		return nil, refuse("edge.field.required", refs[0].get("reference").path, "the Bundle does not hold the "+barsEvents[m.event].focus+" that the message is about")
 	}
+	if at := m.focus.at("meta", "lastUpdated"); m.reason != "new" && at.v == nil {
+		return nil, refuse("edge.field.required", at.path, "when it was changed is missing: without it nobody can tell whether it was changed here since")
+	}
 	m.receiver = d.organisation
 	for _, to := range header.all("destination") {
 		m.receiver = cmp.Or(d.ods(to.get("receiver")), m.receiver)

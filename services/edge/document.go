@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "waymark/proto/waymark/edge/v1"
+	"waymark/services/edge/fhir"
 	"waymark/services/kit/fault"
 )
 
@@ -451,6 +452,35 @@ func (d *document) r4() error {
 		}
 	}
 	return nil
+}
+
+// maxRemarks bounds how many remarks there are about one document.
+const maxRemarks = 50
+
+// remark is an element of a resource that is mapped and is not R4.
+type remark struct {
+	kind, element, text string
+}
+
+// remarks says what of the resources that are mapped is not R4: such an element is
+// named and kept, and no reason to refuse the rest.
+func (d *document) remarks() (found []remark) {
+	for _, r := range d.resources {
+		if _, mapped := resourceKinds[r.kind]; !mapped && r.kind != "Patient" {
+			continue
+		}
+		raw, err := json.Marshal(r.v)
+		if err != nil {
+			continue // cannot be: it was read from JSON
+		}
+		_, issues := fhir.Decode(raw)
+		for _, i := range issues {
+			if (i.Severity == "error" || i.Severity == "fatal") && len(found) < maxRemarks {
+				found = append(found, remark{r.kind, r.path + strings.TrimPrefix(i.Expression, r.kind), i.Text})
+			}
+		}
+	}
+	return found
 }
 
 // words makes a set of the words of a text.

@@ -2,8 +2,10 @@ package edge
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Whatever comes, reading it does not panic, says the same twice, and names no
@@ -13,6 +15,7 @@ func FuzzDocument(f *testing.F) {
 		`{"resourceType":"Patient","id":"1","identifier":[{"system":"https://fhir.nhs.uk/Id/nhs-number","value":"9990000018"}],"birthDate":"1961-05-04"}`,
 		`{"resourceType":"Bundle","type":"message","id":"b","entry":[{"fullUrl":"urn:uuid:1","resource":{"resourceType":"MessageHeader","eventCoding":{"code":"booking-request"},"focus":[{"reference":"urn:uuid:2"}]}}]}`,
 		`{"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Appointment","participant":[{"actor":{"reference":"Patient/1"}}]}}]}`,
+		`{"resourceType":"Bundle","type":"message","meta":{"versionId":"1.0.0"},"entry":[{"resource":{"resourceType":"MessageHeader","eventCoding":{"code":"servicerequest-request"},"reason":{"coding":[{"code":"update"}]},"source":{"contact":{"value":"1"}},"focus":[{"reference":"ServiceRequest/1"}]}},{"resource":{"resourceType":"ServiceRequest","id":"1","meta":{"lastUpdated":"2026-01-01T00:00:00Z"},"status":"active","authoredOn":"2026-01-01","category":[{"coding":[{"code":"waymark-usc"}]}],"subject":{"reference":"Patient/1"}}},{"resource":{"resourceType":"Patient","id":"1"}}]}`,
 		`<Patient/>`, `[]`, `{`, `{"resourceType":"ReferralRequest"}`, `{"resourceType":{"a":[[[]]]}}`,
 	} {
 		f.Add([]byte(seed))
@@ -24,9 +27,16 @@ func FuzzDocument(f *testing.F) {
 		}
 		d.header()
 		d.patients()
-		d.message()
 		if _, err := d.fields(); (err != nil) != (d.unread != nil) {
 			t.Errorf("fields: %v, unread: %v", err, d.unread)
+		}
+		for _, remark := range d.remarks() {
+			if remark.element == "" {
+				t.Errorf("a remark names no element: %+v", remark)
+			}
+		}
+		if d.unread == nil && d.r4() == nil {
+			tryRead(t, d)
 		}
 		for _, r := range d.resources {
 			r.codings("code")
@@ -35,10 +45,54 @@ func FuzzDocument(f *testing.F) {
 			d.ods(r.get("performer"))
 			address(r.at("address"))
 		}
-		if d.unread == nil {
-			d.r4()
-		}
 	})
+}
+
+// tryRead reads a document as far as nothing is asked of a service. A refusal
+// names what it is about, and every resource is taken or kept.
+func tryRead(t *testing.T, d *document) {
+	w := &work{service: &service{key: make([]byte, 32)}, received: time.Unix(1_780_000_000, 0)}
+	m, err := d.bars()
+	var in *intake
+	if err == nil {
+		in, err = d.read(w, m)
+	}
+	if err == nil && m != nil {
+		if who := in.about(m.focus); who != nil {
+			if m.focus.kind == "ServiceRequest" {
+				_, err = in.referralMessage(m, who)
+			} else {
+				_, err = in.bookingMessage(m, who)
+			}
+		}
+	}
+	var why *stop
+	switch {
+	case errors.As(err, &why):
+		if why.reason.Code == "" || why.reason.Field == "" || why.reason.Text == "" {
+			t.Errorf("a refusal without code, element or text: %v", why.reason)
+		}
+	case err != nil:
+		t.Errorf("neither taken nor refused: %v", err)
+	default:
+		n := len(in.steps)
+		for _, who := range in.people {
+			if who.path != "" {
+				n++
+			}
+		}
+		for _, k := range w.kept {
+			if k.Code != notR4 {
+				n += int(k.Count)
+			}
+		}
+		if m != nil {
+			n += 2 // the header, and what it is about
+		}
+		if n != len(d.resources) {
+			t.Errorf("%d resources, %d taken or kept", len(d.resources), n)
+		}
+	}
 }
 
 // The table of codes is whole, and the longest ICD-10 row counts.

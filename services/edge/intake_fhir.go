@@ -27,6 +27,7 @@ const (
 	notMapped         = "edge.fhir.not_mapped"         // Waymark has no place for it
 	notCancer         = "edge.fhir.not_cancer"         // no code of it says cancer
 	notCertain        = "edge.fhir.not_certain"        // refuted, provisional, a draft, or withdrawn
+	notR4             = "edge.fhir.not_r4"             // an element that R4 does not have so; counted by element
 	deletion          = "edge.fhir.deletion"           // nothing is deleted here
 	patientUnknown    = "edge.fhir.patient_unknown"    // who it is about is not in the document, and not known
 	pathwayNone       = "edge.fhir.pathway_none"       // the patient is on no open pathway
@@ -248,6 +249,9 @@ func (d *document) read(w *work, m *barsMessage) (*intake, error) {
 				in.steps = append(in.steps, step{kind.order, r, who, do})
 			}
 		}
+	}
+	for _, remark := range d.remarks() {
+		in.keep(remark.kind, notR4)
 	}
 	slices.SortStableFunc(in.steps, func(a, b step) int { return a.order - b.order })
 	return in, nil

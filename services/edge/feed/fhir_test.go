@@ -217,6 +217,11 @@ func TestFaults(t *testing.T) {
 	if _, kept := took(h.document(t, bundle("batch", fhirPatient, strings.Replace(breast, `"recordedDate":"2026-06-10",`, "", 1))).Message); kept["Condition undated"] != 1 {
 		t.Errorf("kept %v", kept)
 	}
+	odd := h.document(t, strings.NewReplacer(`"id":"p1"`, `"id":"p1","nonsense":1,"maritalStatus":"M"`).Replace(fhirPatient))
+	wantCommands(t, odd.Message, "UpdateDemographics")
+	if _, kept := took(odd.Message); kept["Patient not_r4"] != 2 || !strings.Contains(string(odd.Answer), `"Patient.nonsense"`) || !strings.Contains(string(odd.Answer), `"Patient.maritalStatus"`) {
+		t.Errorf("what is not R4 is not named: %v %s", kept, odd.Answer)
+	}
 	if r := h.document(t, `{"resourceType":"Patient","name":[{"family":"NOBODY"}]}`); r.Message.State != pb.MessageState_MESSAGE_STATE_PARKED || r.Message.Reason.Code != "edge.fhir.patient_unidentified" || r.Status != 202 {
 		t.Errorf("a Patient without an identifier: %v", r.Message)
 	}
