@@ -175,3 +175,28 @@ func (b *board) serving(practice, preferred string) string {
 	}
 	return found[0].id
 }
+
+// candidates are the leads of a neighbourhood who could take a pathway now: at work, with a
+// free place; those who speak one of the languages first, then those with most
+// room, then by id. None for no neighbourhood.
+func (b *board) candidates(neighbourhood string, languages []string) (ids []string) {
+	if neighbourhood == "" {
+		return nil
+	}
+	found, _ := list(b, b.leads, "", func(l Lead) bool {
+		return l.State == pb.LeadState_LEAD_STATE_ACTIVE && slices.Contains(l.Neighbourhoods, neighbourhood) && len(l.Places) < int(l.Capacity)
+	})
+	speaks := func(l Lead) int {
+		if slices.ContainsFunc(languages, func(x string) bool { return slices.Contains(l.Languages, x) }) {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(found, func(x, y named[Lead]) int {
+		return cmp.Or(cmp.Compare(speaks(y.value), speaks(x.value)), cmp.Compare(int(y.value.Capacity)-len(y.value.Places), int(x.value.Capacity)-len(x.value.Places)))
+	})
+	for _, l := range found {
+		ids = append(ids, l.id)
+	}
+	return ids
+}

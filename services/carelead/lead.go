@@ -9,6 +9,7 @@ import (
 	pb "waymark/proto/waymark/carelead/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
+	"waymark/services/kit/nhs"
 )
 
 // Lead is the fold of lead-<id>: a named person in a role who takes
@@ -134,6 +135,7 @@ type RegisterLead struct {
 	Party                             *Party
 	Neighbourhoods, Languages, Skills []string
 	Capacity                          int32
+	On                                nhs.Date
 }
 
 // Decide wants a named person at an organisation: nobody else can be a lead.
@@ -143,6 +145,8 @@ func (c RegisterLead) Decide(l Lead) ([]proto.Message, error) {
 		return nil, fault.Exists("carelead.lead.exists", "a lead with this id is registered")
 	case c.Party.Kind != pb.PartyKind_PARTY_KIND_PERSON_IN_ROLE || c.Party.SdsUserId == "" || c.Party.RoleCode == "":
 		return nil, fault.Invalid("carelead.lead.not_a_person", "party", "a lead is a person in a role: kind PARTY_KIND_PERSON_IN_ROLE, sds_user_id and role_code are needed")
+	case !mayLead(c.Party.RoleCode, c.On):
+		return nil, fault.Invalid("carelead.lead.role", "party.role_code", "is not a role in which somebody may be a care lead: see roles.csv, for example R9801 Care Co-ordinator")
 	case len(c.Neighbourhoods) == 0:
 		return nil, fault.Invalid("carelead.lead.no_neighbourhood", "neighbourhood_ids", "a lead works for at least one neighbourhood")
 	}

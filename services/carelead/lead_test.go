@@ -8,6 +8,7 @@ import (
 
 	pb "waymark/proto/waymark/carelead/v1"
 	"waymark/services/kit/estest"
+	"waymark/services/kit/nhs"
 )
 
 func registered(capacity int32) *pb.LeadRegistered {
@@ -26,11 +27,11 @@ func TestLeads(t *testing.T) {
 	active := estest.Given(LeadDecider, registered(1), &pb.LeadActivated{On: "2026-07-06"})
 	at := func(day int) RunLeave { return RunLeave{Now: monday.AddDate(0, 0, day)} }
 
-	estest.Given(LeadDecider).When(RegisterLead{Party: team("A"), Neighbourhoods: []string{"n1"}}.Decide).ThenRefused(t, "carelead.lead.not_a_person")
-	estest.Given(LeadDecider).When(RegisterLead{Party: person("l")}.Decide).ThenRefused(t, "carelead.lead.no_neighbourhood")
+	estest.Given(LeadDecider).When(RegisterLead{Party: team("A"), Neighbourhoods: []string{"n1"}, On: nhs.DateOf(monday)}.Decide).ThenRefused(t, "carelead.lead.not_a_person")
+	estest.Given(LeadDecider).When(RegisterLead{Party: person("l"), On: nhs.DateOf(monday)}.Decide).ThenRefused(t, "carelead.lead.no_neighbourhood")
 	estest.Given(LeadDecider).When(ActivateLead{}.Decide).ThenRefused(t, "carelead.lead.not_found")
 	estest.Given(LeadDecider, registered(1)).When(TakePlace{PathwayID: "p", HandoverID: "h"}.Decide).ThenRefused(t, "carelead.lead.inactive")
-	active.When(RegisterLead{Party: person("l"), Neighbourhoods: []string{"n1"}}.Decide).ThenRefused(t, "carelead.lead.exists")
+	active.When(RegisterLead{Party: person("l"), Neighbourhoods: []string{"n1"}, On: nhs.DateOf(monday)}.Decide).ThenRefused(t, "carelead.lead.exists")
 	active.When(ActivateLead{On: "2026-07-07"}.Decide).ThenNothing(t)
 
 	taken := &pb.CaseloadPlaceTaken{PathwayId: "p", HandoverId: "h", TakenAt: on(0)}

@@ -49,6 +49,7 @@ type Ledger struct {
 	Silenced      []pb.NoticeSuppression // why the patient gets no notices; empty: notices go out
 	LeadDeclined  bool                   // the patient does not want a lead
 	Neighbourhood string                 // of the newest offer or move
+	Candidates    []string               // leads who could take over after a move, best first
 	Tasks         []Task                 // open ones
 
 	// Violation names the first event that broke the rule of the ledger. It
@@ -96,6 +97,7 @@ func evolveLedger(l Ledger, event proto.Message) Ledger {
 		}
 		l.PathwayID, l.PersonID, l.Opened, l.Holder, l.Treating = e.PathwayId, e.PersonId, true, e.Holder, e.Holder
 	case *pb.AccountabilityTransferred:
+		l.Candidates = nil
 		if !Same(e.From, l.Holder) || l.Closed != 0 {
 			l.violate("AccountabilityTransferred from a party that is not accountable")
 		}
@@ -165,7 +167,7 @@ func evolveLedger(l Ledger, event proto.Message) Ledger {
 	case *pb.TreatingProviderChanged:
 		l.Treating = e.To
 	case *pb.NeighbourhoodChangeDetected:
-		l.Neighbourhood = e.ToNeighbourhoodId
+		l.Neighbourhood, l.Candidates = e.ToNeighbourhoodId, e.CandidateLeadIds
 	case *pb.PatientNoticesStopped:
 		if !slices.Contains(l.Silenced, e.Reason) {
 			l.Silenced = append(slices.Clip(l.Silenced), e.Reason)

@@ -176,6 +176,8 @@ type NoteMove struct {
 	// Withheld: the practice of a restricted person is not shown; somebody who may
 	// see it must look.
 	Withheld bool
+	// Candidates are leads of the new neighbourhood who could take over, best first.
+	Candidates []string
 }
 
 // Decide starts nothing while the treating team holds the pathway; a lead keeps
@@ -190,7 +192,7 @@ func (c NoteMove) Decide(l Ledger) ([]proto.Message, error) {
 	if c.To == l.Neighbourhood {
 		return nil, nil
 	}
-	events := []proto.Message{&pb.NeighbourhoodChangeDetected{FromNeighbourhoodId: l.Neighbourhood, ToNeighbourhoodId: c.To}}
+	events := []proto.Message{&pb.NeighbourhoodChangeDetected{FromNeighbourhoodId: l.Neighbourhood, ToNeighbourhoodId: c.To, CandidateLeadIds: c.Candidates}}
 	code := "neighbourhood_changed"
 	if c.To == "" {
 		code = "no_neighbourhood"
@@ -219,16 +221,20 @@ func (c MergeLedger) Decide(l Ledger) ([]proto.Message, error) {
 }
 
 // SupersedeLedger closes a ledger in favour of another.
-type SupersedeLedger struct{ By string }
+type SupersedeLedger struct {
+	By      string
+	Settled []string // ledgers merged into this one that are closed, as was looked up
+}
 
-// Decide does nothing when it is closed already, and refuses to be closed in
-// favour of a ledger that was merged into this one: else both would be closed.
+// Decide does nothing when it is closed already, and refuses while a ledger that
+// was merged into this one is open. Of ledgers that were merged in a ring each
+// waits for the next, so that none of them closes, and somebody stays accountable.
 func (c SupersedeLedger) Decide(l Ledger) ([]proto.Message, error) {
 	if l.open() != nil {
 		return nil, nil
 	}
-	if slices.Contains(l.Merged, c.By) {
-		return nil, fault.Refused("carelead.merge.crossed", "each of the two was merged into the other; both stay open")
+	if slices.ContainsFunc(l.Merged, func(id string) bool { return id == c.By || !slices.Contains(c.Settled, id) }) {
+		return nil, fault.Refused("carelead.merge.crossed", "a ledger that was merged into this one is open, perhaps because they were merged in a ring; all stay open until a person looks")
 	}
 	return append(l.void(pb.VoidReason_VOID_REASON_MERGED),
 		&pb.LedgerClosed{Reason: pb.CloseReason_CLOSE_REASON_SUPERSEDED, Evidence: c.By, SupersededBy: c.By}), nil

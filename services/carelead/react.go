@@ -90,7 +90,7 @@ func (s *service) onPathway(ctx context.Context, e bus.Event) error {
 			return nil
 		}
 		// Only now: at no time is nobody accountable for the patient.
-		return s.tell(ctx, e, e.StreamID, "rerouted", SupersedeLedger{By: streamID(onward[0].PathwayId)})
+		return s.supersede(ctx, e, "rerouted", e.StreamID, streamID(onward[0].PathwayId))
 	case *referralv1.PathwayClosed:
 		return s.closed(ctx, e, m.Facts.GetReason())
 	case *referralv1.ClockCorrected:
@@ -224,6 +224,7 @@ func (s *service) settlePerson(ctx context.Context, e bus.Event, pathway, person
 				return err
 			}
 			move.To = s.board.serving(p.practice, ledger.Value.Neighbourhood)
+			move.Candidates = s.board.candidates(move.To, p.languages)
 		}
 		return s.tell(ctx, e, pathway, "move", move)
 	}
@@ -345,6 +346,32 @@ func (s *service) mergeReversed(ctx context.Context, e bus.Event, m *personv1.Me
 	return nil
 }
 
+// supersede closes a ledger in favour of another. Where it cannot be closed,
+// whoever holds the other looks.
+func (s *service) supersede(ctx context.Context, e bus.Event, purpose, pathway, by string) error {
+	ledger, err := s.ledgers.Load(ctx, streamID(pathway))
+	if err != nil {
+		return err
+	}
+	c := SupersedeLedger{By: by}
+	for _, id := range ledger.Value.Merged {
+		other, err := s.ledgers.Load(ctx, id)
+		if err != nil {
+			return err
+		}
+		if other.Value.Closed != 0 {
+			c.Settled = append(c.Settled, id)
+		}
+	}
+	if err := s.tell(ctx, e, pathway, purpose, c); err != nil {
+		return err
+	}
+	if ledger, err = s.ledgers.Load(ctx, streamID(pathway)); err != nil || ledger.Value.open() != nil {
+		return err
+	}
+	return s.tell(ctx, e, by, "merge to review", RaiseTask{Code: "merge_to_review", About: pathway, Now: s.clock()})
+}
+
 func (s *service) onOwn(ctx context.Context, e bus.Event) error {
 	if err := s.board.Wait(ctx, e.Position); err != nil {
 		return err
@@ -364,7 +391,7 @@ func (s *service) onOwn(ctx context.Context, e bus.Event) error {
 	case *pb.LedgerOpened:
 		return s.settlePerson(ctx, e, e.StreamID, m.PersonId)
 	case *pb.LedgerMerged:
-		return s.tell(ctx, e, m.MergedPathwayId, "supersede", SupersedeLedger{By: e.StreamID})
+		return s.supersede(ctx, e, "supersede", m.MergedPathwayId, e.StreamID)
 	case *pb.HandoverOffered:
 		return s.settleLedger(ctx, e, leadID(m.To))
 	case *pb.AccountabilityTransferred:

@@ -146,6 +146,7 @@ type patient struct {
 	restricted bool
 	stop       bool // a death was reported: nothing goes to the patient
 	died       bool // a formal notice stands
+	languages  []string
 }
 
 // lookUp asks the person service. A refusal is an answer; that it cannot be
@@ -168,7 +169,13 @@ func (s *service) lookUp(ctx context.Context, personID string) (patient, error) 
 			merge = m.MergeId
 		}
 	}
-	return patient{known: true, id: p.GetPersonId(), mergeID: merge, practice: p.GetPractice(), restricted: p.GetRestricted(), stop: p.GetMessagesStopped(),
+	var languages []string
+	for _, n := range p.GetNeeds().GetCommunication() {
+		if language := n.GetNeed().GetLanguage(); language != "" {
+			languages = append(languages, language)
+		}
+	}
+	return patient{languages: languages, known: true, id: p.GetPersonId(), mergeID: merge, practice: p.GetPractice(), restricted: p.GetRestricted(), stop: p.GetMessagesStopped(),
 		died: p.GetDeath() == formalDeath}, nil
 }
 

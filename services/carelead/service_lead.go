@@ -6,6 +6,7 @@ import (
 
 	pb "waymark/proto/waymark/carelead/v1"
 	"waymark/services/kit/es"
+	"waymark/services/kit/nhs"
 )
 
 // leadServer is the gRPC face of leads.
@@ -49,7 +50,7 @@ func (s *leadServer) RegisterLead(ctx context.Context, req *pb.RegisterLeadReque
 	for i, n := range req.NeighbourhoodIds {
 		neighbourhoods[i] = streamID(n)
 	}
-	c := RegisterLead{Party: p, Neighbourhoods: neighbourhoods, Languages: req.Languages, Skills: req.Skills, Capacity: req.Capacity}
+	c := RegisterLead{Party: p, Neighbourhoods: neighbourhoods, Languages: req.Languages, Skills: req.Skills, Capacity: req.Capacity, On: nhs.DateOf(s.clock())}
 	state, err := s.leads.Do(ctx, id, req, c.Decide)
 	return leadReply(id, state, err)
 }

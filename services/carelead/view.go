@@ -24,7 +24,7 @@ func (l Ledger) message(pathwayID string) *pb.Ledger {
 		PathwayId: pathwayID, PersonId: l.PersonID, Open: l.Opened && l.Closed == 0, CloseReason: l.Closed, SupersededBy: l.SupersededBy,
 		Holder: l.Holder, ActingFor: l.ActingFor, TreatingTeam: l.Treating,
 		FirstContactDue: optional(l.FirstContactDue), FirstContactOverdue: l.FirstContactOverdue,
-		NoticesStopped: l.Silenced, LeadDeclined: l.LeadDeclined, NeighbourhoodId: l.Neighbourhood,
+		NoticesStopped: l.Silenced, LeadDeclined: l.LeadDeclined, NeighbourhoodId: l.Neighbourhood, CandidateLeadIds: l.Candidates,
 	}
 	if h := l.Handover; h.ID != "" {
 		m.Handover = &pb.Handover{

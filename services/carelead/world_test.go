@@ -20,6 +20,7 @@ import (
 	"waymark/services/kit/bus"
 	"waymark/services/kit/es"
 	"waymark/services/kit/estest"
+	"waymark/services/kit/nhs"
 	"waymark/services/kit/run"
 	"waymark/services/kit/runtest"
 )
@@ -84,6 +85,11 @@ type world struct {
 	capacity map[string]int32
 	audited  int
 	transfer int
+
+	// mixed, if set, draws which of the events that wait is delivered next.
+	mixed   func(n int) int
+	order   func(n int) int // what mixed becomes once the life begins
+	waiting []bus.Event     // taken from the log, not yet delivered; with mixed alone
 
 	deaf   func(bus.Event) bool // plants the bug that a reaction is missing
 	caught error                // what went wrong first, in a world with a planted bug
@@ -184,7 +190,21 @@ func (w *world) settle(crash func() bool, again func() bool) {
 			w.t.Fatal("the reactions never come to rest")
 		}
 		var e bus.Event
-		switch all := w.log.Events(); {
+		all := w.log.Events()
+		if w.mixed != nil {
+			for ; w.next < len(all); w.next++ {
+				w.waiting = append(w.waiting, busEvent(w.t, all[w.next]))
+			}
+			w.waiting, w.outside = append(w.waiting, w.outside...), nil
+		}
+		switch {
+		case len(w.waiting) > 0:
+			i := 0
+			if w.mixed != nil {
+				i = w.mixed(len(w.waiting))
+			}
+			e = w.waiting[i]
+			w.waiting = slices.Delete(w.waiting, i, i+1)
 		case w.next < len(all):
 			e = busEvent(w.t, all[w.next])
 			w.next++
@@ -354,7 +374,7 @@ func (w *world) staff(capacity int32, leads ...string) {
 	must(w, w.service.neighbourhoods, "n1", p, DefineNeighbourhood{Name: "Peckham", Organisation: "RAA", Practices: []string{"G85001"}, Manager: person("boss"), Contact: person("nurse")})
 	must(w, w.service.neighbourhoods, "n1", p, AcceptFallback{Pool: p, Until: monday.AddDate(2, 0, 0), Now: w.now, OutOfHours: "111", By: as(p)})
 	for _, id := range leads {
-		must(w, w.service.leads, id, p, RegisterLead{Party: person(id), Neighbourhoods: []string{"n1"}, Capacity: capacity})
+		must(w, w.service.leads, id, p, RegisterLead{Party: person(id), Neighbourhoods: []string{"n1"}, Capacity: capacity, On: nhs.DateOf(w.now)})
 		must(w, w.service.leads, id, p, ActivateLead{On: "2026-07-06"})
 	}
 }

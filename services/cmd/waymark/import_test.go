@@ -190,9 +190,9 @@ func settled(t *testing.T, c *checkout) {
 
 var errMoved = fmt.Errorf("something was recorded")
 
-// byTheClock are events that a timer records when it finds something due: whether
-// it looks in the middle of an import or after it is chance.
-var byTheClock = map[string]bool{"SummaryOverdue": true, "SummaryDeliveryFailed": true, "ItemBecameDue": true, "ItemOverdue": true, "AssessmentExpired": true, "ConcernEscalated": true}
+// byTheClock are events that a timer records when it finds something due, or a reaction of
+// what it finds open: whether it looks in the middle of an import or after it is chance.
+var byTheClock = map[string]bool{"CareStepOverdue": true, "SurveillanceEndPassed": true, "OpenThingsEnded": true, "OpenThingsResumed": true, "SummaryOverdue": true, "SummaryDeliveryFailed": true, "ItemBecameDue": true, "ItemOverdue": true, "AssessmentExpired": true, "ConcernEscalated": true}
 
 // one is an event without what two systems cannot have in common: times of the
 // machine and ids that derive from them.

@@ -175,9 +175,12 @@ type Ledger struct {
 	NeighbourhoodId string              `protobuf:"bytes,15,opt,name=neighbourhood_id,json=neighbourhoodId,proto3" json:"neighbourhood_id,omitempty"`
 	Tasks           []*ReviewTask       `protobuf:"bytes,16,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	// Of a ledger closed as superseded: the pathway whose ledger goes on.
-	SupersededBy  string `protobuf:"bytes,17,opt,name=superseded_by,json=supersededBy,proto3" json:"superseded_by,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SupersededBy string `protobuf:"bytes,17,opt,name=superseded_by,json=supersededBy,proto3" json:"superseded_by,omitempty"`
+	// After the patient moved: leads of the new neighbourhood who could take over,
+	// best first, as they were then.
+	CandidateLeadIds []string `protobuf:"bytes,18,rep,name=candidate_lead_ids,json=candidateLeadIds,proto3" json:"candidate_lead_ids,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Ledger) Reset() {
@@ -327,6 +330,13 @@ func (x *Ledger) GetSupersededBy() string {
 		return x.SupersededBy
 	}
 	return ""
+}
+
+func (x *Ledger) GetCandidateLeadIds() []string {
+	if x != nil {
+		return x.CandidateLeadIds
+	}
+	return nil
 }
 
 type Handover struct {
@@ -3778,7 +3788,7 @@ var File_waymark_carelead_v1_carelead_proto protoreflect.FileDescriptor
 
 const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\n" +
-	"\"waymark/carelead/v1/carelead.proto\x12\x13waymark.carelead.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a waymark/carelead/v1/events.proto\x1a\x1awaymark/meta/v1/meta.proto\x1a\x1bwaymark/meta/v1/rules.proto\"\xe7\x06\n" +
+	"\"waymark/carelead/v1/carelead.proto\x12\x13waymark.carelead.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a waymark/carelead/v1/events.proto\x1a\x1awaymark/meta/v1/meta.proto\x1a\x1bwaymark/meta/v1/rules.proto\"\x95\a\n" +
 	"\x06Ledger\x12\x1d\n" +
 	"\n" +
 	"pathway_id\x18\x01 \x01(\tR\tpathwayId\x12\x1b\n" +
@@ -3799,7 +3809,8 @@ const file_waymark_carelead_v1_carelead_proto_rawDesc = "" +
 	"\rlead_declined\x18\x0e \x01(\bR\fleadDeclined\x12)\n" +
 	"\x10neighbourhood_id\x18\x0f \x01(\tR\x0fneighbourhoodId\x125\n" +
 	"\x05tasks\x18\x10 \x03(\v2\x1f.waymark.carelead.v1.ReviewTaskR\x05tasks\x12#\n" +
-	"\rsuperseded_by\x18\x11 \x01(\tR\fsupersededBy\"\xf5\x03\n" +
+	"\rsuperseded_by\x18\x11 \x01(\tR\fsupersededBy\x12,\n" +
+	"\x12candidate_lead_ids\x18\x12 \x03(\tR\x10candidateLeadIds\"\xf5\x03\n" +
 	"\bHandover\x12\x1f\n" +
 	"\vhandover_id\x18\x01 \x01(\tR\n" +
 	"handoverId\x125\n" +

@@ -2205,8 +2205,12 @@ type NeighbourhoodChangeDetected struct {
 	FromNeighbourhoodId string                 `protobuf:"bytes,1,opt,name=from_neighbourhood_id,json=fromNeighbourhoodId,proto3" json:"from_neighbourhood_id,omitempty"`
 	// Empty when no neighbourhood serves the new practice: a person must act.
 	ToNeighbourhoodId string `protobuf:"bytes,2,opt,name=to_neighbourhood_id,json=toNeighbourhoodId,proto3" json:"to_neighbourhood_id,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Leads of the new neighbourhood who could take over now, best first: active, with a
+	// free place; those who speak the patient's language first, then those with most
+	// room. Whom to ask is for a person to say, and whom it is offered to accepts or not.
+	CandidateLeadIds []string `protobuf:"bytes,3,rep,name=candidate_lead_ids,json=candidateLeadIds,proto3" json:"candidate_lead_ids,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *NeighbourhoodChangeDetected) Reset() {
@@ -2251,6 +2255,13 @@ func (x *NeighbourhoodChangeDetected) GetToNeighbourhoodId() string {
 		return x.ToNeighbourhoodId
 	}
 	return ""
+}
+
+func (x *NeighbourhoodChangeDetected) GetCandidateLeadIds() []string {
+	if x != nil {
+		return x.CandidateLeadIds
+	}
+	return nil
 }
 
 type PatientNoticesStopped struct {
@@ -3632,10 +3643,11 @@ const file_waymark_carelead_v1_events_proto_rawDesc = "" +
 	"\x17TreatingProviderChanged\x124\n" +
 	"\x04from\x18\x01 \x01(\v2\x1a.waymark.carelead.v1.PartyB\x04\x88\xce\x18\x02R\x04from\x120\n" +
 	"\x02to\x18\x02 \x01(\v2\x1a.waymark.carelead.v1.PartyB\x04\x88\xce\x18\x02R\x02to\x12\x14\n" +
-	"\x02on\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x02on:\f\x92\xce\x18\bcarelead\"\x9b\x01\n" +
+	"\x02on\x18\x03 \x01(\tB\x04\x88\xce\x18\x03R\x02on:\f\x92\xce\x18\bcarelead\"\xcf\x01\n" +
 	"\x1bNeighbourhoodChangeDetected\x128\n" +
 	"\x15from_neighbourhood_id\x18\x01 \x01(\tB\x04\x88\xce\x18\x03R\x13fromNeighbourhoodId\x124\n" +
-	"\x13to_neighbourhood_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x11toNeighbourhoodId:\f\x92\xce\x18\bcarelead\"k\n" +
+	"\x13to_neighbourhood_id\x18\x02 \x01(\tB\x04\x88\xce\x18\x03R\x11toNeighbourhoodId\x122\n" +
+	"\x12candidate_lead_ids\x18\x03 \x03(\tB\x04\x88\xce\x18\x02R\x10candidateLeadIds:\f\x92\xce\x18\bcarelead\"k\n" +
 	"\x15PatientNoticesStopped\x12D\n" +
 	"\x06reason\x18\x01 \x01(\x0e2&.waymark.carelead.v1.NoticeSuppressionB\x04\x88\xce\x18\x03R\x06reason:\f\x92\xce\x18\bcarelead\"k\n" +
 	"\x15PatientNoticesResumed\x12D\n" +
