@@ -23,7 +23,16 @@
 //	service.go  the gRPC face
 //	v2.go       HL7 v2 as the intake sees it
 //
-// FHIR R4 documents go the same way:
+// FHIR R4 out, made of what the services say at a position of the log:
+//
+//	fhir.go           the HTTP server: read, vread, history
+//	fhir_kinds.go     the table of types and their search parameters
+//	fhir_search.go    search; the CapabilityStatement
+//	fhir_records.go   the index: whose a thing is, and when its streams changed
+//	fhir_snapshot.go  what the services are asked
+//	fhir_out.go       what resources are made of it; fhir_plan.go: those of the plan
+//
+// FHIR R4 documents in go the same way as HL7 v2:
 //
 //	document.go     a document as the intake sees it: a tree with FHIRPaths
 //	intake_fhir.go  what is read of it, and the commands that it makes

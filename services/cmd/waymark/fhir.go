@@ -178,14 +178,23 @@ func (f *fhirClient) types(ctx context.Context) (types []string, err error) {
 		return nil, err
 	}
 	var statement struct {
-		Rest []struct{ Resource []struct{ Type string } }
+		Rest []struct {
+			Resource []struct {
+				Type        string
+				Interaction []struct{ Code string }
+			}
+		}
 	}
 	if err := json.Unmarshal(body, &statement); err != nil {
 		return nil, err
 	}
 	for _, rest := range statement.Rest {
 		for _, r := range rest.Resource {
-			types = append(types, r.Type)
+			for _, i := range r.Interaction {
+				if i.Code == "read" {
+					types = append(types, r.Type)
+				}
+			}
 		}
 	}
 	return types, nil
