@@ -2,7 +2,11 @@ package edge
 
 import (
 	"testing"
+	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	pb "waymark/proto/waymark/edge/v1"
 	"waymark/services/kit/mllp"
 )
 
@@ -58,10 +62,14 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"", "MSH|^~\\&|A|B\rPID|1||9990000018^^^NHS~2", "MSH$%*?@$A\rPID$$$1%2@3*4\rZZZ", "\xff\xfeM\x00S\x00H\x00|\x00^\x00", "MSH|^~\\&||||||||||||||||8859/1\rPID|||||\\XFC\\\\.br\\", "FHS|\rBHS|\rMSH|^~\\&\rBTS|1"} {
+	for _, s := range []string{"", "MSH|^~\\&|A|B\rPID|1||9990000018^^^NHS~2", "MSH$%*?@$A\rPID$$$1%2@3*4\rZZZ", "\xff\xfeM\x00S\x00H\x00|\x00^\x00", "MSH|^~\\&||||||||||||||||8859/1\rPID|||||\\XFC\\\\.br\\", "FHS|\rBHS|\rMSH|^~\\&\rBTS|1", "BHS|^~\\&#|A\nMSH|^~\\&#|A||||||ADT_A28|7|P|2.7\r\nPID|1\n\rBTS|x|y\nFTS|2", "MSH|^~\\&||||||||||||||||WINDOWS-1252\rPID|||||\x80\x9f"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
+		if e := batchOf(raw); e != nil {
+			e.head(time.Time{}, e.differs(3))
+			e.tail(3, e.differs(3))
+		}
 		var text int
 		for _, one := range mllp.Split(raw) {
 			text += len(one)
@@ -76,6 +84,26 @@ func FuzzParse(f *testing.F) {
 						m.at(s, f, r+1, 4, 2)
 					}
 				}
+			}
+			// Whatever it is, it is answered, and its fields are shown.
+			v := readV2(one, nil)
+			v.header()
+			v.patients()
+			v.digest()
+			for _, outcome := range []proto.Message{&pb.MessageApplied{ReferralStatus: "A"}, &pb.MessageParked{Reason: &pb.Reason{Code: "x"}}, &pb.MessageRefused{Reason: &pb.Reason{Code: "x", Field: "PID-3[2].4", Text: "|^~\\&"}}} {
+				ack := v.answer("00000000-0000-0000-0000-000000000000", outcome)
+				answers(v.message, "00000000-0000-0000-0000-000000000000", outcome, ack)
+				if back, err := parseMessage(ack); err != nil || back.raw("MSA", 2) != m.raw("MSH", 10) {
+					t.Fatalf("a message with control id %q is answered with %q: %v", m.raw("MSH", 10), ack, err)
+				}
+			}
+			m.list()
+			m.reports()
+			m.second()
+			// What is written with corrections reads the same.
+			again, err := parseMessage(m.bytes())
+			if err != nil || len(again.segments) != len(m.segments) {
+				t.Fatalf("%q was written as %q: %v", one, m.bytes(), err)
 			}
 		}
 		if text > 3*len(raw) {

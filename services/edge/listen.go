@@ -20,7 +20,8 @@ import (
 
 // ListenOptions are the bounds of an MLLP listener. Zero fields mean their
 // defaults. A connection holds at most one message of 512 KiB, so that
-// Connections bounds the memory: 64 MiB by default.
+// Connections bounds the memory: 64 MiB by default, and half as much again while
+// messages grow.
 type ListenOptions struct {
 	TLS         *tls.Config   // nil takes connections without TLS
 	Connections int           // at once; more are closed at once. Default 128

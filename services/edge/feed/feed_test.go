@@ -83,6 +83,12 @@ func open(t testing.TB, log es.Log, opts edge.ListenOptions) *house {
 // openWith opens a house whose listener reaches the edge through what wrap makes.
 func openWith(t testing.TB, log es.Log, opts edge.ListenOptions, wrap func(grpc.ClientConnInterface) grpc.ClientConnInterface) *house {
 	t.Helper()
+	return openFor(t, log, opts, wrap, nil)
+}
+
+// openFor opens one that knows facilities by name.
+func openFor(t testing.TB, log es.Log, opts edge.ListenOptions, wrap func(grpc.ClientConnInterface) grpc.ClientConnInterface, facilities map[string]string) *house {
+	t.Helper()
 	h := &house{log: log}
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
 	p, err := run.Listen(t.Context(), run.Config{GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Drain: time.Nanosecond, HealthEvery: 20 * time.Millisecond}, "edge-test", quiet)
@@ -91,6 +97,7 @@ func openWith(t testing.TB, log es.Log, opts edge.ListenOptions, wrap func(grpc.
 	}
 	deps := p.Deps(log, nil, []byte("0123456789abcdef0123456789abcdef"))
 	deps.Clock = func() time.Time { return time.Date(2026, 6, 15, 9, 0, 0, 0, time.UTC) }
+	deps.Facilities = facilities
 	plain := deps.Dial
 	deps.Dial = func(service string) grpc.ClientConnInterface {
 		if service == "edge" {

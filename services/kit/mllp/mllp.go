@@ -50,6 +50,11 @@ func Read(r *bufio.Reader, most int) ([]byte, error) {
 		if len(out)+len(part) > most+1 {
 			return nil, ErrTooLarge
 		}
+		if need := len(out) + len(part); need > cap(out) {
+			// As append would, but never more room than a message may have: many
+			// senders may each have one half sent.
+			out = append(make([]byte, 0, min(max(2*cap(out), need), most+1)), out...)
+		}
 		out = append(out, part...)
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
