@@ -19,7 +19,9 @@ import (
 	edgev1 "waymark/proto/waymark/edge/v1"
 	"waymark/services/allinone"
 	"waymark/services/kit/es"
+	"waymark/services/kit/fault"
 	"waymark/services/kit/mllp"
+	"waymark/services/kit/nhs"
 	"waymark/services/kit/run"
 )
 
@@ -35,7 +37,9 @@ func (c *cli) realInputCommand() *cobra.Command {
 		Use: "real-input FOLDER", Short: "Feed messages that others wrote to a system of their own, and count what becomes of them", Args: cobra.ExactArgs(1),
 		Long: `Start an empty system for each folder in FOLDER that holds HL7 v2 or FHIR, in a temporary
 folder, import what it holds, and print a table of what became of it. Files of a folder that use
-one control id for different messages go to systems of their own. What was stored is counted in
+one control id for different messages go to systems of their own. HL7 v2 is fed twice: as it comes,
+and with its patients made known first, each by a referral with the message's own PID. Facilities
+that send a name are given an ODS code, as with --facility. What was stored is counted in
 the log again: a message that was read and is neither there nor a duplicate is lost. Exits with 5
 when one is, when a message got no answer, and when a service logged an error.
 
@@ -51,6 +55,7 @@ Example:
 type fed struct {
 	folder string
 	*imported
+	known   bool // the patients were made known before
 	systems int
 	stored  int   // messages in the log
 	unkept  int   // refused before they were kept
@@ -90,6 +95,8 @@ func (c *cli) realInput(ctx context.Context, folder, into string) error {
 					return err
 				}
 			}
+			known := f
+			known.imported, known.known = &imported{Kind: f.Kind + ", patients known", Files: f.Files, Reasons: map[string]int{}}, true
 			for _, files := range groups {
 				if kind == kindXML {
 					break
@@ -97,8 +104,17 @@ func (c *cli) realInput(ctx context.Context, folder, into string) error {
 				if err := c.feed(ctx, &f, kind, files); err != nil {
 					return fmt.Errorf("%s: %w", e.Name(), err)
 				}
+				if kind != kindHL7 {
+					continue
+				}
+				if err := c.feed(ctx, &known, kind, files); err != nil {
+					return fmt.Errorf("%s, patients known: %w", e.Name(), err)
+				}
 			}
 			all = append(all, f)
+			if kind == kindHL7 {
+				all = append(all, known)
+			}
 		}
 		bar.set(uint64(i+1), uint64(len(entries)))
 	}
@@ -183,6 +199,56 @@ func controlID(m []byte) string {
 	return fmt.Sprintf("%s/%s/%s", fields[2], fields[3], fields[9])
 }
 
+// prepare gives what a trust that sends these files would have set up: codes of the
+// facilities that send a name, and for each patient a referral that opened a
+// pathway, with the message's own PID.
+func prepare(files []string) (facilities []string, referrals [][]byte, err error) {
+	names, patients := map[string]bool{}, map[string]bool{}
+	for _, name := range files {
+		raw, err := readMaybeGzip(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, m := range mllp.Split(raw) {
+			segments := bytes.FieldsFunc(m, func(r rune) bool { return r == '\r' || r == '\n' })
+			if len(segments) == 0 || len(segments[0]) < 8 {
+				continue
+			}
+			separator := string(segments[0][3])
+			head := strings.Split(string(segments[0]), separator)
+			if len(head) < 5 || len(head[1]) == 0 {
+				continue
+			}
+			whole := strings.TrimSpace(head[3])
+			first, _, _ := strings.Cut(whole, head[1][:1])
+			for _, of := range []string{whole, first} {
+				if _, err := nhs.ParseODS(of); err != nil && of != "" && !strings.ContainsAny(of, "=,") {
+					names[of] = true
+				}
+			}
+			for _, s := range segments {
+				fields := strings.Split(string(s), separator)
+				if fields[0] != "PID" || len(fields) < 4 || fields[3] == "" || patients[fields[3]] {
+					continue
+				}
+				patients[fields[3]] = true
+				c := head[1][:1]
+				id := fmt.Sprint("KNOWN", len(patients))
+				msh := []string{head[0], head[1], head[2], head[3], "WAYMARK", "X26", "20200102120000", "", "REF" + c + "I12" + c + "REF_I12", id, "P", "2.4"}
+				if len(head) > 17 {
+					msh = append(msh, "", "", "", "", "", head[17])
+				}
+				rf1 := []string{"RF1", "P", "3", "01", "", "", id + c + "RJ1", "20200102"}
+				referrals = append(referrals, []byte(strings.Join(msh, separator)+"\r"+strings.Join(rf1, separator)+"\rPRD"+separator+"RP\r"+string(s)+"\r"))
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		facilities = append(facilities, name+"=RJ1")
+	}
+	return facilities, referrals, nil
+}
+
 // feed imports files into a system of their own, and adds up what became of them.
 func (c *cli) feed(ctx context.Context, f *fed, kind kindOfFile, files []string) (err error) {
 	dir, err := os.MkdirTemp("", "waymark-real-input-")
@@ -195,7 +261,14 @@ func (c *cli) feed(ctx context.Context, f *fed, kind kindOfFile, files []string)
 	if err != nil {
 		return err
 	}
-	system, err := allinone.Start(ctx, allinone.Options{Data: filepath.Join(dir, "data"), AnyPort: true, Logger: slog.New(countErrors{plain.Handler(), &wrong})})
+	setting := run.Config{}
+	var before [][]byte
+	if kind == kindHL7 {
+		if setting.Facilities, before, err = prepare(files); err != nil {
+			return err
+		}
+	}
+	system, err := allinone.Start(ctx, allinone.Options{Data: filepath.Join(dir, "data"), AnyPort: true, Config: setting, Logger: slog.New(countErrors{plain.Handler(), &wrong})})
 	if err != nil {
 		return err
 	}
@@ -208,6 +281,22 @@ func (c *cli) feed(ctx context.Context, f *fed, kind kindOfFile, files []string)
 	quiet := *c
 	quiet.quiet = true
 	im := newImporter(&quiet, importOptions{Parallel: 1, From: "RJ1"}, conn)
+	log, err := es.Open(es.Config{URL: system.EventStore})
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	if f.known {
+		for _, m := range before {
+			if _, err := edgev1.NewEdgeServiceClient(conn).TakeMessage(ctx, &edgev1.TakeMessageRequest{Raw: m}); err != nil && !fault.IsAnswer(err) {
+				return err
+			}
+		}
+	}
+	head, err := log.Head(ctx)
+	if err != nil {
+		return err
+	}
 	if kind == kindHL7 {
 		err = im.hl7(ctx, files)
 	} else {
@@ -218,13 +307,8 @@ func (c *cli) feed(ctx context.Context, f *fed, kind kindOfFile, files []string)
 	}
 	f.systems++
 	f.add(im)
-	log, err := es.Open(es.Config{URL: system.EventStore})
-	if err != nil {
-		return err
-	}
-	defer log.Close()
 	received := string((&edgev1.MessageReceived{}).ProtoReflect().Descriptor().FullName())
-	err = log.ReadAll(ctx, 0, func(e es.Recorded) error {
+	err = log.ReadAll(ctx, head, func(e es.Recorded) error {
 		if e.Type == received {
 			f.stored++
 		}
@@ -255,14 +339,17 @@ func realInputTable(all []fed) string {
 			continue
 		}
 		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d | %d | %d | %d | %d | %d |\n", f.folder, f.Kind, f.Files, f.Read, f.Taken, f.Duplicate, f.Parked, f.Refused, f.Failed, f.stored, f.lost())
-		t := total.imported
-		t.Files, t.Read, t.Taken, t.Duplicate, t.Parked, t.Refused, t.Failed = t.Files+f.Files, t.Read+f.Read, t.Taken+f.Taken, t.Duplicate+f.Duplicate, t.Parked+f.Parked, t.Refused+f.Refused, t.Failed+f.Failed
-		total.stored, total.unkept = total.stored+f.stored, total.unkept+f.unkept
 		for _, reason := range slices.SortedFunc(maps.Keys(f.Reasons), func(a, b string) int {
 			return cmp.Or(f.Reasons[b]-f.Reasons[a], strings.Compare(a, b))
 		}) {
 			fmt.Fprintf(&why, "| %s | %s | %s | %d |\n", f.folder, f.Kind, strings.ReplaceAll(reason, "|", "\\|"), f.Reasons[reason])
 		}
+		if f.known {
+			continue // the same messages again
+		}
+		t := total.imported
+		t.Files, t.Read, t.Taken, t.Duplicate, t.Parked, t.Refused, t.Failed = t.Files+f.Files, t.Read+f.Read, t.Taken+f.Taken, t.Duplicate+f.Duplicate, t.Parked+f.Parked, t.Refused+f.Refused, t.Failed+f.Failed
+		total.stored, total.unkept = total.stored+f.stored, total.unkept+f.unkept
 	}
 	fmt.Fprintf(&b, "| **all** | | %d | %d | %d | %d | %d | %d | %d | %d | %d |\n", total.Files, total.Read, total.Taken, total.Duplicate, total.Parked, total.Refused, total.Failed, total.stored, total.lost())
 	fmt.Fprintf(&b, "\n| folder | kind | reason | count |\n|---|---|---|--:|\n%s", why.String())

@@ -45,6 +45,7 @@ func TestRealInput(t *testing.T) {
 	for _, want := range []string{
 		"before\n" + tableBegins + "\n| folder", tableEnds + "\nafter\n",
 		"| feed | HL7 v2 | 2 | 5 | 3 | 1 | 0 | 1 | 0 | 4 | 0 |",
+		"| feed | HL7 v2, patients known | 2 | 5 | 3 | 1 | 0 | 1 | 0 | 4 | 0 |",
 		"| other | FHIR | 1 | 1 | 0 | 0 | 0 | 1 | 0 | 1 | 0 |",
 		"| other | FHIR in XML | 1 | not taken |",
 		"| **all** | | 3 | 6 | 3 | 1 | 0 | 2 | 0 | 5 | 0 |",
