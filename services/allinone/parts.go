@@ -117,7 +117,7 @@ const relayPatience = 15 * time.Second
 
 // relay copies the log to NATS. Any number may run; one does the work.
 func relay(deps run.Deps) (run.Part, error) {
-	r := bus.NewRelay(deps.Log, deps.Bus, bus.RelayOptions{Mapping: bus.Mapping{Env: deps.Environment}, Slog: deps.Slog})
+	r := bus.NewRelay(deps.Log, deps.Bus, bus.RelayOptions{Mapping: bus.Mapping{Env: deps.Environment}, Slog: deps.Slog, Jitter: deps.Jitter})
 	position, err := deps.Meter.Int64ObservableGauge("waymark.relay.position", metric.WithDescription("Log position of the last event that is on the bus."))
 	if err != nil {
 		return run.Part{}, err

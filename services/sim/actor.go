@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
 	"sync"
@@ -38,6 +39,12 @@ func (w *world) actor(name string) *actor {
 	}
 	w.actors++
 	return &actor{w: w, name: name, id: w.actors - 1, draws: map[string]uint64{}, taken: map[int64]bool{}}
+}
+
+// reborn returns the actor of the next life of a process: what the dead one still
+// does at the instant of its death draws nothing from it.
+func (a *actor) reborn(life int) *actor {
+	return &actor{w: a.w, name: fmt.Sprint(a.name, " ", life), id: a.id, draws: map[string]uint64{}, taken: map[int64]bool{}}
 }
 
 // next counts up by purpose.

@@ -6,6 +6,7 @@
 //	actor.go    waits and draws that are the same for a seed, whatever the scheduler does
 //	disk.go     a disk in memory that can lose power
 //	node.go     the node, crashed and started again
+//	broker.go   NATS
 //	process.go  the services, crashed and started again
 //	wire.go     a bad network; link.go: es.Log over it
 //	writers.go  clients of kit/es alone; clients.go: clients of the services

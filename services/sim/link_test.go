@@ -10,7 +10,6 @@ import (
 
 // TestLinkIsALog holds the link, without faults, to the promises of es.Log.
 func TestLinkIsALog(t *testing.T) {
-	t.Parallel()
 	w := newWorld(1, Options{Delay: time.Microsecond})
 	w.healed = true
 	if err := w.node.start(); err != nil {

@@ -18,9 +18,10 @@ type node struct {
 	a    *actor
 	dead sync.WaitGroup // lives that are being buried
 
-	mu   sync.Mutex
-	disk *disk // under mu
-	life *life // under mu; nil while the node is down
+	mu    sync.Mutex
+	disk  *disk // under mu
+	lives int   // under mu
+	life  *life // under mu; nil while the node is down
 }
 
 // life is the node from one start to the next crash.
@@ -88,7 +89,8 @@ func (n *node) crash(percent int) error {
 	l.end()
 	after, err := n.disk.crashed(percent, n.a.draw("survive"))
 	n.disk.hurry()
-	n.disk = newDisk(after, n.a)
+	n.lives++
+	n.disk = newDisk(after, n.a.reborn(n.lives))
 	n.mu.Unlock()
 	if err != nil {
 		return err

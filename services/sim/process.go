@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"buf.build/go/protovalidate"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/metric/noop"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -37,14 +39,18 @@ type process struct {
 	actors map[string]*actor // by service
 	dead   sync.WaitGroup    // lives that are being buried
 
-	mu   sync.Mutex
-	life *served // under mu; nil while it is down
+	mu    sync.Mutex
+	life  *served // under mu; nil while it is down
+	lives int     // under mu
 }
 
 // served is a process from one start to the next crash.
 type served struct {
 	peer
 	server *grpc.Server
+	bus    *nats.Conn
+	js     jetstream.JetStream
+	relay  *bus.Relay
 	parts  []run.Part
 	tasks  sync.WaitGroup
 
@@ -54,7 +60,7 @@ type served struct {
 
 func newProcess(w *world, name string) *process {
 	p := &process{w: w, name: name, actors: map[string]*actor{}}
-	for _, s := range serving() {
+	for _, s := range append(serving(), "relay") {
 		p.actors[s] = w.actor(name + "/" + s)
 	}
 	return p
@@ -88,9 +94,19 @@ func (p *process) start() error {
 	if l.server, err = run.NewServer(l.ctx, run.Config{}, valid, logger); err != nil {
 		return err
 	}
+	p.mu.Lock()
+	p.lives++
+	actor := func(service string) *actor { return p.actors[service].reborn(p.lives) }
+	p.mu.Unlock()
+	relaying := actor("relay")
+	if l.bus, l.js, err = p.w.broker.connect(relaying); err != nil {
+		return err
+	}
+	l.relay = bus.NewRelay(&link{wire: wire{relaying, l.ctx}, node: p.w.node}, l.js, bus.RelayOptions{Jitter: relaying.jitter})
+	l.tasks.Go(func() { p.supervise(l, relaying, "relay", l.relay.Run) })
 	skew := p.w.skew(p.actors["person"])
 	for _, name := range serving() {
-		a := p.actors[name]
+		a := actor(name)
 		log := &link{wire: wire{a, l.ctx}, node: p.w.node}
 		deps := run.Deps{
 			Log: log, Clock: func() time.Time { return p.w.clock().Add(skew) }, Slog: logger, Meter: noop.NewMeterProvider().Meter(""),
@@ -147,41 +163,44 @@ func (p *process) supervise(l *served, a *actor, what string, task func(context.
 	}
 }
 
-// hear brings the events of the log to a service: in order, at least once, from
-// its checkpoint on, with the fields that the bus carries.
+// hear brings the events of the bus to a service, as a program does, and some of
+// them twice.
 func (p *process) hear(ctx context.Context, l *served, a *actor, log es.Log, part run.Part) error {
-	marks := bus.LogCheckpoint(log, part.Name)
-	mark, err := marks.Load(ctx)
-	if err != nil {
-		return err
+	done := func(at es.Position) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.heard[part.Name] = at
 	}
-	unsaved := 0
-	return log.Subscribe(ctx, mark.Position, es.Filter{Categories: part.Categories}, func(m es.Message) error {
-		if m.Event == nil {
-			return nil
-		}
-		e, relayed, err := bus.Mapping{}.Hear(*m.Event)
-		if err != nil {
+	return bus.Consume(ctx, l.js, bus.ConsumeOptions{
+		Name: part.Name, Categories: part.Categories, Checkpoint: &watched{bus.LogCheckpoint(log, part.Name), done}, SaveEvery: 8,
+		Clock: time.Now, Jitter: a.jitter,
+	}, func(ctx context.Context, e bus.Event) error {
+		if err := part.React(ctx, e); err != nil {
 			return err
 		}
-		for relayed {
-			if err = part.React(ctx, e); err == nil && !(p.w.faulty() && chance(a.draw("hear again"), p.w.opt.Repeated)) {
-				break
-			}
-			if a.wait(ctx, "hear again", 50*time.Millisecond) != nil {
-				return ctx.Err()
+		if p.w.faulty() && ctx.Err() == nil && chance(a.draw("hear twice"), p.w.opt.Repeated) {
+			if err := part.React(ctx, e); err != nil {
+				return err
 			}
 		}
-		l.mu.Lock()
-		l.heard[part.Name] = m.Event.Position
-		l.mu.Unlock()
-		if unsaved++; unsaved >= 8 {
-			if marks.Save(ctx, bus.Mark{Position: m.Event.Position}) == nil {
-				unsaved = 0
-			}
-		}
+		done(e.Position)
 		return nil
 	})
+}
+
+// watched is a checkpoint that tells where a consumer begins.
+type watched struct {
+	bus.Checkpoint
+	loaded func(es.Position)
+}
+
+// Load implements bus.Checkpoint.
+func (w *watched) Load(ctx context.Context) (bus.Mark, error) {
+	m, err := w.Checkpoint.Load(ctx)
+	if err == nil {
+		w.loaded(m.Position)
+	}
+	return m, err
 }
 
 // now returns who answers at this moment, nil while the process is down.
@@ -209,6 +228,7 @@ func (p *process) crash() {
 	}
 	l.end()
 	p.dead.Go(func() {
+		l.bus.Close()
 		l.conn.Close()
 		l.server.Stop()
 		l.tasks.Wait()

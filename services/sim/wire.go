@@ -55,8 +55,12 @@ func chance(rng *rand.Rand, percent int) bool { return rng.IntN(100) < percent }
 // ctx, or with the error of f. again is f for a second delivery, whose answer
 // nobody hears.
 func (x wire) call(ctx context.Context, purpose string, who func() *peer, f, again func(context.Context, *peer) error) error {
+	if x.alive.Err() != nil {
+		return errNoAnswer
+	}
 	if _, ok := ctx.Deadline(); !ok {
-		limited, cancel := context.WithTimeout(ctx, longest)
+		// Not a round number: a call that began with a tick would end with one.
+		limited, cancel := context.WithTimeout(ctx, longest+time.Duration(1031*x.a.id+17))
 		defer cancel()
 		ctx = limited
 	}

@@ -12,6 +12,7 @@ import (
 
 	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 
+	"waymark/services/kit/bus"
 	"waymark/services/kit/es"
 )
 
@@ -48,8 +49,8 @@ func Drawn(seed uint64) Options {
 		Dropped:   rng.IntN(5),
 		Unheard:   10,
 		Repeated:  rng.IntN(6),
-		CrashGap:  time.Duration(100+rng.IntN(3000)) * time.Millisecond,
-		StopGap:   time.Duration(1000+rng.IntN(8000)) * time.Millisecond,
+		CrashGap:  time.Duration(500+rng.IntN(3000)) * time.Millisecond,
+		StopGap:   time.Duration(2000+rng.IntN(8000)) * time.Millisecond,
 		Rate:      21_600,
 		Processes: 1 + rng.IntN(2),
 		Clients:   1 + rng.IntN(3),
@@ -69,22 +70,25 @@ func Drawn(seed uint64) Options {
 
 // Result of a run.
 type Result struct {
-	Seed      uint64
-	Options   Options
-	Ops       int // calls of the log
-	Crashes   int
-	InFlight  int            // appends that a crash hit
-	Acked     int            // events of acknowledged appends
-	Events    int            // in the log at the end
-	Retries   int            // commands sent again by clients
-	Stops     int            // crashes of processes
-	Restarts  int            // of background work
-	Answered  int            // commands of clients to services
-	Refused   int            // those that were refused
-	Methods   map[string]int // answers by method
-	Lost      int
-	Doubled   int
-	Reordered int
+	Seed       uint64
+	Options    Options
+	Ops        int // calls of the log
+	Crashes    int
+	InFlight   int            // appends that a crash hit
+	Acked      int            // events of acknowledged appends
+	Events     int            // in the log at the end
+	Retries    int            // commands sent again by clients
+	Stops      int            // crashes of processes
+	Outages    int            // of NATS
+	StoresLost int            // of NATS
+	Relayed    int            // messages on the bus
+	Restarts   int            // of background work
+	Answered   int            // commands of clients to services
+	Refused    int            // those that were refused
+	Methods    map[string]int // answers by method
+	Lost       int
+	Doubled    int
+	Reordered  int
 	// Unexplained counts all else that is wrong.
 	Unexplained int
 	Faults      []string // the first of all of them
@@ -104,6 +108,9 @@ func (r *Result) add(o Result) {
 	r.Retries += o.Retries
 	r.Stops += o.Stops
 	r.Restarts += o.Restarts
+	r.Outages += o.Outages
+	r.StoresLost += o.StoresLost
+	r.Relayed += o.Relayed
 	r.Answered += o.Answered
 	r.Refused += o.Refused
 	if r.Methods == nil {
@@ -128,6 +135,7 @@ func (r Result) String() string {
 	fmt.Fprintf(&b, "operations %d, crashes %d (%d appends under way), events %d, acknowledged %d, retries %d, simulated %s\n",
 		r.Ops, r.Crashes, r.InFlight, r.Events, r.Acked, r.Retries, r.Simulated.Round(time.Millisecond))
 	fmt.Fprintf(&b, "services: %d commands answered, %d of them with a refusal, %d crashes, %d tasks started again; %s\n", r.Answered, r.Refused, r.Stops, r.Restarts, r.methods())
+	fmt.Fprintf(&b, "NATS: %d messages, %d outages, %d stores lost\n", r.Relayed, r.Outages, r.StoresLost)
 	fmt.Fprintf(&b, "lost %d, doubled %d, reordered %d, unexplained %d", r.Lost, r.Doubled, r.Reordered, r.Unexplained)
 	for _, f := range r.Faults {
 		b.WriteString("\n  " + f)
@@ -154,6 +162,7 @@ type world struct {
 	log        []es.Recorded // at the end
 	node       *node
 	processes  []*process
+	broker     *broker
 	life       context.Context // of all that is not a fault
 	end        context.CancelFunc
 	background sync.WaitGroup // calls that nobody waits for
@@ -170,8 +179,9 @@ const patience = 2 * time.Minute
 
 // Play plays one seed. It must be called in a bubble of testing/synctest; what
 // it returns is to be checked outside.
-func Play(seed uint64, opt Options) *world {
+func Play(seed uint64, opt Options, dir string) *world {
 	w := newWorld(seed, opt)
+	w.broker.dir = dir
 	defer w.end()
 	if err := w.play(); err != nil {
 		w.fail("%v", err)
@@ -184,6 +194,7 @@ func newWorld(seed uint64, opt Options) *world {
 	w.life, w.end = context.WithCancel(context.Background())
 	w.history = newHistory(w)
 	w.node = newNode(w)
+	w.broker = &broker{w: w}
 	for n := range opt.Processes {
 		w.processes = append(w.processes, newProcess(w, fmt.Sprint("process ", n)))
 	}
@@ -194,6 +205,13 @@ func newWorld(seed uint64, opt Options) *world {
 func (w *world) play() error {
 	if err := w.node.start(); err != nil {
 		return err
+	}
+	if len(w.processes) > 0 {
+		if err := w.broker.start(); err != nil {
+			return err
+		}
+		defer w.broker.remove()
+		defer w.broker.stop(true)
 	}
 	for _, p := range w.processes {
 		if err := p.start(); err != nil {
@@ -212,6 +230,10 @@ func (w *world) play() error {
 	for _, p := range w.processes {
 		a := w.actor("stops " + p.name)
 		nemeses.Go(func() { w.stops(safety, a, p) })
+	}
+	outing := w.actor("outages")
+	if len(w.processes) > 0 {
+		nemeses.Go(func() { w.broker.outages(safety, outing) })
 	}
 	if w.opt.Cuts {
 		nemeses.Go(func() { w.cuts(safety, cutting) })
@@ -274,20 +296,58 @@ func (w *world) stops(ctx context.Context, a *actor, p *process) {
 func (w *world) settle(a *actor, r *reader) {
 	limit, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	log := w.link(a)
-	for {
-		head, err := log.Head(limit)
-		r.mu.Lock()
-		at := r.at
-		r.mu.Unlock()
-		if err == nil && at == head {
-			return
+	log := w.link(a).(*link)
+	for why := "the log cannot be read"; ; {
+		var all []es.Recorded
+		if err := log.ReadAll(limit, 0, func(e es.Recorded) error { all = append(all, e); return nil }); err == nil {
+			if why = w.behind(all, r); why == "" {
+				break
+			}
 		}
-		if a.wait(limit, "settle", 50*time.Millisecond) != nil {
-			w.fail("a reader is at position %d of %d %s after all was healed", at, head, patience)
+		if a.wait(limit, "settle", 100*time.Millisecond) != nil {
+			w.fail("%s after all was healed: %s", patience, why)
 			return
 		}
 	}
+	if len(w.processes) > 0 {
+		if err := w.broker.scrub(limit, a, log); err != nil {
+			w.fail("%v", err)
+		}
+	}
+}
+
+// behind says who is not at the end of the log, "" when all are.
+func (w *world) behind(log []es.Recorded, r *reader) string {
+	last := func(categories []string) (at es.Position) {
+		for _, e := range log {
+			category, _, _ := strings.Cut(e.Stream, "-")
+			if strings.HasPrefix(e.Type, "waymark.") && !slices.Contains(bus.DefaultExclude(), category) && (categories == nil || slices.Contains(categories, category)) {
+				at = e.Position
+			}
+		}
+		return at
+	}
+	r.mu.Lock()
+	at := r.at
+	r.mu.Unlock()
+	if n := len(log); n > 0 && at < log[n-1].Position {
+		return fmt.Sprintf("a reader is at position %d of %d", at, log[n-1].Position)
+	}
+	for _, p := range w.processes {
+		l := p.alive()
+		if s := l.relay.Status(); s.Position < last(nil) || !s.CaughtUp {
+			return fmt.Sprintf("the relay of %s is at position %d of %d: %s", p.name, s.Position, last(nil), s.LastError)
+		}
+		for _, part := range l.parts {
+			l.mu.Lock()
+			heard := l.heard[part.Name]
+			l.mu.Unlock()
+			if to := last(part.Categories); part.React != nil && heard < to {
+				return fmt.Sprintf("%s of %s has heard up to position %d of %d", part.Name, p.name, heard, to)
+			}
+		}
+	}
+	return ""
 }
 
 // crashes crashes the node and starts it again until ctx ends.

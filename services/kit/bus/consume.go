@@ -43,6 +43,8 @@ type ConsumeOptions struct {
 	// Backoff is the first wait before an event is handled again; it doubles up
 	// to 30 s. 0 is 100 ms.
 	Backoff time.Duration
+	// Jitter draws a wait between 0 and max; nil draws at random.
+	Jitter func(max time.Duration) time.Duration
 }
 
 // ConsumeHealth says whether a consumer goes forward.
@@ -91,7 +93,7 @@ func Consume(ctx context.Context, js jetstream.JetStream, opts ConsumeOptions, h
 	}
 	c := &consumer{js: js, opts: opts, handle: handle, revisions: map[string]es.Revision{}}
 	defer c.saveAtEnd(ctx)
-	wait := newBackoff(opts.Backoff, 5*time.Second)
+	wait := newBackoff(opts.Backoff, 5*time.Second, opts.Jitter)
 	for {
 		before := c.mark.Position
 		err := c.session(ctx)
@@ -216,7 +218,7 @@ func (c *consumer) one(ctx context.Context, m jetstream.Msg, p place) error {
 	if k, ok := link(m.Headers()); ok {
 		links = append(links, k)
 	}
-	wait := newBackoff(c.opts.Backoff, 30*time.Second)
+	wait := newBackoff(c.opts.Backoff, 30*time.Second, c.opts.Jitter)
 	for {
 		err := c.attempt(ctx, e, links)
 		if err == nil {

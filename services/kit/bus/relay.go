@@ -25,6 +25,8 @@ type RelayOptions struct {
 	// PublishTimeout is how long one publish may take before the tail is asked
 	// whether it landed; 0 is 5 s. A cluster that elects a leader takes 4 to 9 s.
 	PublishTimeout time.Duration
+	// Jitter draws a wait between 0 and max; nil draws at random.
+	Jitter func(max time.Duration) time.Duration
 }
 
 // Relay copies the log to the stream EVENTS, every event once and in order, for
@@ -91,7 +93,7 @@ func (r *Relay) Run(ctx context.Context) error { return r.run(ctx, false) }
 
 // run is Run; with untilCaughtUp it returns nil at the end of the log.
 func (r *Relay) run(ctx context.Context, untilCaughtUp bool) error {
-	wait := newBackoff(50*time.Millisecond, 5*time.Second)
+	wait := newBackoff(50*time.Millisecond, 5*time.Second, r.opts.Jitter)
 	var last string
 	for {
 		before := r.Status().Published
@@ -156,7 +158,7 @@ func (r *Relay) session(ctx context.Context, untilCaughtUp bool) (err error) {
 		s.Position, s.Sequence, s.Sessions = tail.position, tail.sequence, s.Sessions+1
 	})
 
-	l := &loop{relay: r, stream: stream, tail: tail, publish: p.publish, untilCaughtUp: untilCaughtUp, standBy: newBackoff(25*time.Millisecond, time.Second)}
+	l := &loop{relay: r, stream: stream, tail: tail, publish: p.publish, untilCaughtUp: untilCaughtUp, standBy: newBackoff(25*time.Millisecond, time.Second, r.opts.Jitter)}
 	if r.publish != nil {
 		l.publish = r.publish(p)
 	}
@@ -396,15 +398,24 @@ func (l *loop) traced(ctx context.Context, msgs []*nats.Msg) error {
 
 // backoff is a wait that doubles, with jitter of half. It belongs to one
 // goroutine.
-type backoff struct{ first, most, next time.Duration }
+type backoff struct {
+	first, most, next time.Duration
+	jitter            func(time.Duration) time.Duration
+}
 
-func newBackoff(first, most time.Duration) *backoff { return &backoff{first, most, first} }
+// newBackoff returns a wait; jitter nil draws at random.
+func newBackoff(first, most time.Duration, jitter func(time.Duration) time.Duration) *backoff {
+	if jitter == nil {
+		jitter = func(max time.Duration) time.Duration { return rand.N(max) + 1 }
+	}
+	return &backoff{first, most, first, jitter}
+}
 
 func (b *backoff) reset() { b.next = b.first }
 
 // sleep waits; false means that ctx ended first.
 func (b *backoff) sleep(ctx context.Context) bool {
-	d := b.next/2 + rand.N(b.next/2+1)
+	d := b.next/2 + b.jitter(b.next/2)
 	b.next = min(2*b.next, b.most)
 	t := time.NewTimer(d)
 	defer t.Stop()

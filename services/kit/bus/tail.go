@@ -38,7 +38,7 @@ type Delivery struct {
 // error.
 func Tail(ctx context.Context, js jetstream.JetStream, opts TailOptions, fn func(Delivery) error) error {
 	t := &tail{js: js, opts: opts, fn: fn, start: from{sequence: opts.Sequence, time: opts.Since}}
-	wait := newBackoff(50*time.Millisecond, 2*time.Second)
+	wait := newBackoff(50*time.Millisecond, 2*time.Second, nil)
 	for {
 		err := t.session(ctx)
 		var ended *tailEnded

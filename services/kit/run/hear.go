@@ -47,6 +47,7 @@ func (p *Program) listener(part Part, deps Deps) (*listener, *task) {
 			Checkpoint: bus.LogCheckpoint(deps.Log, part.Name),
 			Health:     l.hears,
 			Clock:      Clock,
+			Jitter:     deps.Jitter,
 			Slog:       p.slog,
 		}, l.hear)
 	})
