@@ -153,6 +153,11 @@ func TestVerifyFindsPlantedDamage(t *testing.T) {
 			{"carelead-w1", []proto.Message{&careleadv1.HandoverOffered{HandoverId: "h2", From: lead, To: other}}},
 			{"carelead-w1", []proto.Message{&careleadv1.HandoverOffered{HandoverId: "h3", From: lead, To: team}}}}, "I4"},
 		{"a ledger closes without evidence", one("carelead-w1", &careleadv1.LedgerClosed{Reason: careleadv1.CloseReason_CLOSE_REASON_DIED}), "I7"},
+		{"ledgers superseded in a ring", []write{
+			{"pathway-w2", []proto.Message{start("2026-03-02")}},
+			{"carelead-w2", []proto.Message{&careleadv1.LedgerOpened{PathwayId: "w2", Holder: team}}},
+			{"carelead-w2", []proto.Message{&careleadv1.LedgerClosed{Reason: careleadv1.CloseReason_CLOSE_REASON_SUPERSEDED, Evidence: "w1", SupersededBy: "w1"}}},
+			{"carelead-w1", []proto.Message{&careleadv1.LedgerClosed{Reason: careleadv1.CloseReason_CLOSE_REASON_SUPERSEDED, Evidence: "w2", SupersededBy: "w2"}}}}, "in a ring"},
 		{"a ledger opens with another holder", []write{
 			{"pathway-w2", []proto.Message{start("2026-03-02")}},
 			{"carelead-w2", []proto.Message{&careleadv1.LedgerOpened{PathwayId: "w2", Holder: lead}}}}, "first holder"},

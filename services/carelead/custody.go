@@ -36,6 +36,7 @@ type custody struct {
 	teams   []*referralv1.Team // that PathwayStarted, or a correction of it, named
 	ledger  *Audit             // nil before LedgerOpened
 	last    es.Recorded        // the newest event of the ledger
+	by      string             // the pathway in favour of whose ledger this one is closed
 	spans   []span
 }
 
@@ -174,6 +175,17 @@ func (c *Custody) ledger(id string, e es.Entry) error {
 		}
 	}
 	c.transfers += p.ledger.Transfers() - transfers
+	switch v := e.Event.(type) {
+	case *pb.LedgerClosed:
+		p.by = strings.ToLower(v.SupersededBy)
+		for at, n := p.by, 0; at != "" && n <= len(c.pathways); at, n = c.pathway(at).by, n+1 {
+			if at == id {
+				return fmt.Errorf("I1: ledgers are closed in favour of each other in a ring: nobody is accountable for the patient")
+			}
+		}
+	case *pb.LedgerReopened:
+		p.by = ""
+	}
 	if v, opens := e.Event.(*pb.LedgerOpened); opens {
 		if !p.started {
 			return fmt.Errorf("I1: a ledger opens for a pathway that was never started")

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -144,7 +145,7 @@ func notAtStep(what string) error {
 }
 
 func unknown(what string) error {
-	return fault.NotFound("plan."+what+".not_found", "no "+what+" on this pathway has this id")
+	return fault.NotFound("plan."+what+".not_found", "no "+strings.ReplaceAll(what, "_", " ")+" on this pathway has this id")
 }
 
 // first returns the first error.
