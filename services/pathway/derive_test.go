@@ -82,7 +82,7 @@ func TestAdjustmentsMoveTheBreach(t *testing.T) {
 	tally := func(now time.Time, id string) (rows []string) {
 		t.Helper()
 		ts := newTally(&pb.GetIndicatorsRequest{Ids: []string{id}}, now)
-		ts.add(v)
+		ts.add(counts{pathway: v})
 		for _, r := range ts.rows() {
 			if r.Numerator.Number > 0 {
 				rows = append(rows, r.Split)
@@ -109,7 +109,7 @@ func TestAdjustmentsMoveTheBreach(t *testing.T) {
 		denominator, excluded float64
 	}{{28, 0, 1}, {29, 1, 0}} {
 		ts := newTally(&pb.GetIndicatorsRequest{Ids: []string{"M06"}}, time.Date(2026, 8, c.day, 9, 0, 0, 0, time.UTC))
-		ts.add(v)
+		ts.add(counts{pathway: v})
 		if r := ts.rows(); len(r) != 1 || r[0].Denominator.Number != c.denominator || r[0].Excluded.Number != c.excluded || r[0].Numerator.Number != 0 || r[0].Month != "2026-07" {
 			t.Errorf("on %d August: %v", c.day, r)
 		}

@@ -55,6 +55,7 @@ func (c caseOf) out() caseOf {
 // subject is a pathway that is being counted, at one moment.
 type subject struct {
 	*pb.Pathway
+	codes []*pb.ConcernCodes_Code
 	now   time.Time
 	today nhs.Date
 	add   func(caseOf)
@@ -99,37 +100,49 @@ func newTally(q *pb.GetIndicatorsRequest, now time.Time) *tally {
 	return t
 }
 
-// add counts a pathway. One that was entered in error never was.
-func (t *tally) add(v *pb.Pathway) {
+// add counts a pathway or a lead. A pathway that was entered in error never was.
+func (t *tally) add(c counts) {
+	if c.lead != nil {
+		for _, i := range t.asked {
+			if count := ofLeads[catalogue[i].Id]; count != nil {
+				count(c.lead, func(c caseOf) { t.take(c, cell{indicator: i}) })
+			}
+		}
+		return
+	}
+	v := c.pathway
 	if v.Start == nil || v.Closed.GetReason() == referralv1.CloseReason_CLOSE_REASON_ENTERED_IN_ERROR {
 		return
 	}
 	t.pathways++
-	s := &subject{Pathway: v, now: t.now, today: nhs.DateOf(t.now)}
+	s := &subject{Pathway: v, codes: c.codes, now: t.now, today: nhs.DateOf(t.now)}
 	group, route := tumourGroup(v), routeName(v.Route)
 	for _, i := range t.asked {
-		s.add = func(c caseOf) {
-			at := cell{indicator: i, provider: c.provider, group: group, route: route, split: c.split}
-			if len(c.on) >= len("2006-01") {
-				at.month = c.on[:len("2006-01")]
-			}
-			if c.once == "" {
-				t.settle(at, c)
-				return
-			}
-			key := catalogue[i].Id + " " + c.split + " " + c.once
-			before, found := t.first[key]
-			if found && !earlier(c, at, before) {
-				t.settle(at, c.out())
-				return
-			}
-			if found {
-				t.settle(before.cell, before.out())
-			}
-			t.first[key] = firstCase{c, at}
-		}
+		s.add = func(c caseOf) { t.take(c, cell{indicator: i, group: group, route: route}) }
 		catalogue[i].count(s)
 	}
+}
+
+// take puts a case where it is counted.
+func (t *tally) take(c caseOf, at cell) {
+	at.provider, at.split = c.provider, c.split
+	if len(c.on) >= len("2006-01") {
+		at.month = c.on[:len("2006-01")]
+	}
+	if c.once == "" {
+		t.settle(at, c)
+		return
+	}
+	key := catalogue[at.indicator].Id + " " + c.split + " " + c.once
+	before, found := t.first[key]
+	if found && !earlier(c, at, before) {
+		t.settle(at, c.out())
+		return
+	}
+	if found {
+		t.settle(before.cell, before.out())
+	}
+	t.first[key] = firstCase{c, at}
 }
 
 // earlier orders cases by date, and cases of a day by what they are, so that the

@@ -166,6 +166,16 @@ func concernsClosed(s *subject) {
 	}
 }
 
+// concernsRaised counts concerns by their code.
+func concernsRaised(s *subject) {
+	if s.Plan.GetState() == "in_error" {
+		return
+	}
+	for _, c := range s.codes {
+		s.add(caseOf{on: c.RaisedOn, provider: s.trust(), split: c.Code}.met(true))
+	}
+}
+
 func summaryIssued(s *subject) {
 	for _, t := range s.Treatments {
 		if t.Ended == nil {
@@ -375,6 +385,31 @@ func wholeCustody(v *pb.Pathway) bool {
 		}
 	}
 	return true
+}
+
+// ofLeads are the counts of indicators over leads, beside those over pathways.
+var ofLeads = map[string]func(*pb.Lead, func(caseOf)){"M26": caseload}
+
+func caseload(l *pb.Lead, add func(caseOf)) {
+	if !l.Active {
+		return
+	}
+	places := float64(len(l.Places))
+	add(caseOf{provider: l.Organisation, split: "caseload", numerator: places, denominator: float64(l.Capacity)})
+	add(caseOf{provider: l.Organisation, split: "over capacity"}.met(places > float64(l.Capacity)))
+	add(caseOf{provider: l.Organisation, split: "on leave"}.met(len(l.OnLeave) > 0))
+}
+
+// withoutCover counts the pathways of leads: held by them or who covers for them,
+// or by a pool because a lead is away and nobody covers.
+func withoutCover(s *subject) {
+	if s.Holder == nil || len(s.Custody) == 0 {
+		return
+	}
+	missing := s.Custody[len(s.Custody)-1].Cause == careleadv1.TransferCause_TRANSFER_CAUSE_COVER_MISSING
+	if missing || s.Holder.Kind == careleadv1.PartyKind_PARTY_KIND_PERSON_IN_ROLE {
+		s.add(caseOf{provider: s.Holder.Organisation, split: "leave without cover"}.met(missing))
+	}
 }
 
 func surveillanceDone(s *subject) {

@@ -16,9 +16,9 @@ type indicatorServer struct {
 	pb.UnimplementedIndicatorServiceServer
 	clock   func() time.Time
 	exports *exports
-	// each hands every pathway on, once, as of one position that is at least the
+	// each hands every pathway and lead on, once, as of one position that is at least the
 	// one named, and returns that position.
-	each func(ctx context.Context, atLeast es.Position, yield func(*pb.Pathway) error) (es.Position, error)
+	each func(ctx context.Context, atLeast es.Position, yield func(counts) error) (es.Position, error)
 }
 
 // ListIndicators implements the service.
@@ -43,8 +43,8 @@ func (s *indicatorServer) GetIndicators(ctx context.Context, req *pb.GetIndicato
 	}
 	now := s.clock()
 	t := newTally(req, now)
-	at, err := s.each(ctx, es.Position(req.AtLeastPosition), func(v *pb.Pathway) error {
-		t.add(v)
+	at, err := s.each(ctx, es.Position(req.AtLeastPosition), func(c counts) error {
+		t.add(c)
 		return ctx.Err()
 	})
 	if err != nil {

@@ -10,7 +10,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 
+	careleadv1 "waymark/proto/waymark/carelead/v1"
 	pb "waymark/proto/waymark/pathway/v1"
+	planv1 "waymark/proto/waymark/plan/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
 )
@@ -41,12 +43,12 @@ func TestIndicatorService(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { x.close() })
-	s := &indicatorServer{exports: x, clock: func() time.Time { return counting }, each: func(_ context.Context, atLeast es.Position, yield func(*pb.Pathway) error) (es.Position, error) {
+	s := &indicatorServer{exports: x, clock: func() time.Time { return counting }, each: func(_ context.Context, atLeast es.Position, yield func(counts) error) (es.Position, error) {
 		if atLeast > 77 {
 			return 0, fault.Unavailable("pathway.model.behind", "not yet", time.Second)
 		}
 		for _, v := range all {
-			if err := yield(v); err != nil {
+			if err := yield(counts{pathway: v}); err != nil {
 				return 0, err
 			}
 		}
@@ -79,10 +81,9 @@ func TestIndicatorService(t *testing.T) {
 		code codes.Code
 		text string
 	}{
-		"unknown":    {&pb.GetIndicatorsRequest{Ids: []string{"M99"}}, codes.NotFound, "indicator.unknown"},
-		"not served": {&pb.GetIndicatorsRequest{Ids: []string{"M16"}}, codes.FailedPrecondition, "indicator.not_served"},
-		"months":     {&pb.GetIndicatorsRequest{FromMonth: "2026-03", ToMonth: "2026-02"}, codes.InvalidArgument, "indicator.months"},
-		"behind":     {&pb.GetIndicatorsRequest{AtLeastPosition: 78}, codes.Unavailable, "pathway.model.behind"},
+		"unknown": {&pb.GetIndicatorsRequest{Ids: []string{"M99"}}, codes.NotFound, "indicator.unknown"},
+		"months":  {&pb.GetIndicatorsRequest{FromMonth: "2026-03", ToMonth: "2026-02"}, codes.InvalidArgument, "indicator.months"},
+		"behind":  {&pb.GetIndicatorsRequest{AtLeastPosition: 78}, codes.Unavailable, "pathway.model.behind"},
 	} {
 		_, err := client.GetIndicators(ctx, ask.req)
 		wantCode(t, err, ask.code)
@@ -97,7 +98,12 @@ func TestIndicatorService(t *testing.T) {
 func TestIndicatorsOfTheModel(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
-	_, _, at := w.handOver(t, pathwayID)
+	w.handOver(t, pathwayID)
+	w.record(t, "plan-"+pathwayID, time.Time{}, &planv1.ConcernRaised{ConcernId: "1", Code: "emotional.worry"}, &planv1.ConcernRaised{ConcernId: "2", Code: "emotional.worry"})
+	w.record(t, "lead-l1", time.Time{}, &careleadv1.LeadRegistered{Party: lead, Capacity: 9}, &careleadv1.LeadActivated{On: "2026-07-01"}, &careleadv1.CapacityChanged{Capacity: 2},
+		&careleadv1.CaseloadPlaceTaken{PathwayId: "a"}, &careleadv1.CaseloadPlaceTaken{PathwayId: "b"}, &careleadv1.CaseloadPlaceTaken{PathwayId: "a"}, &careleadv1.CaseloadPlaceTaken{PathwayId: "c"},
+		&careleadv1.CaseloadPlaceFreed{PathwayId: "b"}, &careleadv1.CaseloadPlaceTaken{PathwayId: "d"}, &careleadv1.LeaveStarted{LeaveId: "x"}, &careleadv1.LeaveStarted{LeaveId: "y"}, &careleadv1.LeaveEnded{LeaveId: "x"})
+	at := w.record(t, "lead-l2", time.Time{}, &careleadv1.LeadRegistered{Party: lead, Capacity: 5}, &careleadv1.LeadActivated{}, &careleadv1.CaseloadPlaceTaken{PathwayId: "a"}, &careleadv1.LeadDeactivated{})
 	part, err := New(w.deps())
 	if err != nil {
 		t.Fatal(err)
@@ -106,14 +112,14 @@ func TestIndicatorsOfTheModel(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	client := indicatorClient(t, part.Register)
-	out, err := client.GetIndicators(ctx, &pb.GetIndicatorsRequest{Ids: []string{"M20", "M24", "M25"}, AtLeastPosition: uint64(at)})
+	out, err := client.GetIndicators(ctx, &pb.GetIndicatorsRequest{Ids: []string{"M16", "M20", "M24", "M25", "M26"}, AtLeastPosition: uint64(at)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if out.Pathways != 1 || out.Position < uint64(at) {
 		t.Errorf("%d pathways at position %d", out.Pathways, out.Position)
 	}
-	want := map[string]string{"M20": "1/1-0", "M24": "0/1-0", "M25": "0/1-0"}
+	want := map[string]string{"M20": "1/1-0", "M24": "0/1-0", "M25": "0/1-0", "M16": "emotional.worry 2/2-0", "M26": "caseload 3/2-0; leave without cover 0/1-0; on leave 1/1-0; over capacity 1/1-0"}
 	got := perIndicator(out.Rows)
 	for id, w := range want {
 		if got[id] != w {

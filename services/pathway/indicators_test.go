@@ -117,6 +117,7 @@ var want = map[string]string{
 	"M13":  "agreed 1/1-0; offered 1/1-0",
 	"M14":  "2/3-1", // resolved on its last day; needed nothing; watched; too new
 	"M15":  "emotional 1/1-0; other 0/1-0",
+	"M16":  "emotional.worry 2/2-0; physical.fatigue 1/1-0",
 	"M17":  "28 days 0/1-0; 42 days 1/1-0",
 	"M18":  "gp 0/1-0; patient 1/1-0",
 	"M19":  "1/1-0",
@@ -128,6 +129,7 @@ var want = map[string]string{
 	"M24":  "1/2-0",
 	"M24b": "7/1-0",
 	"M25":  "0/3-0",
+	"M26":  "caseload 5/5-0; leave without cover 0/1-0; on leave 1/2-0; over capacity 1/2-0",
 	"M27":  "1/2-1",
 	"M28":  "over 30 days 1/3-0; overdue 1/3-0",
 	"M29":  "10/1-0",
@@ -143,7 +145,18 @@ var want = map[string]string{
 func count(q *pb.GetIndicatorsRequest, all []*pb.Pathway) []*pb.IndicatorRow {
 	t := newTally(q, counting)
 	for _, v := range all {
-		t.add(v)
+		c := counts{pathway: v}
+		if v.PathwayId == "a" {
+			c.codes = []*pb.ConcernCodes_Code{{Code: "emotional.worry", RaisedOn: "2026-02-05"}, {Code: "physical.fatigue", RaisedOn: "2026-02-05"}, {Code: "emotional.worry", RaisedOn: "2026-08-20"}}
+		}
+		t.add(c)
+	}
+	for _, l := range []*pb.Lead{
+		{Organisation: "RYK", Active: true, Capacity: 4, Places: []string{"a", "b", "c"}},
+		{Organisation: "RYK", Active: true, Capacity: 1, Places: []string{"d", "e"}, OnLeave: []string{"x"}},
+		{Organisation: "RYK", Capacity: 40, Places: []string{"f"}}, // no longer active
+	} {
+		t.add(counts{lead: l})
 	}
 	return t.rows()
 }

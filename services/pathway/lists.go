@@ -47,8 +47,8 @@ func (s *server) list(ctx context.Context, p page, min uint64, prefix []byte, ro
 	return next, m.freshness(at.position, s.wall()), err
 }
 
-// each hands every pathway on, as of one position that is at least the one named.
-func (s *server) each(ctx context.Context, atLeast es.Position, yield func(*pb.Pathway) error) (es.Position, error) {
+// each hands all that is counted on, as of one position that is at least the one named.
+func (s *server) each(ctx context.Context, atLeast es.Position, yield func(counts) error) (es.Position, error) {
 	m := s.models.serving()
 	if err := m.wait(ctx, atLeast); err != nil {
 		return 0, err

@@ -19,13 +19,14 @@ import (
 
 	careleadv1 "waymark/proto/waymark/carelead/v1"
 	pb "waymark/proto/waymark/pathway/v1"
+	planv1 "waymark/proto/waymark/plan/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
 )
 
 // modelVersion names what the fold and the indexes make of the log. Another
 // version is built in another folder, beside the old one.
-const modelVersion = 4
+const modelVersion = 5
 
 // model is the read model: every pathway as fold sees it, with indexes, and the
 // position that they are complete to, written in one batch. It is a cache: a
@@ -40,6 +41,8 @@ const modelVersion = 4
 //	m                                    position(8), and of the last event taken in position(8) id(16) revision(8) stream
 //	v pathway                            pb.Pathway
 //	n person                             pb.Person
+//	l lead                               pb.Lead
+//	k pathway                            pb.ConcernCodes
 //	h party 0 pathway                    held by that party
 //	d due(8) pathway 0 n(2)              deadline n of the view
 //	o due(8) pathway                     an offer waits for its answer
@@ -65,11 +68,10 @@ type model struct {
 	positionFirst bool
 }
 
-// entryOf is a view or a person as it is in memory.
+// entryOf is one stored message as it is in memory.
 type entryOf struct {
-	view   *pb.Pathway
-	person *pb.Person
-	keys   [][]byte // of the indexes, as stored
+	value proto.Message
+	keys  [][]byte // of the indexes of a view, as stored
 }
 
 // cached is how many views stay in memory between batches.
@@ -291,24 +293,41 @@ func (m *model) drain(msg es.Message, queue <-chan es.Message, now func() time.T
 // take folds one event into what is in memory.
 func (m *model) take(r es.Recorded) error {
 	category, id, _ := strings.Cut(r.Stream, "-")
-	person := category == "person"
-	if !person && !slices.Contains(categories, category) {
+	kind := byte('v')
+	switch {
+	case category == "person":
+		kind = 'n'
+	case category == "lead":
+		kind = 'l'
+	case !slices.Contains(categories, category):
 		return nil
 	}
-	entry, key, err := m.entry(person, id)
+	entry, key, err := m.entry(kind, id)
 	if err != nil {
 		return err
 	}
 	e, err := decode(r)
-	switch {
-	case err != nil:
-	case person:
-		err = foldPerson(entry.person, e)
-	default:
-		err = fold(entry.view, e)
+	if err == nil {
+		switch into := entry.value.(type) {
+		case *pb.Pathway:
+			err = fold(into, e)
+		case *pb.Person:
+			err = foldPerson(into, e)
+		case *pb.Lead:
+			err = foldLead(into, e)
+		}
 	}
 	if err != nil {
 		return fault.Lost("pathway.model.undecodable", fmt.Sprintf("the event at position %d cannot be taken in: %v", r.Position, err))
+	}
+	if c, ok := e.message.(*planv1.ConcernRaised); ok {
+		codes, key, err := m.entry('k', id)
+		if err != nil {
+			return err
+		}
+		all := codes.value.(*pb.ConcernCodes)
+		all.Codes = append(all.Codes, &pb.ConcernCodes_Code{ConcernId: c.ConcernId, Code: c.Code, RaisedOn: civil(e.at())})
+		m.dirty[key] = codes
 	}
 	m.dirty[key] = entry
 	m.last = mark{r.Position, r.ID, r.Revision, r.Stream}
@@ -316,29 +335,28 @@ func (m *model) take(r es.Recorded) error {
 }
 
 // entry is what is kept under an id, from memory or the store, with its key.
-func (m *model) entry(person bool, id string) (*entryOf, string, error) {
-	key := append([]byte{'v'}, id...)
-	if person {
-		key[0] = 'n'
-	}
+func (m *model) entry(kind byte, id string) (*entryOf, string, error) {
+	key := append([]byte{kind}, id...)
 	if e, ok := m.cache[string(key)]; ok {
 		return e, string(key), nil
 	}
 	e := &entryOf{}
-	var into proto.Message
-	if person {
-		e.person = &pb.Person{PersonId: id}
-		into = e.person
-	} else {
-		e.view = newView(id)
-		into = e.view
+	switch kind {
+	case 'n':
+		e.value = &pb.Person{PersonId: id}
+	case 'l':
+		e.value = &pb.Lead{LeadId: id}
+	case 'k':
+		e.value = &pb.ConcernCodes{}
+	default:
+		e.value = newView(id)
 	}
-	found, err := get(m.db, key, into)
+	found, err := get(m.db, key, e.value)
 	if err != nil {
 		return nil, "", err
 	}
-	if found && !person {
-		e.keys = indexKeys(e.view)
+	if v, ok := e.value.(*pb.Pathway); ok && found {
+		e.keys = indexKeys(v)
 	}
 	m.cache[string(key)] = e
 	return e, string(key), nil
@@ -350,11 +368,9 @@ func (m *model) write(at es.Position, fresh time.Time) error {
 	b := m.db.NewBatch()
 	defer b.Close()
 	for key, e := range m.dirty {
-		var value proto.Message = e.person
-		if e.view != nil {
-			derive(e.view)
-			value = e.view
-			next := indexKeys(e.view)
+		if v, ok := e.value.(*pb.Pathway); ok {
+			derive(v)
+			next := indexKeys(v)
 			for _, k := range e.keys {
 				if err := b.Delete(k, nil); err != nil {
 					return err
@@ -366,11 +382,11 @@ func (m *model) write(at es.Position, fresh time.Time) error {
 				}
 			}
 			e.keys = next
-			if err := b.Set(append([]byte{'p'}, e.view.PathwayId...), []byte(e.view.PersonId), nil); err != nil {
+			if err := b.Set(append([]byte{'p'}, v.PathwayId...), []byte(v.PersonId), nil); err != nil {
 				return err
 			}
 		}
-		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(value)
+		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(e.value)
 		if err != nil {
 			return err
 		}
@@ -620,24 +636,44 @@ func personOf(r pebble.Reader, pathwayID string) string {
 	return string(value)
 }
 
-// each hands every pathway on, with its person, as of one position, which it returns.
-func (m *model) each(yield func(*pb.Pathway) error) (es.Position, error) {
+// counts is what is counted: a pathway with its person and the codes of its
+// concerns, or a lead.
+type counts struct {
+	pathway *pb.Pathway
+	codes   []*pb.ConcernCodes_Code
+	lead    *pb.Lead
+}
+
+// each hands every pathway and every lead on, as of one position, which it returns.
+func (m *model) each(yield func(counts) error) (es.Position, error) {
 	s, err := m.snapshot()
 	if err != nil {
 		return 0, err
 	}
 	defer s.Close()
-	err = s.scan([]byte{'v'}, nil, func(_, value []byte) (bool, error) {
-		v := &pb.Pathway{}
+	err = s.scan([]byte{'v'}, nil, func(key, value []byte) (bool, error) {
+		v, codes := &pb.Pathway{}, &pb.ConcernCodes{}
 		if err := proto.Unmarshal(value, v); err != nil {
 			return false, err
 		}
 		if err := s.join(v); err != nil {
 			return false, err
 		}
-		return true, yield(v)
+		if _, err := get(s, append([]byte{'k'}, key[1:]...), codes); err != nil {
+			return false, err
+		}
+		return true, yield(counts{pathway: v, codes: codes.Codes})
 	})
-	return s.position, err
+	if err != nil {
+		return 0, err
+	}
+	return s.position, s.scan([]byte{'l'}, nil, func(_, value []byte) (bool, error) {
+		l := &pb.Lead{}
+		if err := proto.Unmarshal(value, l); err != nil {
+			return false, err
+		}
+		return true, yield(counts{lead: l})
+	})
 }
 
 // indexKeys are the keys under which a view is found.

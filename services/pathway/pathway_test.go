@@ -312,6 +312,12 @@ func TestEveryEventIsKnown(t *testing.T) {
 				if _, ok := lines[e.Type]; !ok {
 					t.Errorf("%s has no line on the timeline", m.FullName())
 				}
+			case "lead":
+				count++
+				e.message = estest.Example(t, m)
+				if err := foldLead(&pb.Lead{}, e); err != nil {
+					t.Error(err)
+				}
 			case "person":
 				count++
 				e.message = estest.Example(t, m)

@@ -97,7 +97,7 @@ func TestRestartGoesOnFromTheCheckpoint(t *testing.T) {
 	}
 	m.close()
 	id := uuid.NewString()
-	w.record(t, "lead-x", time.Time{}, &careleadv1.CapacityChanged{Capacity: 1})
+	w.record(t, "neighbourhood-x", time.Time{}, &careleadv1.ManagerChanged{})
 	head = w.record(t, "pathway-"+id, time.Time{}, &referralv1.PathwayStarted{FactId: "a", Facts: started, PersonId: personID})
 	m, given, _ = opened(t, w, fs, head)
 	defer m.close()
@@ -154,7 +154,7 @@ func TestBackupThatLacksOnlyWhatIsPassedOver(t *testing.T) {
 	kept := len(w.Events())
 	var head es.Position
 	for range 5 {
-		head = w.record(t, "lead-x", time.Time{}, &careleadv1.CapacityChanged{Capacity: 1})
+		head = w.record(t, "neighbourhood-x", time.Time{}, &careleadv1.ManagerChanged{})
 	}
 	fs := vfs.NewMem()
 	m, _, _ := opened(t, w, fs, head)

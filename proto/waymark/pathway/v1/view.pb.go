@@ -3463,6 +3463,140 @@ func (x *CareStep) GetDoneOn() string {
 	return ""
 }
 
+// Lead is the fold of one lead's stream, kept beside the pathways to be counted.
+type Lead struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	LeadId       string                 `protobuf:"bytes,1,opt,name=lead_id,json=leadId,proto3" json:"lead_id,omitempty"`
+	Organisation string                 `protobuf:"bytes,2,opt,name=organisation,proto3" json:"organisation,omitempty"`
+	Capacity     int32                  `protobuf:"varint,3,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// Takes or has taken pathways: activated and not deactivated.
+	Active bool `protobuf:"varint,4,opt,name=active,proto3" json:"active,omitempty"`
+	// Ids of the pathways that have a place of the caseload.
+	Places []string `protobuf:"bytes,5,rep,name=places,proto3" json:"places,omitempty"`
+	// Ids of the leave that has begun and not ended.
+	OnLeave       []string `protobuf:"bytes,6,rep,name=on_leave,json=onLeave,proto3" json:"on_leave,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lead) Reset() {
+	*x = Lead{}
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lead) ProtoMessage() {}
+
+func (x *Lead) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lead.ProtoReflect.Descriptor instead.
+func (*Lead) Descriptor() ([]byte, []int) {
+	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Lead) GetLeadId() string {
+	if x != nil {
+		return x.LeadId
+	}
+	return ""
+}
+
+func (x *Lead) GetOrganisation() string {
+	if x != nil {
+		return x.Organisation
+	}
+	return ""
+}
+
+func (x *Lead) GetCapacity() int32 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *Lead) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+func (x *Lead) GetPlaces() []string {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+func (x *Lead) GetOnLeave() []string {
+	if x != nil {
+		return x.OnLeave
+	}
+	return nil
+}
+
+// ConcernCodes are kept beside a pathway to be counted over many. They are given
+// out for no single one: what concerns a patient stays with the plan.
+type ConcernCodes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Codes         []*ConcernCodes_Code   `protobuf:"bytes,1,rep,name=codes,proto3" json:"codes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConcernCodes) Reset() {
+	*x = ConcernCodes{}
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConcernCodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConcernCodes) ProtoMessage() {}
+
+func (x *ConcernCodes) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConcernCodes.ProtoReflect.Descriptor instead.
+func (*ConcernCodes) Descriptor() ([]byte, []int) {
+	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ConcernCodes) GetCodes() []*ConcernCodes_Code {
+	if x != nil {
+		return x.Codes
+	}
+	return nil
+}
+
 type Person_Merged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	MergeId       string                 `protobuf:"bytes,1,opt,name=merge_id,json=mergeId,proto3" json:"merge_id,omitempty"`
@@ -3474,7 +3608,7 @@ type Person_Merged struct {
 
 func (x *Person_Merged) Reset() {
 	*x = Person_Merged{}
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[28]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3486,7 +3620,7 @@ func (x *Person_Merged) String() string {
 func (*Person_Merged) ProtoMessage() {}
 
 func (x *Person_Merged) ProtoReflect() protoreflect.Message {
-	mi := &file_waymark_pathway_v1_view_proto_msgTypes[28]
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3519,6 +3653,66 @@ func (x *Person_Merged) GetRestricted() bool {
 func (x *Person_Merged) GetDeath() string {
 	if x != nil {
 		return x.Death
+	}
+	return ""
+}
+
+type ConcernCodes_Code struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ConcernId     string                 `protobuf:"bytes,1,opt,name=concern_id,json=concernId,proto3" json:"concern_id,omitempty"`
+	Code          string                 `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
+	RaisedOn      string                 `protobuf:"bytes,3,opt,name=raised_on,json=raisedOn,proto3" json:"raised_on,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConcernCodes_Code) Reset() {
+	*x = ConcernCodes_Code{}
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConcernCodes_Code) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConcernCodes_Code) ProtoMessage() {}
+
+func (x *ConcernCodes_Code) ProtoReflect() protoreflect.Message {
+	mi := &file_waymark_pathway_v1_view_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConcernCodes_Code.ProtoReflect.Descriptor instead.
+func (*ConcernCodes_Code) Descriptor() ([]byte, []int) {
+	return file_waymark_pathway_v1_view_proto_rawDescGZIP(), []int{29, 0}
+}
+
+func (x *ConcernCodes_Code) GetConcernId() string {
+	if x != nil {
+		return x.ConcernId
+	}
+	return ""
+}
+
+func (x *ConcernCodes_Code) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *ConcernCodes_Code) GetRaisedOn() string {
+	if x != nil {
+		return x.RaisedOn
 	}
 	return ""
 }
@@ -3912,7 +4106,21 @@ const file_waymark_pathway_v1_view_proto_rawDesc = "" +
 	"\astep_id\x18\x01 \x01(\tR\x06stepId\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x10\n" +
 	"\x03due\x18\x03 \x01(\tR\x03due\x12\x17\n" +
-	"\adone_on\x18\x04 \x01(\tR\x06doneOn*\x90\x02\n" +
+	"\adone_on\x18\x04 \x01(\tR\x06doneOn\"\xaa\x01\n" +
+	"\x04Lead\x12\x17\n" +
+	"\alead_id\x18\x01 \x01(\tR\x06leadId\x12\"\n" +
+	"\forganisation\x18\x02 \x01(\tR\forganisation\x12\x1a\n" +
+	"\bcapacity\x18\x03 \x01(\x05R\bcapacity\x12\x16\n" +
+	"\x06active\x18\x04 \x01(\bR\x06active\x12\x16\n" +
+	"\x06places\x18\x05 \x03(\tR\x06places\x12\x19\n" +
+	"\bon_leave\x18\x06 \x03(\tR\aonLeave\"\xa3\x01\n" +
+	"\fConcernCodes\x12;\n" +
+	"\x05codes\x18\x01 \x03(\v2%.waymark.pathway.v1.ConcernCodes.CodeR\x05codes\x1aV\n" +
+	"\x04Code\x12\x1d\n" +
+	"\n" +
+	"concern_id\x18\x01 \x01(\tR\tconcernId\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\tR\x04code\x12\x1b\n" +
+	"\traised_on\x18\x03 \x01(\tR\braisedOn*\x90\x02\n" +
 	"\rHandoverState\x12\x1e\n" +
 	"\x1aHANDOVER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17HANDOVER_STATE_PREPARED\x10\x01\x12\x1a\n" +
@@ -3937,7 +4145,7 @@ func file_waymark_pathway_v1_view_proto_rawDescGZIP() []byte {
 }
 
 var file_waymark_pathway_v1_view_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_waymark_pathway_v1_view_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_waymark_pathway_v1_view_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_waymark_pathway_v1_view_proto_goTypes = []any{
 	(HandoverState)(0),                     // 0: waymark.pathway.v1.HandoverState
 	(*Pathway)(nil),                        // 1: waymark.pathway.v1.Pathway
@@ -3968,65 +4176,68 @@ var file_waymark_pathway_v1_view_proto_goTypes = []any{
 	(*PersonFlags)(nil),                    // 26: waymark.pathway.v1.PersonFlags
 	(*Person)(nil),                         // 27: waymark.pathway.v1.Person
 	(*CareStep)(nil),                       // 28: waymark.pathway.v1.CareStep
-	(*Person_Merged)(nil),                  // 29: waymark.pathway.v1.Person.Merged
-	(v1.PathwayState)(0),                   // 30: waymark.referral.v1.PathwayState
-	(v1.Route)(0),                          // 31: waymark.referral.v1.Route
-	(*v1.StartFacts)(nil),                  // 32: waymark.referral.v1.StartFacts
-	(*v1.UpgradeFacts)(nil),                // 33: waymark.referral.v1.UpgradeFacts
-	(*v1.FirstSeenFacts)(nil),              // 34: waymark.referral.v1.FirstSeenFacts
-	(*v1.FirstAppointmentMissedFacts)(nil), // 35: waymark.referral.v1.FirstAppointmentMissedFacts
-	(*v1.FirstSeenAdjustmentFacts)(nil),    // 36: waymark.referral.v1.FirstSeenAdjustmentFacts
-	(*v1.DiagnosisFacts)(nil),              // 37: waymark.referral.v1.DiagnosisFacts
-	(*v1.RuledOutFacts)(nil),               // 38: waymark.referral.v1.RuledOutFacts
-	(*v1.ExclusionFacts)(nil),              // 39: waymark.referral.v1.ExclusionFacts
-	(*v1.TransferFacts)(nil),               // 40: waymark.referral.v1.TransferFacts
-	(*v1.Treatment)(nil),                   // 41: waymark.referral.v1.Treatment
-	(*v1.CloseFacts)(nil),                  // 42: waymark.referral.v1.CloseFacts
-	(*v1.Onward)(nil),                      // 43: waymark.referral.v1.Onward
-	(*v11.Party)(nil),                      // 44: waymark.carelead.v1.Party
-	(v11.CloseReason)(0),                   // 45: waymark.carelead.v1.CloseReason
-	(*timestamppb.Timestamp)(nil),          // 46: google.protobuf.Timestamp
-	(*v1.Replacement)(nil),                 // 47: waymark.referral.v1.Replacement
-	(v1.ClockStatus)(0),                    // 48: waymark.referral.v1.ClockStatus
-	(v11.TransferCause)(0),                 // 49: waymark.carelead.v1.TransferCause
-	(v11.HandoverKind)(0),                  // 50: waymark.carelead.v1.HandoverKind
-	(v11.DeclineReason)(0),                 // 51: waymark.carelead.v1.DeclineReason
-	(v11.VoidReason)(0),                    // 52: waymark.carelead.v1.VoidReason
-	(*v11.ChecklistItem)(nil),              // 53: waymark.carelead.v1.ChecklistItem
-	(*v12.Diagnosis)(nil),                  // 54: waymark.plan.v1.Diagnosis
-	(v12.ConcernDecision)(0),               // 55: waymark.plan.v1.ConcernDecision
-	(v12.GoalStatus)(0),                    // 56: waymark.plan.v1.GoalStatus
-	(v12.ActionStatus)(0),                  // 57: waymark.plan.v1.ActionStatus
-	(*v12.TreatmentPeriod)(nil),            // 58: waymark.plan.v1.TreatmentPeriod
-	(v12.RecipientKind)(0),                 // 59: waymark.plan.v1.RecipientKind
-	(v1.ReferralKind)(0),                   // 60: waymark.referral.v1.ReferralKind
-	(*v1.Owner)(nil),                       // 61: waymark.referral.v1.Owner
-	(v1.ScreeningLevel)(0),                 // 62: waymark.referral.v1.ScreeningLevel
-	(*v13.Booking)(nil),                    // 63: waymark.appointment.v1.Booking
-	(v13.CancelledBy)(0),                   // 64: waymark.appointment.v1.CancelledBy
-	(v13.PatientRequest)(0),                // 65: waymark.appointment.v1.PatientRequest
+	(*Lead)(nil),                           // 29: waymark.pathway.v1.Lead
+	(*ConcernCodes)(nil),                   // 30: waymark.pathway.v1.ConcernCodes
+	(*Person_Merged)(nil),                  // 31: waymark.pathway.v1.Person.Merged
+	(*ConcernCodes_Code)(nil),              // 32: waymark.pathway.v1.ConcernCodes.Code
+	(v1.PathwayState)(0),                   // 33: waymark.referral.v1.PathwayState
+	(v1.Route)(0),                          // 34: waymark.referral.v1.Route
+	(*v1.StartFacts)(nil),                  // 35: waymark.referral.v1.StartFacts
+	(*v1.UpgradeFacts)(nil),                // 36: waymark.referral.v1.UpgradeFacts
+	(*v1.FirstSeenFacts)(nil),              // 37: waymark.referral.v1.FirstSeenFacts
+	(*v1.FirstAppointmentMissedFacts)(nil), // 38: waymark.referral.v1.FirstAppointmentMissedFacts
+	(*v1.FirstSeenAdjustmentFacts)(nil),    // 39: waymark.referral.v1.FirstSeenAdjustmentFacts
+	(*v1.DiagnosisFacts)(nil),              // 40: waymark.referral.v1.DiagnosisFacts
+	(*v1.RuledOutFacts)(nil),               // 41: waymark.referral.v1.RuledOutFacts
+	(*v1.ExclusionFacts)(nil),              // 42: waymark.referral.v1.ExclusionFacts
+	(*v1.TransferFacts)(nil),               // 43: waymark.referral.v1.TransferFacts
+	(*v1.Treatment)(nil),                   // 44: waymark.referral.v1.Treatment
+	(*v1.CloseFacts)(nil),                  // 45: waymark.referral.v1.CloseFacts
+	(*v1.Onward)(nil),                      // 46: waymark.referral.v1.Onward
+	(*v11.Party)(nil),                      // 47: waymark.carelead.v1.Party
+	(v11.CloseReason)(0),                   // 48: waymark.carelead.v1.CloseReason
+	(*timestamppb.Timestamp)(nil),          // 49: google.protobuf.Timestamp
+	(*v1.Replacement)(nil),                 // 50: waymark.referral.v1.Replacement
+	(v1.ClockStatus)(0),                    // 51: waymark.referral.v1.ClockStatus
+	(v11.TransferCause)(0),                 // 52: waymark.carelead.v1.TransferCause
+	(v11.HandoverKind)(0),                  // 53: waymark.carelead.v1.HandoverKind
+	(v11.DeclineReason)(0),                 // 54: waymark.carelead.v1.DeclineReason
+	(v11.VoidReason)(0),                    // 55: waymark.carelead.v1.VoidReason
+	(*v11.ChecklistItem)(nil),              // 56: waymark.carelead.v1.ChecklistItem
+	(*v12.Diagnosis)(nil),                  // 57: waymark.plan.v1.Diagnosis
+	(v12.ConcernDecision)(0),               // 58: waymark.plan.v1.ConcernDecision
+	(v12.GoalStatus)(0),                    // 59: waymark.plan.v1.GoalStatus
+	(v12.ActionStatus)(0),                  // 60: waymark.plan.v1.ActionStatus
+	(*v12.TreatmentPeriod)(nil),            // 61: waymark.plan.v1.TreatmentPeriod
+	(v12.RecipientKind)(0),                 // 62: waymark.plan.v1.RecipientKind
+	(v1.ReferralKind)(0),                   // 63: waymark.referral.v1.ReferralKind
+	(*v1.Owner)(nil),                       // 64: waymark.referral.v1.Owner
+	(v1.ScreeningLevel)(0),                 // 65: waymark.referral.v1.ScreeningLevel
+	(*v13.Booking)(nil),                    // 66: waymark.appointment.v1.Booking
+	(v13.CancelledBy)(0),                   // 67: waymark.appointment.v1.CancelledBy
+	(v13.PatientRequest)(0),                // 68: waymark.appointment.v1.PatientRequest
 }
 var file_waymark_pathway_v1_view_proto_depIdxs = []int32{
-	30,  // 0: waymark.pathway.v1.Pathway.state:type_name -> waymark.referral.v1.PathwayState
-	31,  // 1: waymark.pathway.v1.Pathway.route:type_name -> waymark.referral.v1.Route
-	31,  // 2: waymark.pathway.v1.Pathway.start_route:type_name -> waymark.referral.v1.Route
+	33,  // 0: waymark.pathway.v1.Pathway.state:type_name -> waymark.referral.v1.PathwayState
+	34,  // 1: waymark.pathway.v1.Pathway.route:type_name -> waymark.referral.v1.Route
+	34,  // 2: waymark.pathway.v1.Pathway.start_route:type_name -> waymark.referral.v1.Route
 	2,   // 3: waymark.pathway.v1.Pathway.facts:type_name -> waymark.pathway.v1.RecordedFact
-	32,  // 4: waymark.pathway.v1.Pathway.start:type_name -> waymark.referral.v1.StartFacts
-	33,  // 5: waymark.pathway.v1.Pathway.upgrade:type_name -> waymark.referral.v1.UpgradeFacts
-	34,  // 6: waymark.pathway.v1.Pathway.first_seen:type_name -> waymark.referral.v1.FirstSeenFacts
-	35,  // 7: waymark.pathway.v1.Pathway.first_appointments_missed:type_name -> waymark.referral.v1.FirstAppointmentMissedFacts
-	36,  // 8: waymark.pathway.v1.Pathway.first_seen_adjustment:type_name -> waymark.referral.v1.FirstSeenAdjustmentFacts
-	37,  // 9: waymark.pathway.v1.Pathway.diagnosis:type_name -> waymark.referral.v1.DiagnosisFacts
-	38,  // 10: waymark.pathway.v1.Pathway.ruled_out:type_name -> waymark.referral.v1.RuledOutFacts
-	39,  // 11: waymark.pathway.v1.Pathway.exclusion:type_name -> waymark.referral.v1.ExclusionFacts
-	40,  // 12: waymark.pathway.v1.Pathway.transfer:type_name -> waymark.referral.v1.TransferFacts
-	41,  // 13: waymark.pathway.v1.Pathway.treatments:type_name -> waymark.referral.v1.Treatment
-	42,  // 14: waymark.pathway.v1.Pathway.closed:type_name -> waymark.referral.v1.CloseFacts
-	43,  // 15: waymark.pathway.v1.Pathway.rerouted_to:type_name -> waymark.referral.v1.Onward
+	35,  // 4: waymark.pathway.v1.Pathway.start:type_name -> waymark.referral.v1.StartFacts
+	36,  // 5: waymark.pathway.v1.Pathway.upgrade:type_name -> waymark.referral.v1.UpgradeFacts
+	37,  // 6: waymark.pathway.v1.Pathway.first_seen:type_name -> waymark.referral.v1.FirstSeenFacts
+	38,  // 7: waymark.pathway.v1.Pathway.first_appointments_missed:type_name -> waymark.referral.v1.FirstAppointmentMissedFacts
+	39,  // 8: waymark.pathway.v1.Pathway.first_seen_adjustment:type_name -> waymark.referral.v1.FirstSeenAdjustmentFacts
+	40,  // 9: waymark.pathway.v1.Pathway.diagnosis:type_name -> waymark.referral.v1.DiagnosisFacts
+	41,  // 10: waymark.pathway.v1.Pathway.ruled_out:type_name -> waymark.referral.v1.RuledOutFacts
+	42,  // 11: waymark.pathway.v1.Pathway.exclusion:type_name -> waymark.referral.v1.ExclusionFacts
+	43,  // 12: waymark.pathway.v1.Pathway.transfer:type_name -> waymark.referral.v1.TransferFacts
+	44,  // 13: waymark.pathway.v1.Pathway.treatments:type_name -> waymark.referral.v1.Treatment
+	45,  // 14: waymark.pathway.v1.Pathway.closed:type_name -> waymark.referral.v1.CloseFacts
+	46,  // 15: waymark.pathway.v1.Pathway.rerouted_to:type_name -> waymark.referral.v1.Onward
 	3,   // 16: waymark.pathway.v1.Pathway.clocks:type_name -> waymark.pathway.v1.Clock
-	44,  // 17: waymark.pathway.v1.Pathway.holder:type_name -> waymark.carelead.v1.Party
+	47,  // 17: waymark.pathway.v1.Pathway.holder:type_name -> waymark.carelead.v1.Party
 	4,   // 18: waymark.pathway.v1.Pathway.custody:type_name -> waymark.pathway.v1.Custody
-	45,  // 19: waymark.pathway.v1.Pathway.ledger_closed:type_name -> waymark.carelead.v1.CloseReason
+	48,  // 19: waymark.pathway.v1.Pathway.ledger_closed:type_name -> waymark.carelead.v1.CloseReason
 	5,   // 20: waymark.pathway.v1.Pathway.open_handover:type_name -> waymark.pathway.v1.Handover
 	5,   // 21: waymark.pathway.v1.Pathway.past_handovers:type_name -> waymark.pathway.v1.Handover
 	6,   // 22: waymark.pathway.v1.Pathway.first_contact:type_name -> waymark.pathway.v1.FirstContact
@@ -4047,78 +4258,79 @@ var file_waymark_pathway_v1_view_proto_depIdxs = []int32{
 	25,  // 37: waymark.pathway.v1.Pathway.deadlines:type_name -> waymark.pathway.v1.Deadline
 	25,  // 38: waymark.pathway.v1.Pathway.next_action:type_name -> waymark.pathway.v1.Deadline
 	26,  // 39: waymark.pathway.v1.Pathway.person:type_name -> waymark.pathway.v1.PersonFlags
-	46,  // 40: waymark.pathway.v1.Pathway.last_recorded:type_name -> google.protobuf.Timestamp
+	49,  // 40: waymark.pathway.v1.Pathway.last_recorded:type_name -> google.protobuf.Timestamp
 	28,  // 41: waymark.pathway.v1.Pathway.care_steps:type_name -> waymark.pathway.v1.CareStep
-	47,  // 42: waymark.pathway.v1.RecordedFact.facts:type_name -> waymark.referral.v1.Replacement
-	43,  // 43: waymark.pathway.v1.RecordedFact.onward:type_name -> waymark.referral.v1.Onward
-	46,  // 44: waymark.pathway.v1.RecordedFact.recorded:type_name -> google.protobuf.Timestamp
-	48,  // 45: waymark.pathway.v1.Clock.status:type_name -> waymark.referral.v1.ClockStatus
-	44,  // 46: waymark.pathway.v1.Custody.holder:type_name -> waymark.carelead.v1.Party
-	46,  // 47: waymark.pathway.v1.Custody.since:type_name -> google.protobuf.Timestamp
-	46,  // 48: waymark.pathway.v1.Custody.until:type_name -> google.protobuf.Timestamp
-	49,  // 49: waymark.pathway.v1.Custody.cause:type_name -> waymark.carelead.v1.TransferCause
-	44,  // 50: waymark.pathway.v1.Custody.acting_for:type_name -> waymark.carelead.v1.Party
-	50,  // 51: waymark.pathway.v1.Handover.kind:type_name -> waymark.carelead.v1.HandoverKind
+	50,  // 42: waymark.pathway.v1.RecordedFact.facts:type_name -> waymark.referral.v1.Replacement
+	46,  // 43: waymark.pathway.v1.RecordedFact.onward:type_name -> waymark.referral.v1.Onward
+	49,  // 44: waymark.pathway.v1.RecordedFact.recorded:type_name -> google.protobuf.Timestamp
+	51,  // 45: waymark.pathway.v1.Clock.status:type_name -> waymark.referral.v1.ClockStatus
+	47,  // 46: waymark.pathway.v1.Custody.holder:type_name -> waymark.carelead.v1.Party
+	49,  // 47: waymark.pathway.v1.Custody.since:type_name -> google.protobuf.Timestamp
+	49,  // 48: waymark.pathway.v1.Custody.until:type_name -> google.protobuf.Timestamp
+	52,  // 49: waymark.pathway.v1.Custody.cause:type_name -> waymark.carelead.v1.TransferCause
+	47,  // 50: waymark.pathway.v1.Custody.acting_for:type_name -> waymark.carelead.v1.Party
+	53,  // 51: waymark.pathway.v1.Handover.kind:type_name -> waymark.carelead.v1.HandoverKind
 	0,   // 52: waymark.pathway.v1.Handover.state:type_name -> waymark.pathway.v1.HandoverState
-	44,  // 53: waymark.pathway.v1.Handover.from:type_name -> waymark.carelead.v1.Party
-	44,  // 54: waymark.pathway.v1.Handover.to:type_name -> waymark.carelead.v1.Party
-	46,  // 55: waymark.pathway.v1.Handover.offered_at:type_name -> google.protobuf.Timestamp
-	46,  // 56: waymark.pathway.v1.Handover.seen_due:type_name -> google.protobuf.Timestamp
-	46,  // 57: waymark.pathway.v1.Handover.answer_due:type_name -> google.protobuf.Timestamp
-	46,  // 58: waymark.pathway.v1.Handover.seen_at:type_name -> google.protobuf.Timestamp
-	46,  // 59: waymark.pathway.v1.Handover.ended_at:type_name -> google.protobuf.Timestamp
-	51,  // 60: waymark.pathway.v1.Handover.decline_reason:type_name -> waymark.carelead.v1.DeclineReason
-	52,  // 61: waymark.pathway.v1.Handover.void_reason:type_name -> waymark.carelead.v1.VoidReason
-	53,  // 62: waymark.pathway.v1.Handover.checklist:type_name -> waymark.carelead.v1.ChecklistItem
-	46,  // 63: waymark.pathway.v1.Handover.prepared_at:type_name -> google.protobuf.Timestamp
-	46,  // 64: waymark.pathway.v1.FirstContact.due:type_name -> google.protobuf.Timestamp
-	46,  // 65: waymark.pathway.v1.FirstContact.accepted_at:type_name -> google.protobuf.Timestamp
-	44,  // 66: waymark.pathway.v1.Cover.lead:type_name -> waymark.carelead.v1.Party
-	44,  // 67: waymark.pathway.v1.Cover.cover:type_name -> waymark.carelead.v1.Party
-	46,  // 68: waymark.pathway.v1.Cover.starts:type_name -> google.protobuf.Timestamp
-	46,  // 69: waymark.pathway.v1.Cover.ends:type_name -> google.protobuf.Timestamp
-	46,  // 70: waymark.pathway.v1.ReviewTask.due:type_name -> google.protobuf.Timestamp
-	54,  // 71: waymark.pathway.v1.Plan.diagnosis:type_name -> waymark.plan.v1.Diagnosis
+	47,  // 53: waymark.pathway.v1.Handover.from:type_name -> waymark.carelead.v1.Party
+	47,  // 54: waymark.pathway.v1.Handover.to:type_name -> waymark.carelead.v1.Party
+	49,  // 55: waymark.pathway.v1.Handover.offered_at:type_name -> google.protobuf.Timestamp
+	49,  // 56: waymark.pathway.v1.Handover.seen_due:type_name -> google.protobuf.Timestamp
+	49,  // 57: waymark.pathway.v1.Handover.answer_due:type_name -> google.protobuf.Timestamp
+	49,  // 58: waymark.pathway.v1.Handover.seen_at:type_name -> google.protobuf.Timestamp
+	49,  // 59: waymark.pathway.v1.Handover.ended_at:type_name -> google.protobuf.Timestamp
+	54,  // 60: waymark.pathway.v1.Handover.decline_reason:type_name -> waymark.carelead.v1.DeclineReason
+	55,  // 61: waymark.pathway.v1.Handover.void_reason:type_name -> waymark.carelead.v1.VoidReason
+	56,  // 62: waymark.pathway.v1.Handover.checklist:type_name -> waymark.carelead.v1.ChecklistItem
+	49,  // 63: waymark.pathway.v1.Handover.prepared_at:type_name -> google.protobuf.Timestamp
+	49,  // 64: waymark.pathway.v1.FirstContact.due:type_name -> google.protobuf.Timestamp
+	49,  // 65: waymark.pathway.v1.FirstContact.accepted_at:type_name -> google.protobuf.Timestamp
+	47,  // 66: waymark.pathway.v1.Cover.lead:type_name -> waymark.carelead.v1.Party
+	47,  // 67: waymark.pathway.v1.Cover.cover:type_name -> waymark.carelead.v1.Party
+	49,  // 68: waymark.pathway.v1.Cover.starts:type_name -> google.protobuf.Timestamp
+	49,  // 69: waymark.pathway.v1.Cover.ends:type_name -> google.protobuf.Timestamp
+	49,  // 70: waymark.pathway.v1.ReviewTask.due:type_name -> google.protobuf.Timestamp
+	57,  // 71: waymark.pathway.v1.Plan.diagnosis:type_name -> waymark.plan.v1.Diagnosis
 	10,  // 72: waymark.pathway.v1.Plan.concerns:type_name -> waymark.pathway.v1.Concern
 	11,  // 73: waymark.pathway.v1.Plan.goals:type_name -> waymark.pathway.v1.Goal
 	12,  // 74: waymark.pathway.v1.Plan.actions:type_name -> waymark.pathway.v1.Action
-	46,  // 75: waymark.pathway.v1.Plan.opened_at:type_name -> google.protobuf.Timestamp
-	46,  // 76: waymark.pathway.v1.Plan.first_published_at:type_name -> google.protobuf.Timestamp
-	55,  // 77: waymark.pathway.v1.Concern.decision:type_name -> waymark.plan.v1.ConcernDecision
-	46,  // 78: waymark.pathway.v1.Concern.escalated_due:type_name -> google.protobuf.Timestamp
-	56,  // 79: waymark.pathway.v1.Goal.status:type_name -> waymark.plan.v1.GoalStatus
-	57,  // 80: waymark.pathway.v1.Action.status:type_name -> waymark.plan.v1.ActionStatus
-	58,  // 81: waymark.pathway.v1.Summary.period:type_name -> waymark.plan.v1.TreatmentPeriod
+	49,  // 75: waymark.pathway.v1.Plan.opened_at:type_name -> google.protobuf.Timestamp
+	49,  // 76: waymark.pathway.v1.Plan.first_published_at:type_name -> google.protobuf.Timestamp
+	58,  // 77: waymark.pathway.v1.Concern.decision:type_name -> waymark.plan.v1.ConcernDecision
+	49,  // 78: waymark.pathway.v1.Concern.escalated_due:type_name -> google.protobuf.Timestamp
+	59,  // 79: waymark.pathway.v1.Goal.status:type_name -> waymark.plan.v1.GoalStatus
+	60,  // 80: waymark.pathway.v1.Action.status:type_name -> waymark.plan.v1.ActionStatus
+	61,  // 81: waymark.pathway.v1.Summary.period:type_name -> waymark.plan.v1.TreatmentPeriod
 	15,  // 82: waymark.pathway.v1.Summary.deliveries:type_name -> waymark.pathway.v1.Delivery
-	59,  // 83: waymark.pathway.v1.Delivery.recipient:type_name -> waymark.plan.v1.RecipientKind
+	62,  // 83: waymark.pathway.v1.Delivery.recipient:type_name -> waymark.plan.v1.RecipientKind
 	17,  // 84: waymark.pathway.v1.Surveillance.items:type_name -> waymark.pathway.v1.SurveillanceItem
-	46,  // 85: waymark.pathway.v1.Surveillance.started_at:type_name -> google.protobuf.Timestamp
-	46,  // 86: waymark.pathway.v1.Alert.due:type_name -> google.protobuf.Timestamp
-	60,  // 87: waymark.pathway.v1.Referral.kind:type_name -> waymark.referral.v1.ReferralKind
-	61,  // 88: waymark.pathway.v1.Referral.owner:type_name -> waymark.referral.v1.Owner
-	46,  // 89: waymark.pathway.v1.Referral.sent_at:type_name -> google.protobuf.Timestamp
-	46,  // 90: waymark.pathway.v1.Referral.respond_by:type_name -> google.protobuf.Timestamp
-	46,  // 91: waymark.pathway.v1.Referral.received_at:type_name -> google.protobuf.Timestamp
-	46,  // 92: waymark.pathway.v1.Referral.accepted_at:type_name -> google.protobuf.Timestamp
-	46,  // 93: waymark.pathway.v1.Referral.ended_at:type_name -> google.protobuf.Timestamp
-	62,  // 94: waymark.pathway.v1.Referral.screening_level:type_name -> waymark.referral.v1.ScreeningLevel
-	46,  // 95: waymark.pathway.v1.Referral.screened_at:type_name -> google.protobuf.Timestamp
-	63,  // 96: waymark.pathway.v1.Appointment.booking:type_name -> waymark.appointment.v1.Booking
-	64,  // 97: waymark.pathway.v1.Appointment.cancelled_by:type_name -> waymark.appointment.v1.CancelledBy
-	65,  // 98: waymark.pathway.v1.Appointment.patient_request:type_name -> waymark.appointment.v1.PatientRequest
-	46,  // 99: waymark.pathway.v1.Appointment.requested_at:type_name -> google.protobuf.Timestamp
-	46,  // 100: waymark.pathway.v1.Appointment.booked_at:type_name -> google.protobuf.Timestamp
-	46,  // 101: waymark.pathway.v1.ToBeBooked.raised_at:type_name -> google.protobuf.Timestamp
-	46,  // 102: waymark.pathway.v1.Visit.at:type_name -> google.protobuf.Timestamp
-	46,  // 103: waymark.pathway.v1.Visit.discharged_at:type_name -> google.protobuf.Timestamp
-	46,  // 104: waymark.pathway.v1.Deadline.due:type_name -> google.protobuf.Timestamp
-	44,  // 105: waymark.pathway.v1.Deadline.who:type_name -> waymark.carelead.v1.Party
-	29,  // 106: waymark.pathway.v1.Person.merged:type_name -> waymark.pathway.v1.Person.Merged
-	107, // [107:107] is the sub-list for method output_type
-	107, // [107:107] is the sub-list for method input_type
-	107, // [107:107] is the sub-list for extension type_name
-	107, // [107:107] is the sub-list for extension extendee
-	0,   // [0:107] is the sub-list for field type_name
+	49,  // 85: waymark.pathway.v1.Surveillance.started_at:type_name -> google.protobuf.Timestamp
+	49,  // 86: waymark.pathway.v1.Alert.due:type_name -> google.protobuf.Timestamp
+	63,  // 87: waymark.pathway.v1.Referral.kind:type_name -> waymark.referral.v1.ReferralKind
+	64,  // 88: waymark.pathway.v1.Referral.owner:type_name -> waymark.referral.v1.Owner
+	49,  // 89: waymark.pathway.v1.Referral.sent_at:type_name -> google.protobuf.Timestamp
+	49,  // 90: waymark.pathway.v1.Referral.respond_by:type_name -> google.protobuf.Timestamp
+	49,  // 91: waymark.pathway.v1.Referral.received_at:type_name -> google.protobuf.Timestamp
+	49,  // 92: waymark.pathway.v1.Referral.accepted_at:type_name -> google.protobuf.Timestamp
+	49,  // 93: waymark.pathway.v1.Referral.ended_at:type_name -> google.protobuf.Timestamp
+	65,  // 94: waymark.pathway.v1.Referral.screening_level:type_name -> waymark.referral.v1.ScreeningLevel
+	49,  // 95: waymark.pathway.v1.Referral.screened_at:type_name -> google.protobuf.Timestamp
+	66,  // 96: waymark.pathway.v1.Appointment.booking:type_name -> waymark.appointment.v1.Booking
+	67,  // 97: waymark.pathway.v1.Appointment.cancelled_by:type_name -> waymark.appointment.v1.CancelledBy
+	68,  // 98: waymark.pathway.v1.Appointment.patient_request:type_name -> waymark.appointment.v1.PatientRequest
+	49,  // 99: waymark.pathway.v1.Appointment.requested_at:type_name -> google.protobuf.Timestamp
+	49,  // 100: waymark.pathway.v1.Appointment.booked_at:type_name -> google.protobuf.Timestamp
+	49,  // 101: waymark.pathway.v1.ToBeBooked.raised_at:type_name -> google.protobuf.Timestamp
+	49,  // 102: waymark.pathway.v1.Visit.at:type_name -> google.protobuf.Timestamp
+	49,  // 103: waymark.pathway.v1.Visit.discharged_at:type_name -> google.protobuf.Timestamp
+	49,  // 104: waymark.pathway.v1.Deadline.due:type_name -> google.protobuf.Timestamp
+	47,  // 105: waymark.pathway.v1.Deadline.who:type_name -> waymark.carelead.v1.Party
+	31,  // 106: waymark.pathway.v1.Person.merged:type_name -> waymark.pathway.v1.Person.Merged
+	32,  // 107: waymark.pathway.v1.ConcernCodes.codes:type_name -> waymark.pathway.v1.ConcernCodes.Code
+	108, // [108:108] is the sub-list for method output_type
+	108, // [108:108] is the sub-list for method input_type
+	108, // [108:108] is the sub-list for extension type_name
+	108, // [108:108] is the sub-list for extension extendee
+	0,   // [0:108] is the sub-list for field type_name
 }
 
 func init() { file_waymark_pathway_v1_view_proto_init() }
@@ -4133,7 +4345,7 @@ func file_waymark_pathway_v1_view_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waymark_pathway_v1_view_proto_rawDesc), len(file_waymark_pathway_v1_view_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   29,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
