@@ -53,8 +53,34 @@ type verified struct {
 	chain   es.Chain
 	next    es.Revision
 	broken  bool // told once
-	command es.Metadata
-	seen    map[[16]byte]bool // commands of the stream
+	command placed
+	seen    commands
+}
+
+// placed is the command of an event, and where in it the event stands.
+type placed struct {
+	id           [16]byte
+	index, count int
+}
+
+// commands are those of a stream. Nearly all streams are short, and there are
+// millions of them: a map is made only where it pays.
+type commands struct {
+	few  [][16]byte
+	many map[[16]byte]bool
+}
+
+func (c *commands) has(id [16]byte) bool { return c.many[id] || slices.Contains(c.few, id) }
+
+func (c *commands) add(id [16]byte) {
+	switch {
+	case c.many != nil:
+		c.many[id] = true
+	case len(c.few) < 64:
+		c.few = append(c.few, id)
+	default:
+		c.many = map[[16]byte]bool{id: true}
+	}
 }
 
 // NewVerifier returns a verifier of a log from its first event.
@@ -75,7 +101,7 @@ func (v *Verifier) Next(e es.Recorded) {
 	v.last = e.Position
 	s := v.streams[e.Stream]
 	if s == nil {
-		s = &verified{seen: map[[16]byte]bool{}}
+		s = &verified{}
 		v.streams[e.Stream] = s
 		v.Streams++
 		if ours(e) || es.Chained(e) {
@@ -145,16 +171,16 @@ func (v *Verifier) open(s *verified, e es.Recorded) (entry es.Entry, err error) 
 	}
 	before, id := s.command, metadata.CommandID
 	switch {
-	case metadata.Index == 0 && before.Index+1 < before.Count, metadata.Index > 0 && (before.CommandID != id || before.Index+1 != metadata.Index):
+	case metadata.Index == 0 && before.index+1 < before.count, metadata.Index > 0 && (before.id != id || before.index+1 != metadata.Index):
 		return entry, errors.New("a command was recorded in part: its events are one append")
-	case metadata.Index == 0 && s.seen[id]:
+	case metadata.Index == 0 && s.seen.has(id):
 		return entry, errors.New("a command was recorded twice")
 	}
 	if metadata.Index == 0 {
-		s.seen[id] = true
+		s.seen.add(id)
 		v.Commands++
 	}
-	s.command = metadata
+	s.command = placed{id, metadata.Index, metadata.Count}
 	return es.Entry{Recorded: e, Event: event, Metadata: metadata}, nil
 }
 

@@ -359,3 +359,19 @@ func TestVerifyARealLog(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+// TestCommandsSeen: a long stream is remembered as well as a short one.
+func TestCommandsSeen(t *testing.T) {
+	t.Parallel()
+	var c commands
+	for n := range 300 {
+		id := [16]byte{byte(n), byte(n >> 8)}
+		if c.has(id) {
+			t.Fatalf("command %d is known before it came", n)
+		}
+		c.add(id)
+		if !c.has(id) || !c.has([16]byte{}) {
+			t.Fatalf("after command %d one is forgotten", n)
+		}
+	}
+}
