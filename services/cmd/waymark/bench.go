@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -140,6 +141,7 @@ func (c *cli) benchYear(ctx context.Context, opts bench.YearOptions) (err error)
 	if opts.Child, err = benchChild(); err != nil {
 		return err
 	}
+	debug.SetGCPercent(50) // most of the heap lives here: folds, then what the verifier remembers
 	bars := map[string]*progress{}
 	opts.Progress = func(what string, done, of int) {
 		if bars[what] == nil {
