@@ -45,9 +45,8 @@ else
 	@cd services && SEED='$(SEED)' FIRST='$(FIRST)' SEEDS='$(or $(SEEDS),500)' go test -count=1 -timeout 30m -run '^TestSeeds$$' -v ./sim | grep -vE '^(=== | *--- PASS|ok|PASS)'
 endif
 
-soak: ## run the long fault tests (about 25 minutes, some need root)
-	@cd services && go test -tags soak -count=1 -timeout 60m -run '^TestSoak' -v ./eventstore | grep -v '^=== '
-	@cd services && go test -tags soak -count=1 -timeout 30m -v ./kit/run ./kit/bus | grep -v '^=== '
+soak: ## run the long fault tests (about 30 minutes, some need root; a few with ROUNDS=small)
+	@SOAK_ROUNDS=$(ROUNDS) tools/soak.sh
 
 fuzz: ## run every fuzz target for FUZZTIME (10s) each
 	@tools/fuzz.sh

@@ -23,14 +23,23 @@ import (
 
 // The long forms of the fault tests: make soak.
 
+// some is how many of n rounds, or of what they must show, a run takes: a tenth
+// with SOAK_ROUNDS=small.
+func some(n int) int {
+	if os.Getenv("SOAK_ROUNDS") == "small" {
+		return max(1, n/10)
+	}
+	return n
+}
+
 func TestSoakCrashInMemory(t *testing.T) {
-	report(t, crashInMemory(t, 1000, false), crashInMemory(t, 50, true), 500_000)
+	report(t, crashInMemory(t, some(1000), false), crashInMemory(t, 50, true), some(500_000))
 }
 
 func TestSoakKill(t *testing.T) {
-	got, slowest := kill(t, 100, false)
+	got, slowest := kill(t, some(100), false)
 	control, _ := kill(t, 10, true)
-	report(t, got, control, 50_000)
+	report(t, got, control, some(50_000))
 	fmt.Printf("kill recovery_max_ms=%d\n", slowest.Milliseconds())
 	if slowest > 5*time.Second {
 		t.Errorf("a start took %v", slowest)
@@ -38,16 +47,16 @@ func TestSoakKill(t *testing.T) {
 }
 
 func TestSoakDiskErrors(t *testing.T) {
-	report(t, diskErrors(t, 100, false), diskErrors(t, 40, true), 2000)
+	report(t, diskErrors(t, some(100), false), diskErrors(t, 40, true), some(2000))
 }
 
 func TestSoakFailedDiskEndsProcess(t *testing.T) {
 	failedDisk(t, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233)
 }
 
-func TestSoakBitRot(t *testing.T) { bitRot(t, 1000) }
+func TestSoakBitRot(t *testing.T) { bitRot(t, some(1000)) }
 
-func TestSoakMetamorphic(t *testing.T) { metamorphic(t, 30, 600) }
+func TestSoakMetamorphic(t *testing.T) { metamorphic(t, some(30), 600) }
 
 // inMountNamespace runs the calling test again, as root of a mount namespace of
 // its own, and reports whether this is that run. Where this cannot be, the test
@@ -96,7 +105,7 @@ func command(t *testing.T, name string, args ...string) {
 // gone.
 func TestSoakPowerCut(t *testing.T) {
 	if inMountNamespace(t, "mkfs.ext4", "cp") {
-		report(t, powerCut(t, 100, false), powerCut(t, 5, true), 20_000)
+		report(t, powerCut(t, some(100), false), powerCut(t, 5, true), some(20_000))
 	}
 }
 

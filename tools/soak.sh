@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Runs the long fault tests, each with its control, and prints one line of what
+# each has shown; the last line counts. SOAK_ROUNDS=small takes a few minutes.
+# What cannot run here (the power cut and the full disk need root) is named.
+set -uo pipefail
+cd "$(dirname "$0")/../services"
+out=$(mktemp); trap 'rm -f "$out"' EXIT
+soak() { # soak PACKAGE PATTERN [TAG]
+  go test -tags "${3-soak}" -count=1 -timeout 60m -run "$2" -v "$1" 2>&1 | tee -a "$out" | grep -vE '^(===|--- PASS|PASS$|ok  )' | sed -E 's/^ +[a-z_]+_test\.go:[0-9]+: //'
+}
+soak ./eventstore '^TestSoak'
+soak ./bench '^TestSoak'
+soak ./kit/run '^TestOutage|^TestOverload|^TestStopLosesNoCall'
+bus=soak; [ "${SOAK_ROUNDS:-}" != small ] || bus= # its tag makes twenty times the events
+soak ./kit/bus '^(TestThreeRelays|TestZombies|TestRelayFaults|TestRebuildUnderConsumers|TestConsumerCrash)$' "$bus"
+soak ./allinone '^TestKillAndStartAgain$'
+passed=$(grep -cE '^--- PASS: ' "$out"); failed=$(grep -cE '^(--- FAIL: |FAIL[[:space:]].*\[)' "$out"); absent=$(grep -cE ' NOT RUN: ' "$out")
+echo "soak: $((passed - absent)) rounds passed, $failed failed, $absent not run here"
+[ "$failed" -eq 0 ] && [ "$passed" -gt "$absent" ]
