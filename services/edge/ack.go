@@ -6,6 +6,7 @@ import (
 	"time"
 	_ "time/tzdata"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -117,7 +118,7 @@ func answers(m message, id string, outcome proto.Message, ack []byte) [][]byte {
 	}
 	var out [][]byte
 	if wanted(accept, commit == "CA") {
-		head, rest, _ := strings.Cut(string(acknowledge(m, id, &pb.MessageApplied{At: at(outcome)})), "\r")
+		head, rest, _ := strings.Cut(string(acknowledge(m, uuid.NewSHA1(uuid.MustParse(id), []byte("commit")).String(), &pb.MessageApplied{At: at(outcome)})), "\r")
 		rest = strings.Replace(rest, "MSA"+string(m.sep.field)+"AA", "MSA"+string(m.sep.field)+commit, 1)
 		if commit != "CA" {
 			rest = strings.TrimSuffix(rest, "\r") + m.escape(short(reason.GetCode()+": "+reason.GetText(), 200)) + "\r"

@@ -17,7 +17,11 @@
 //	listen.go   the MLLP listener (frames and batches are kit/mllp)
 //	message.go  the stream: events, fold, decisions
 //	intake.go   one message from its bytes to its acknowledgement
-//	apply.go    what a message makes of the services' commands
+//	apply.go    the kinds of HL7 v2 messages, and those about a person
+//	place.go    which person and pathway any other message is about
+//	schedule.go, visit.go, result.go, filing.go, refer.go
+//	            bookings, visits, results, documents, referrals
+//	batch.go    the envelope of a batch, and its answer
 //	ack.go      acknowledgements
 //	index.go    the read model: lists, who is who, who waits for whom
 //	service.go  the gRPC face

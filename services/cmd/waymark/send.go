@@ -96,21 +96,57 @@ func (c *cli) send(ctx context.Context, address string, secure *tls.Config, time
 		if _, err := conn.Write(mllp.Frame(m)); err != nil {
 			return unavailable("", "message %d of %d was not sent: %w", i+1, len(messages), err)
 		}
-		answer, err := mllp.Read(answers, mllp.MaxMessage)
-		if err != nil {
-			return unavailable("", "message %d of %d got no answer, send it again: %w", i+1, len(messages), err)
+		accept, apply := modes(m)
+		if accept == "" && apply == "" {
+			apply = "AL" // original mode: one answer
 		}
-		text := strings.ReplaceAll(strings.TrimRight(string(answer), "\r"), "\r", "\n")
-		fmt.Fprintln(c.out, text)
-		for _, code := range []string{"AA", "AE", "AR"} {
-			if strings.Contains(text, "\nMSA|"+code) {
-				counts[code]++
+		code := "AA" // of a message that asks for no answer
+		for _, asked := range []string{accept, apply} {
+			if asked == "ER" || asked == "SU" {
+				return usage(nil, fmt.Errorf("message %d asks for an answer on a condition (MSH-15, MSH-16: %s): nobody could tell here whether to wait for it", i+1, asked))
+			}
+			if asked != "AL" {
+				continue
+			}
+			answer, err := mllp.Read(answers, mllp.MaxMessage)
+			if err != nil {
+				return unavailable("", "message %d of %d got no answer, send it again: %w", i+1, len(messages), err)
+			}
+			fmt.Fprintln(c.out, strings.ReplaceAll(strings.TrimRight(string(answer), "\r"), "\r", "\n"))
+			if code = verdict(answer); code == "CE" || code == "CR" {
+				break // nothing follows
 			}
 		}
+		counts[code]++
 	}
-	c.say("%d sent: %d accepted (AA), %d refused (AE), %d of a kind not taken (AR)", len(messages), counts["AA"], counts["AE"], counts["AR"])
-	if counts["AA"] < len(messages) {
+	accepted := counts["AA"] + counts["CA"]
+	c.say("%d sent: %d accepted (AA, CA), %d refused (AE, CE), %d of a kind not taken (AR, CR)", len(messages), accepted, counts["AE"]+counts["CE"], counts["AR"]+counts["CR"])
+	if accepted < len(messages) {
 		return &coded{errors.New("not all messages were accepted"), exitConflict, "waymark message list --state MESSAGE_STATE_REFUSED"}
 	}
 	return nil
+}
+
+// modes are MSH-15 and MSH-16: which answers a message asks for.
+func modes(message []byte) (accept, apply string) {
+	line, _, _ := strings.Cut(strings.TrimLeft(string(message), " \t\v\r\n"), "\r")
+	line, _, _ = strings.Cut(line, "\n")
+	if len(line) < 4 {
+		return "", ""
+	}
+	fields := strings.Split(line, line[3:4])
+	for len(fields) < 16 {
+		fields = append(fields, "")
+	}
+	return strings.TrimSpace(fields[14]), strings.TrimSpace(fields[15])
+}
+
+// verdict is MSA-1 of an acknowledgement.
+func verdict(answer []byte) string {
+	_, msa, _ := strings.Cut(string(answer), "\rMSA")
+	if len(msa) < 3 {
+		return ""
+	}
+	code, _, _ := strings.Cut(msa[1:], msa[:1])
+	return strings.TrimSpace(code)
 }
