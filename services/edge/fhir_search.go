@@ -14,6 +14,7 @@ import (
 
 	personv1 "waymark/proto/waymark/person/v1"
 	"waymark/services/edge/fhir"
+	"waymark/services/kit/run"
 )
 
 // patientParams are those of a kind that is about a patient.
@@ -367,7 +368,7 @@ func dateSpan(text string) (from, to time.Time, ok bool) {
 func (s *fhirServer) capability(base string) *fhir.CapabilityStatement {
 	out := &fhir.CapabilityStatement{
 		URL: base + "/metadata", Name: "Waymark", Title: "Waymark", Status: "active", Date: "2026-11-21", Kind: "instance", FhirVersion: "4.0.1", Format: []string{"application/fhir+json", "json"},
-		Software:       &fhir.CapabilityStatementSoftware{Name: "Waymark"},
+		Software:       &fhir.CapabilityStatementSoftware{Name: "Waymark", Version: run.Version()},
 		Implementation: &fhir.CapabilityStatementImplementation{Description: "Cancer pathways and who is accountable for them. Not for live use", URL: base},
 	}
 	rest := fhir.CapabilityStatementRest{Mode: "server", Documentation: "Resources are read; what happens is recorded by the commands of the services. Unknown parameters are refused (Prefer: handling=strict is the default). " +

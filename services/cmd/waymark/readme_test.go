@@ -59,7 +59,7 @@ func freeOffset(t *testing.T) int {
 	for range 100 {
 		offset := 10_000 + rand.IntN(20_000)
 		free := true
-		for _, port := range []int{portGRPC, portHTTP, portNATS, portEventStore} {
+		for _, port := range []int{portGRPC, portHTTP, portNATS, portEventStore, portMLLP, portFHIR} {
 			lis, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+offset))
 			if err != nil {
 				free = false
@@ -206,8 +206,8 @@ func TestREADME(t *testing.T) {
 func TestREADMETellsTheWholeStory(t *testing.T) {
 	t.Parallel()
 	blocks := readmeBlocks(t, "The whole story")
-	if len(blocks) != 5 {
-		t.Fatalf("the story has %d blocks of commands, not 5", len(blocks))
+	if len(blocks) != 6 {
+		t.Fatalf("the story has %d blocks of commands, not 6", len(blocks))
 	}
 	c := newCheckout(t)
 	server, banner, stderr := c.dev("--demo", "--fresh", "--demo-patients", "0")
@@ -216,7 +216,7 @@ func TestREADMETellsTheWholeStory(t *testing.T) {
 	}
 	out := c.sh(strings.Join(blocks, "\n"))
 	t.Logf("\n%s", out)
-	for _, text := range []string{"refused", "PLAN_STATE_", "HANDOVER_STATE_OFFERED", "Accountability passed from RJ1 Breast to C. Okafor.", "The accountable party made first contact.", "2099-01-05T09:20:00Z", "APPOINTMENT_STATUS_CANCELLED", "M20 "} {
+	for _, text := range []string{"refused", "PLAN_STATE_", "HANDOVER_STATE_OFFERED", "Accountability passed from RJ1 Breast to C. Okafor.", "The accountable party made first contact.", "2099-01-05T09:20:00Z", "APPOINTMENT_STATUS_CANCELLED", "M20 ", `"status":"cancelled"`, `"status":"accepted","businessStatus"`, `"resourceType": "EpisodeOfCare"`} {
 		if !strings.Contains(out, text) {
 			t.Errorf("the story does not print %q", text)
 		}
