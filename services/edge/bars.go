@@ -70,7 +70,7 @@ func (d *document) bars() (*barsMessage, error) {
 	for _, c := range header.codings("eventCoding") {
 		if _, known := barsEvents[c.code]; known {
 			m.event = c.code
-		} else if strings.HasPrefix(c.system, "https://fhir.nhs.uk/CodeSystem/message-event") {
+		} else if c.system == barsEventSystem || strings.HasPrefix(c.system, "https://fhir.nhs.uk/CodeSystem/message-event-") {
 			return nil, refuseKind("edge.bars.event_unknown", c.get("code").path, "BaRS messages are servicerequest-request, servicerequest-response, booking-request and booking-response")
 		}
 	}

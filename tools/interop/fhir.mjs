@@ -86,6 +86,9 @@ check('with the name that HL7 v2 gave', ann?.name?.[0]?.family === 'TESTCASE')
 const episodes = await pages('EpisodeOfCare', { patient: ann?.id })
 check('on the pathway that HL7 v2 started', episodes.some(e => e.status === 'active'))
 
+const appointments = await pages('Appointment', { patient: ann?.id })
+check('with the appointment that HL7 v2 booked and cancelled', appointments.length === 1 && appointments[0].status === 'cancelled' && appointments[0].identifier?.some(i => i.value === 'BK1'))
+
 // BaRS: a referral in, accepted, its answer out.
 const b64 = value => Buffer.from(JSON.stringify(value)).toString('base64')
 const organisation = ods => ({ resourceType: 'Organization', identifier: [{ system: 'https://fhir.nhs.uk/Id/ods-organization-code', value: ods }] })
