@@ -68,9 +68,9 @@ type Step struct {
 	Optional bool
 }
 
-// actor of all commands: the import. Who must have acted himself is named as the
+// Actor of all commands: the import. Who must have acted in person is named as the
 // one on whose behalf it acts.
-const actor = "waymark/import"
+const Actor = "waymark/import"
 
 // far is the end of what has none in the source.
 const far = "2099-12-31"
@@ -143,7 +143,7 @@ func (w *writer) add(name, on string, request func(*Known, *metav1.Command) prot
 	w.chain = append(w.chain, dated{w.day, Step{Name: name, At: w.j.At, Pathway: w.path, Request: func(k *Known) proto.Message {
 		command := &metav1.Command{
 			CommandId: ID(w.j.Source, w.j.ID, id), CorrelationId: w.j.Source + ":" + w.j.ID,
-			Actor: &metav1.Actor{User: actor, Organisation: w.c.Team.Code},
+			Actor: &metav1.Actor{User: Actor, Organisation: w.c.Team.Code},
 		}
 		if !at.IsZero() {
 			command.OccurredAt = timestamppb.New(at)
@@ -660,13 +660,13 @@ func (n *Neighbourhood) Serve(source string, practices []string) proto.Message {
 }
 
 func (n *Neighbourhood) command(source, step string) *metav1.Command {
-	return &metav1.Command{CommandId: ID(source, "neighbourhood", n.ID, step), Actor: &metav1.Actor{User: actor, Organisation: n.Host.Code}}
+	return &metav1.Command{CommandId: ID(source, "neighbourhood", n.ID, step), Actor: &metav1.Actor{User: Actor, Organisation: n.Host.Code}}
 }
 
 // Steps invites a lead and lets them be offered pathways.
 func (l *Lead) Steps(source, neighbourhood string) []proto.Message {
 	command := func(step string) *metav1.Command {
-		return &metav1.Command{CommandId: ID(source, "lead", l.ID, step), Actor: &metav1.Actor{User: actor, Organisation: l.Organisation}}
+		return &metav1.Command{CommandId: ID(source, "lead", l.ID, step), Actor: &metav1.Actor{User: Actor, Organisation: l.Organisation}}
 	}
 	return []proto.Message{
 		&careleadv1.RegisterLeadRequest{Command: command("register"), LeadId: l.ID, NeighbourhoodIds: []string{neighbourhood}, Languages: []string{"en"}, Capacity: l.Capacity,

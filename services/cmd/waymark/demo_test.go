@@ -50,7 +50,7 @@ func TestDemoCohort(t *testing.T) {
 	c.sh("bin/waymark clock advance 2d -q")
 	seed()
 	err := openLog(t, c).ReadAll(within(t, time.Minute), before, func(e es.Recorded) error {
-		if m, err := es.ParseMetadata(e); err == nil && m.Actor.User == "waymark/import" {
+		if m, err := es.ParseMetadata(e); err == nil && m.Actor.User == cohort.Actor {
 			return fmt.Errorf("seeded again, %s was recorded in %s", e.Type, e.Stream)
 		}
 		return nil

@@ -208,6 +208,7 @@ type imported struct {
 // importedLog is what the log has more than before.
 type importedLog struct {
 	Events        int     `json:"events"`
+	Own           int     `json:"events_of_services_themselves"` // reactions and timers
 	DataBytes     float64 `json:"data_bytes_per_event"`
 	MetadataBytes float64 `json:"metadata_bytes_per_event"`
 }
@@ -297,6 +298,9 @@ func (im *importer) measure(ctx context.Context, log es.Log) error {
 	l := &importedLog{}
 	err := log.ReadAll(ctx, im.head, func(e es.Recorded) error {
 		l.Events, data, metadata = l.Events+1, data+len(e.Data), metadata+len(e.Metadata)
+		if m, err := es.ParseMetadata(e); err != nil || strings.HasPrefix(m.Actor.User, "waymark/") && m.Actor.User != cohort.Actor {
+			l.Own++
+		}
 		return nil
 	})
 	if l.Events > 0 {
@@ -384,7 +388,7 @@ func (im *importer) print() error {
 		line("files of no kind", "%d", r.LeftOut)
 	}
 	if l := r.Log; l != nil {
-		line("events recorded", "%d, %.0f/s", l.Events, float64(l.Events)/r.Seconds)
+		line("events recorded", "%d, %.0f/s, of them by the services' own reactions and timers %d", l.Events, float64(l.Events)/r.Seconds, l.Own)
 		if l.Events > 0 {
 			line("  bytes an event", "%.0f data, %.0f metadata", l.DataBytes, l.MetadataBytes)
 		}
