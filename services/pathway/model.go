@@ -64,8 +64,9 @@ type model struct {
 	cache map[string]*entryOf // by key
 	dirty map[string]*entryOf // those not stored yet
 
-	// What tests replace to plant the bug that they must catch.
-	positionFirst bool
+	// What tests set to plant the bugs that they must catch: the position is stored
+	// before what it stands for; an event is folded as often as it is delivered.
+	positionFirst, repeats bool
 }
 
 // entryOf is one stored message as it is in memory.
@@ -271,7 +272,7 @@ func (m *model) drain(msg es.Message, queue <-chan es.Message, now func() time.T
 		if msg.CaughtUp {
 			fresh = now()
 		}
-		if msg.Event != nil && msg.Event.Position > at { // what was delivered before changes nothing
+		if msg.Event != nil && (msg.Event.Position > at || m.repeats) { // what was delivered before changes nothing
 			if err := m.take(*msg.Event); err != nil {
 				return errors.Join(err, m.write(at, fresh))
 			}

@@ -193,7 +193,7 @@ func restored(t *testing.T, old *world, keep int, more bool) (*world, es.Positio
 }
 
 // contents are what a model holds, without how far it has read.
-func contents(t *testing.T, m *model) string {
+func contents(t testing.TB, m *model) string {
 	var kept []string
 	for _, line := range strings.Split(dump(t, m), "\n") {
 		if !strings.HasPrefix(line, fmt.Sprintf("%x=", "m")) {

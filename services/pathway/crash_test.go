@@ -1,0 +1,126 @@
+package pathway
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"pgregory.net/rapid"
+
+	"waymark/services/kit/es"
+)
+
+// prefix is what a model holds that has just folded the log up to a position.
+func prefix(t testing.TB, events []es.Recorded, at es.Position) string {
+	t.Helper()
+	m, err := openModel(nil, discard, "m", vfs.NewMem())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	for _, e := range events {
+		if e.Position > at {
+			break
+		}
+		if err := m.take(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.write(at, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	return contents(t, m)
+}
+
+// lives lets a model live through deliveries in batches of any size, some of them
+// repeated, and through crashes that lose what was not synced, all or in part. It
+// returns at how many of its checkpoints the model was not what the log says up to
+// there, and how many there were.
+func lives(tb testing.TB, t *rapid.T, plant func(*model)) (wrong, checkpoints int) {
+	w, _ := someHistory(tb, rapid.Uint64().Draw(t, "seed"), 3)
+	events := w.Events()
+	random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "crashes"), 1))
+	fs := vfs.NewCrashableMem()
+	open := func() *model {
+		m, err := openModel(w, discard, "m", fs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.begin(tb.Context()); err != nil {
+			t.Fatal(err)
+		}
+		plant(m)
+		return m
+	}
+	m := open()
+	defer func() { m.close() }()
+	check := func() {
+		checkpoints++
+		if contents(tb, m) != prefix(tb, events, m.at()) {
+			wrong++
+		}
+	}
+	for turn := 0; turn < 40 && (turn == 0 || m.at() < events[len(events)-1].Position); turn++ {
+		if rapid.IntRange(0, 3).Draw(t, "crash") == 0 {
+			crashed := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rapid.SampledFrom([]int{0, 0, 50, 100}).Draw(t, "kept"), RNG: random})
+			if err := m.close(); err != nil {
+				t.Fatal(err)
+			}
+			fs = crashed
+			m = open()
+			check()
+			continue
+		}
+		next := 0
+		for next < len(events) && events[next].Position <= m.at() {
+			next++
+		}
+		from := max(0, next-rapid.IntRange(0, 4).Draw(t, "repeated"))
+		to := min(len(events), next+rapid.IntRange(0, 9).Draw(t, "new"))
+		queue := make(chan es.Message, len(events))
+		for i := from; i < to; i++ {
+			queue <- es.Message{Event: &events[i]}
+		}
+		queue <- es.Message{CaughtUp: true}
+		for len(queue) > 0 {
+			if err := m.drain(<-queue, queue, w.clock); err != nil {
+				t.Fatal(err)
+			}
+		}
+		check()
+	}
+	return wrong, checkpoints
+}
+
+// TestModelIsTheLogAtEveryCheckpoint is R11: whatever the batches, the repeats and
+// the crashes, the model holds at each checkpoint what the log says up to there.
+func TestModelIsTheLogAtEveryCheckpoint(t *testing.T) {
+	t.Parallel()
+	total := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		wrong, checkpoints := lives(t, rt, func(*model) {})
+		if total += checkpoints; wrong > 0 {
+			rt.Fatalf("wrong at %d of %d checkpoints", wrong, checkpoints)
+		}
+	})
+	t.Logf("%d checkpoints", total)
+}
+
+// TestPlantedModelBugs: a position that is stored before what it stands for, and
+// an event that is folded as often as it is delivered, are caught.
+func TestPlantedModelBugs(t *testing.T) {
+	t.Parallel()
+	for name, plant := range map[string]func(*model){"position first": func(m *model) { m.positionFirst = true }, "repeats": func(m *model) { m.repeats = true }} {
+		caught := false
+		rapid.Check(t, func(rt *rapid.T) {
+			if !caught {
+				wrong, _ := lives(t, rt, plant)
+				caught = wrong > 0
+			}
+		})
+		if !caught {
+			t.Errorf("%s: not caught", name)
+		}
+	}
+}
