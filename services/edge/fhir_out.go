@@ -258,7 +258,12 @@ func episodes(x *snapshot) ([]fhir.Resource, error) {
 		if c.Days != nil {
 			clock.Extension = append(clock.Extension, extension("days", fhir.Integer(*c.Days)))
 		}
-		clock.Extension = append(clock.Extension, extension("breach", fhir.Boolean(c.Breach)))
+		// Whether a running clock is late depends on the day of reading, and no event says so: the day after which it is.
+		if c.EndOn != "" {
+			clock.Extension = append(clock.Extension, extension("breach", fhir.Boolean(c.Breach)))
+		} else if c.BreachAfter != "" {
+			clock.Extension = append(clock.Extension, extension("breachAfter", fhir.Date(c.BreachAfter)))
+		}
 		if c.Rule != "" {
 			clock.Extension = append(clock.Extension, extension("rule", fhir.String(c.Rule)))
 		}
