@@ -11,6 +11,7 @@ import (
 
 	pb "waymark/proto/waymark/carelead/v1"
 	"waymark/services/kit/fault"
+	"waymark/services/kit/planted"
 )
 
 // Checklist is what must be so before a patient is handed to a lead; the order
@@ -179,7 +180,11 @@ func (c AcknowledgeOffer) Decide(l Ledger) ([]proto.Message, error) {
 	if l.Handover.Seen {
 		return nil, nil
 	}
-	return []proto.Message{&pb.HandoverOfferSeen{HandoverId: c.HandoverID}}, nil
+	seen := []proto.Message{&pb.HandoverOfferSeen{HandoverId: c.HandoverID}}
+	if planted.Is("lead without acceptance") {
+		return append(seen, l.transfer(l.Handover.To, &pb.AccountabilityTransferred{Cause: pb.TransferCause_TRANSFER_CAUSE_HANDOVER_ACCEPTED, HandoverId: c.HandoverID})...), nil
+	}
+	return seen, nil
 }
 
 // AcceptHandover takes responsibility. Acceptance and transfer are one append.
@@ -323,6 +328,9 @@ func (l Ledger) expire(now time.Time) ([]proto.Message, error) {
 	h := l.Handover
 	level := h.Level + 1
 	events := []proto.Message{&pb.HandoverExpired{HandoverId: h.ID}}
+	if planted.Is("a time-out transfers") {
+		return append(events, l.transfer(h.To, &pb.AccountabilityTransferred{Cause: pb.TransferCause_TRANSFER_CAUSE_HANDOVER_ACCEPTED, HandoverId: h.ID})...), nil
+	}
 	rest := slices.DeleteFunc(slices.Clone(h.Escalation), func(p *Party) bool { return Same(p, l.Holder) })
 	if len(rest) == 0 {
 		return append(events,

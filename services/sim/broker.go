@@ -150,6 +150,9 @@ func (b *broker) scrub(ctx context.Context, a *actor, log *link) error {
 		r.Relayed += int(report.Verified)
 		r.Doubled += int(report.Doubled)
 		r.Reordered += int(report.Reordered)
+		if bad := report.Doubled + report.Reordered; bad > 0 {
+			r.note("on the bus are messages twice or out of order: %+v", report)
+		}
 		if bad := report.Missing + report.Altered + report.Unknown + report.Behind; bad > 0 || report.Absent || report.Verified != report.Events {
 			r.unexplained("the bus is no copy of the log: %+v", report)
 		}

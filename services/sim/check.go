@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -24,6 +25,7 @@ func (w *world) Check() Result {
 	r.linear(w.history)
 	r.rules(w.log)
 	r.tallies(w.log)
+	r.reactions(w.log)
 	r.sign(w)
 	return *r
 }
@@ -166,6 +168,24 @@ func (r *Result) rules(log []es.Recorded) {
 	r.Unexplained += v.Faults
 	for _, b := range v.First {
 		r.note("%s", b.Error())
+	}
+}
+
+// reactions looks for what no service did although it had to: a pathway without
+// a ledger, a diagnosis without a plan.
+func (r *Result) reactions(log []es.Recorded) {
+	due := map[string]string{"waymark.referral.v1.PathwayStarted": "carelead", "waymark.referral.v1.DiagnosisCommunicated": "plan"}
+	there := map[string]bool{}
+	for _, e := range log {
+		there[e.Stream] = true
+	}
+	for _, e := range log {
+		if category := due[e.Type]; category != "" {
+			_, id, _ := strings.Cut(e.Stream, "-")
+			if !there[category+"-"+id] {
+				r.unexplained("%s@%d, %s: nobody acted on it", e.Stream, e.Revision, e.Type)
+			}
+		}
 	}
 }
 

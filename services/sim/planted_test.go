@@ -15,6 +15,11 @@ func bugs() []string {
 		"shown before sync",
 		"revision unchecked",
 		"command forgotten",
+		"retry with a fresh id",
+		"checkpoint before effect",
+		"relay without fence",
+		"a time-out transfers",
+		"lead without acceptance",
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"waymark/services/kit/es"
+	"waymark/services/kit/planted"
 )
 
 // ConsumeOptions of Consume.
@@ -170,6 +171,11 @@ func (c *consumer) session(ctx context.Context) (err error) {
 		}
 		if p.position <= c.mark.Position {
 			continue // seen, in this generation or an earlier one
+		}
+		if planted.Is("checkpoint before effect") {
+			c.mark = Mark{Generation: r.generation, Sequence: p.sequence, Position: p.position}
+			c.unsaved++
+			c.save(ctx)
 		}
 		if err := c.one(ctx, m, p); err != nil {
 			return err

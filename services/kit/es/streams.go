@@ -204,6 +204,10 @@ func (s *Streams[S]) Do(ctx context.Context, id string, req Request, decide func
 		var wrong *WrongRevision
 		if !errors.As(err, &wrong) {
 			if unknown {
+				if planted.Is("retry with a fresh id") {
+					cmd.id = uuid.New()
+					continue
+				}
 				return s.lookFor(ctx, e, cmd, err)
 			}
 			return State[S]{}, err
@@ -369,7 +373,7 @@ func (s *Streams[S]) append(ctx context.Context, e *entry[S], d draft[S]) (at Ap
 			return at, false, err
 		}
 		unknown = true
-		if try == repeats || s.wait(ctx, repeatWait<<try) != nil {
+		if try == repeats || planted.Is("retry with a fresh id") || s.wait(ctx, repeatWait<<try) != nil {
 			return at, true, err
 		}
 	}
