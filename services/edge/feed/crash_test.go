@@ -110,16 +110,12 @@ func life() []string {
 		about("SIU^S12", "c3", 11, sch("F2", "202606100915", "202606100945", "")), // overlaps
 		about("SIU^S13", "c4", 12, sch("F1", "202606110900", "202606110930", "")),
 		about("SIU^S26", "c5", 13, sch("F1", "202606110900", "202606110930", "")),
-		about("SIU^S15", "c6", 14, sch("F2", "202606100915", "202606100945", "PATIENT^ill")),
 		about("ADT^A03", "c7", 15, pv1("V1", "202606050815", "202606060900", "4")), // a death, a beginning and an end
-		about("ADT^A08", "c8", 16, pv1("V1", "202606050800", "", "")),
 		about("ORU^R01", "c9", 17, obr("F", "H")),
 		about("ORU^R01", "c10", 18, obr("C", "N")),
 		about("MDM^T02", "c11", 19, txa("DI")),
-		about("MDM^T08", "c12", 20, txa("AU")),
 		ref("I12", "c13", "RF1|P|R|AHP|||R7|20260602|||X^Stiff shoulder"),
 		ref("I13", "c14", "RF1|P|R|AHP|||R7|20260602|||X^Stiff neck"),
-		about("ADT^A31", "c15", 21, strings.Repeat("|", 3)+"\r"),
 	}
 }
 

@@ -48,6 +48,9 @@ type house struct {
 	conn grpc.ClientConnInterface
 	fail atomic.Pointer[failure] // what calls of the edge to others do
 	stop func()                  // ends it before the test does
+
+	updating  atomic.Int32 // calls of UpdateDemographics in progress
+	overtaken atomic.Bool  // there were two at once
 }
 
 type failure struct {
@@ -63,6 +66,12 @@ type dial struct {
 }
 
 func (d dial) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	if strings.HasSuffix(method, "/UpdateDemographics") {
+		if d.h.updating.Add(1) > 1 {
+			d.h.overtaken.Store(true)
+		}
+		defer d.h.updating.Add(-1)
+	}
 	f := d.h.fail.Load()
 	if f == nil || !strings.HasSuffix(method, f.method) {
 		return d.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
@@ -412,6 +421,36 @@ func TestOrder(t *testing.T) {
 	if n := h.count(t, "PersonRegistered"); n != 2 {
 		t.Errorf("%d persons were registered for 2 local identifiers", n)
 	}
+}
+
+// One patient's messages keep their order whichever identifiers they have: the
+// NHS number in one, the hospital's own in the next.
+func TestOneOrderForAllIdentifiers(t *testing.T) {
+	t.Parallel()
+	h := open(t, estest.NewLog(), edge.ListenOptions{})
+	h.want(t, adt("A28", "1", ""), "AA", "")
+	number := func(control string) string { return strings.Replace(adt("A31", control, ""), "~H1^^^RJ1", "", 1) }
+	local := func(control string) string {
+		return strings.Replace(adt("A31", control, ""), "9990000018^^^NHS~", "", 1)
+	}
+	var wait sync.WaitGroup
+	for i := range 20 {
+		wait.Go(func() {
+			one := number
+			if i%2 == 0 {
+				one = local
+			}
+			h.want(t, one(fmt.Sprint("p", i)), "AA", "")
+		})
+	}
+	wait.Wait()
+	if h.overtaken.Load() {
+		t.Error("two messages of one patient were applied at once")
+	}
+	h.fail.Store(&failure{"/UpdateDemographics", false, status.Error(codes.Internal, "broken")})
+	h.want(t, number("q1"), "AA", "edge.apply.failed")
+	h.fail.Store(nil)
+	h.want(t, local("q2"), "AA", "edge.waits_behind")
 }
 
 // The log alone says who is who and who waits, after a restart.
