@@ -52,10 +52,9 @@ type fleet struct {
 	services []*process         // under mu
 	conns    []*grpc.ClientConn // under mu; of the services
 
-	acked            sync.Map // pathway/command -> true
-	asked, failed    atomic.Int64
-	repeated, slow   atomic.Int64
-	lastAck, restart atomic.Int64 // unix ms
+	acked          sync.Map // pathway/command -> true
+	asked, failed  atomic.Int64
+	repeated, slow atomic.Int64
 }
 
 func newFleet(t *testing.T, services int) *fleet {
@@ -129,7 +128,6 @@ func (f *fleet) draft(ctx context.Context, rng *rand.Rand) {
 		switch status.Code(err) {
 		case codes.OK:
 			f.acked.Store(pathway+"/"+id, true)
-			f.lastAck.Store(time.Now().UnixMilli())
 			return
 		case codes.Unavailable, codes.DeadlineExceeded, codes.Aborted, codes.ResourceExhausted:
 			if f.once || attempt == 60 || ctx.Err() != nil {
