@@ -187,7 +187,7 @@ type importReport struct {
 // imported counts one kind of source.
 type imported struct {
 	Kind  string `json:"kind"`
-	Files int    `json:"files"`
+	Files int    `json:"files"` // of a cohort its folders
 	// Unit is what is counted: commands, messages or documents. Read is the sum of
 	// the five below.
 	Unit      string         `json:"unit"`
@@ -361,7 +361,11 @@ func (im *importer) print() error {
 		rows = append(rows, [2]string{what, fmt.Sprintf(format, args...)})
 	}
 	for _, s := range r.Sources {
-		line(s.Kind, "%d files, %d %s in %.1f s", s.Files, s.Read, s.Unit, s.Seconds)
+		of := "files"
+		if s.Patients > 0 {
+			of = "folders"
+		}
+		line(s.Kind, "%d %s, %d %s in %.1f s", s.Files, of, s.Read, s.Unit, s.Seconds)
 		if s.Rows > 0 {
 			line("  rows", "%d, unusable %d", s.Rows, s.BadRows)
 			line("  patients", "%d, whole %d", s.Patients, s.Whole)
