@@ -50,7 +50,7 @@ type span struct {
 
 // auditedLead is the state of one lead.
 type auditedLead struct {
-	places   map[string]bool // pathways that take a place
+	places   map[string]string // handover by pathway that takes a place
 	capacity int32
 	away     map[string]bool // leave that was booked: whether it has begun
 	gone     bool
@@ -237,24 +237,27 @@ func (c *Custody) lead(id string, e es.Entry) error {
 		if v.GetParty().GetOrganisation() == "" {
 			return fmt.Errorf("a lead is registered without an organisation")
 		}
-		c.leads[id] = &auditedLead{places: map[string]bool{}, capacity: v.Capacity, away: map[string]bool{}}
+		c.leads[id] = &auditedLead{places: map[string]string{}, capacity: v.Capacity, away: map[string]bool{}}
 		return nil
 	}
 	switch v := e.Event.(type) {
 	case *pb.CapacityChanged:
 		l.capacity = v.Capacity
 	case *pb.CaseloadPlaceTaken:
+		// A newer offer of a pathway takes over the place that it has, and one that
+		// comes back by itself, without a handover, is counted whatever the capacity.
+		handover, taken := l.places[v.PathwayId]
 		switch {
 		case l.gone:
 			return fmt.Errorf("a deactivated lead takes a pathway")
-		case l.places[v.PathwayId]:
+		case taken && handover == v.HandoverId:
 			return fmt.Errorf("a pathway takes two places of one lead")
-		case len(l.places) >= int(l.capacity):
+		case !taken && v.HandoverId != "" && len(l.places) >= int(l.capacity):
 			return fmt.Errorf("a lead takes more pathways than the capacity of %d", l.capacity)
 		}
-		l.places[v.PathwayId] = true
+		l.places[v.PathwayId] = v.HandoverId
 	case *pb.CaseloadPlaceFreed:
-		if !l.places[v.PathwayId] {
+		if _, taken := l.places[v.PathwayId]; !taken {
 			return fmt.Errorf("a place is freed that was not taken")
 		}
 		delete(l.places, v.PathwayId)

@@ -27,7 +27,7 @@ type disk struct {
 }
 
 // slowest is how long a sync takes at most.
-const slowest = 4 * time.Millisecond
+const slowest = 10 * time.Millisecond
 
 func newDisk(mem *vfs.MemFS, a *actor) *disk {
 	d := &disk{FS: mem, mem: mem, a: a}

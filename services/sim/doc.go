@@ -10,6 +10,7 @@
 //	process.go  the services, crashed and started again
 //	wire.go     a bad network; link.go: es.Log over it
 //	writers.go  clients of kit/es alone; clients.go: clients of the services
+//	lists.go    the read models, and the same made anew
 //	history.go  what was promised; check.go what became of it
 //
 // What makes a run repeatable is that no two things ever happen at one instant:

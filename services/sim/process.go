@@ -51,6 +51,7 @@ type served struct {
 	bus    *nats.Conn
 	js     jetstream.JetStream
 	relay  *bus.Relay
+	skew   time.Duration
 	parts  []run.Part
 	tasks  sync.WaitGroup
 
@@ -104,12 +105,12 @@ func (p *process) start() error {
 	}
 	l.relay = bus.NewRelay(&link{wire: wire{relaying, l.ctx}, node: p.w.node}, l.js, bus.RelayOptions{Jitter: relaying.jitter})
 	l.tasks.Go(func() { p.supervise(l, relaying, "relay", l.relay.Run) })
-	skew := p.w.skew(p.actors["person"])
+	l.skew = p.w.skew(p.actors["person"])
 	for _, name := range serving() {
 		a := actor(name)
 		log := &link{wire: wire{a, l.ctx}, node: p.w.node}
 		deps := run.Deps{
-			Log: log, Clock: func() time.Time { return p.w.clock().Add(skew) }, Slog: logger, Meter: noop.NewMeterProvider().Meter(""),
+			Log: log, Clock: func() time.Time { return p.w.clock().Add(l.skew) }, Slog: logger, Meter: noop.NewMeterProvider().Meter(""),
 			Jitter: a.jitter, Key: simKey(),
 			Dial: func(string) grpc.ClientConnInterface { return &caller{wire: wire{a, l.ctx}} },
 		}

@@ -49,8 +49,8 @@ func Drawn(seed uint64) Options {
 		Dropped:   rng.IntN(5),
 		Unheard:   10,
 		Repeated:  rng.IntN(6),
-		CrashGap:  time.Duration(500+rng.IntN(3000)) * time.Millisecond,
-		StopGap:   time.Duration(2000+rng.IntN(8000)) * time.Millisecond,
+		CrashGap:  time.Duration(800+rng.IntN(3000)) * time.Millisecond,
+		StopGap:   time.Duration(3000+rng.IntN(8000)) * time.Millisecond,
 		Rate:      21_600,
 		Processes: 1 + rng.IntN(2),
 		Clients:   1 + rng.IntN(3),
@@ -58,6 +58,9 @@ func Drawn(seed uint64) Options {
 		Unsynced:  -1,
 		Skew:      time.Duration(rng.IntN(3000)) * time.Millisecond,
 		Cuts:      rng.IntN(3) == 0,
+	}
+	if rng.IntN(2) == 0 { // often enough to hit what is under way
+		o.CrashGap = time.Duration(100+rng.IntN(300)) * time.Millisecond
 	}
 	switch rng.IntN(4) {
 	case 0:
@@ -81,6 +84,7 @@ type Result struct {
 	Stops      int            // crashes of processes
 	Outages    int            // of NATS
 	StoresLost int            // of NATS
+	Compared   int            // read models with a fresh fold
 	Relayed    int            // messages on the bus
 	Restarts   int            // of background work
 	Answered   int            // commands of clients to services
@@ -111,6 +115,7 @@ func (r *Result) add(o Result) {
 	r.Outages += o.Outages
 	r.StoresLost += o.StoresLost
 	r.Relayed += o.Relayed
+	r.Compared += o.Compared
 	r.Answered += o.Answered
 	r.Refused += o.Refused
 	if r.Methods == nil {
@@ -135,7 +140,7 @@ func (r Result) String() string {
 	fmt.Fprintf(&b, "operations %d, crashes %d (%d appends under way), events %d, acknowledged %d, retries %d, simulated %s\n",
 		r.Ops, r.Crashes, r.InFlight, r.Events, r.Acked, r.Retries, r.Simulated.Round(time.Millisecond))
 	fmt.Fprintf(&b, "services: %d commands answered, %d of them with a refusal, %d crashes, %d tasks started again; %s\n", r.Answered, r.Refused, r.Stops, r.Restarts, r.methods())
-	fmt.Fprintf(&b, "NATS: %d messages, %d outages, %d stores lost\n", r.Relayed, r.Outages, r.StoresLost)
+	fmt.Fprintf(&b, "NATS: %d messages, %d outages, %d stores lost; read models compared %d\n", r.Relayed, r.Outages, r.StoresLost, r.Compared)
 	fmt.Fprintf(&b, "lost %d, doubled %d, reordered %d, unexplained %d", r.Lost, r.Doubled, r.Reordered, r.Unexplained)
 	for _, f := range r.Faults {
 		b.WriteString("\n  " + f)
@@ -160,6 +165,7 @@ type world struct {
 
 	history    *history
 	log        []es.Recorded // at the end
+	lists      []listed      // when all had come to rest
 	node       *node
 	processes  []*process
 	broker     *broker
@@ -309,6 +315,7 @@ func (w *world) settle(a *actor, r *reader) {
 			return
 		}
 	}
+	w.list()
 	if len(w.processes) > 0 {
 		if err := w.broker.scrub(limit, a, log); err != nil {
 			w.fail("%v", err)
