@@ -163,7 +163,7 @@ func TestVerifyFindsPlantedDamage(t *testing.T) {
 			{"carelead-w2", []proto.Message{&careleadv1.LedgerOpened{PathwayId: "w2", Holder: lead}}}}, "first holder"},
 		{"a ledger without a pathway", one("carelead-w2", &careleadv1.LedgerOpened{PathwayId: "w2", Holder: team}), "never started"},
 		{"a pathway without a team", one("pathway-w2", &referralv1.PathwayStarted{FactId: "g1", Facts: &referralv1.StartFacts{ReceivedOn: "2026-03-02"}}), "nobody is accountable"},
-		{"a lead beyond the capacity", one("lead-lead-1", &careleadv1.CaseloadPlaceTaken{PathwayId: "w2"}), "capacity of 1"},
+		{"a lead beyond the capacity", one("lead-lead-1", &careleadv1.CaseloadPlaceTaken{PathwayId: "w2", HandoverId: "h2"}), "capacity of 1"},
 		{"a place is freed twice", []write{
 			{"lead-lead-1", []proto.Message{&careleadv1.CaseloadPlaceFreed{PathwayId: "w1"}}},
 			{"lead-lead-1", []proto.Message{&careleadv1.CaseloadPlaceFreed{PathwayId: "w1"}}}}, "not taken"},
