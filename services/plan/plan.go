@@ -43,6 +43,22 @@ func concern(p *pb.Plan, id string) (*pb.Concern, error) {
 	return c, nil
 }
 
+// liveConcern is a concern that is not settled, and its plan.
+func (s State) liveConcern(id string, states ...pb.PlanState) (*pb.Plan, *pb.Concern, error) {
+	p, err := s.plan(states...)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := concern(p, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !live(c) {
+		return nil, nil, notAtStep("concern")
+	}
+	return p, c, nil
+}
+
 func goal(p *pb.Plan, id string) (*pb.Goal, error) {
 	g, ok := find(p.Goals, func(g *pb.Goal) bool { return g.GoalId == id })
 	if !ok {
@@ -204,16 +220,9 @@ type EscalateConcern struct {
 
 // Decide refuses it for what is settled.
 func (c EscalateConcern) Decide(s State) ([]proto.Message, error) {
-	p, err := s.plan(active)
+	_, x, err := s.liveConcern(c.ConcernId, active)
 	if err != nil {
 		return nil, err
-	}
-	x, err := concern(p, c.ConcernId)
-	if err != nil {
-		return nil, err
-	}
-	if !live(x) {
-		return nil, notAtStep("concern")
 	}
 	return events(&pb.ConcernEscalated{ConcernId: x.ConcernId, Due: endOf(c.Now, 1)})
 }
@@ -226,16 +235,9 @@ type DiscussConcern struct {
 
 // Decide refuses days to come.
 func (c DiscussConcern) Decide(s State) ([]proto.Message, error) {
-	p, err := s.plan(draft, active)
+	_, x, err := s.liveConcern(c.ConcernId, draft, active)
 	if err != nil {
 		return nil, err
-	}
-	x, err := concern(p, c.ConcernId)
-	if err != nil {
-		return nil, err
-	}
-	if !live(x) {
-		return nil, notAtStep("concern")
 	}
 	if err := c.happened("on", c.On); err != nil {
 		return nil, err
@@ -251,16 +253,9 @@ type DecideConcern struct {
 
 // Decide wants the action where action is the decision.
 func (c DecideConcern) Decide(s State) ([]proto.Message, error) {
-	p, err := s.plan(draft, active)
+	p, x, err := s.liveConcern(c.ConcernId, draft, active)
 	if err != nil {
 		return nil, err
-	}
-	x, err := concern(p, c.ConcernId)
-	if err != nil {
-		return nil, err
-	}
-	if !live(x) {
-		return nil, notAtStep("concern")
 	}
 	e := &pb.ConcernDecided{ConcernId: x.ConcernId, Decision: c.Decision}
 	if c.Decision == pb.ConcernDecision_CONCERN_DECISION_ACTION {
@@ -281,16 +276,9 @@ type ResolveConcern struct {
 
 // Decide refuses days to come.
 func (c ResolveConcern) Decide(s State) ([]proto.Message, error) {
-	p, err := s.plan(draft, active)
+	_, x, err := s.liveConcern(c.ConcernId, draft, active)
 	if err != nil {
 		return nil, err
-	}
-	x, err := concern(p, c.ConcernId)
-	if err != nil {
-		return nil, err
-	}
-	if !live(x) {
-		return nil, notAtStep("concern")
 	}
 	if err := c.happened("on", c.On); err != nil {
 		return nil, err
