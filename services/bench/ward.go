@@ -15,9 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	appointmentv1 "waymark/proto/waymark/appointment/v1"
 	careleadv1 "waymark/proto/waymark/carelead/v1"
-	personv1 "waymark/proto/waymark/person/v1"
 	planv1 "waymark/proto/waymark/plan/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/allinone"
@@ -193,18 +191,7 @@ func (w *ward) journey(ctx context.Context, j *cohort.Journey, today nhs.Date) e
 			}
 			return fmt.Errorf("%s: %w", step.Name, err)
 		}
-		switch r := reply.(type) {
-		case *personv1.PersonReply:
-			k.Person = r.Person
-		case *planv1.PlanReply:
-			k.Plan = r.Record
-		case *careleadv1.LedgerReply:
-			k.Ledger = r.Ledger
-		case *appointmentv1.AppointmentReply:
-			if step.Contact != "" {
-				k.Appointments[step.Contact] = r.Appointment.GetAppointmentId()
-			}
-		}
+		k.Learn(step, reply)
 	}
 	return nil
 }

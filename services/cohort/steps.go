@@ -36,6 +36,22 @@ type Known struct {
 	pathway string
 }
 
+// Learn keeps what a reply says that later steps need.
+func (k *Known) Learn(step Step, reply proto.Message) {
+	switch r := reply.(type) {
+	case *personv1.PersonReply:
+		k.Person = r.Person
+	case *planv1.PlanReply:
+		k.Plan = r.Record
+	case *careleadv1.LedgerReply:
+		k.Ledger = r.Ledger
+	case *appointmentv1.AppointmentReply:
+		if step.Contact != "" {
+			k.Appointments[step.Contact] = r.Appointment.GetAppointmentId()
+		}
+	}
+}
+
 // Turn forgets the plan and the ledger of another pathway than the one whose steps
 // follow.
 func (k *Known) Turn(pathway string) {

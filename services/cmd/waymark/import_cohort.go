@@ -15,11 +15,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	appointmentv1 "waymark/proto/waymark/appointment/v1"
 	careleadv1 "waymark/proto/waymark/carelead/v1"
 	devv1 "waymark/proto/waymark/dev/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
-	personv1 "waymark/proto/waymark/person/v1"
 	planv1 "waymark/proto/waymark/plan/v1"
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/cohort"
@@ -233,7 +231,7 @@ func (s *sender) step(ctx context.Context, k *cohort.Known, step cohort.Step) (o
 		}
 		if step.Again != nil && (err == nil || fault.CodeOf(err) == step.Taken) {
 			if err == nil {
-				learn(k, step, reply)
+				k.Learn(step, reply)
 				if !step.Again(k) {
 					return o, nil
 				}
@@ -244,25 +242,10 @@ func (s *sender) step(ctx context.Context, k *cohort.Known, step cohort.Step) (o
 		if err != nil {
 			return o, err
 		}
-		learn(k, step, reply)
+		k.Learn(step, reply)
 		return o, nil
 	}
 	return refused, fault.Refused("import.number", "no free NHS number of the test range was found in a hundred attempts")
-}
-
-func learn(k *cohort.Known, step cohort.Step, reply proto.Message) {
-	switch r := reply.(type) {
-	case *personv1.PersonReply:
-		k.Person = r.Person
-	case *planv1.PlanReply:
-		k.Plan = r.Record
-	case *careleadv1.LedgerReply:
-		k.Ledger = r.Ledger
-	case *appointmentv1.AppointmentReply:
-		if step.Contact != "" {
-			k.Appointments[step.Contact] = r.Appointment.GetAppointmentId()
-		}
-	}
 }
 
 // await reads the plan and the ledger until a step can be sent.
