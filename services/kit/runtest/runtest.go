@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -88,6 +91,24 @@ func (h *House) Must(req proto.Message) proto.Message {
 		h.T.Fatalf("%s: %v", Name(req), err)
 	}
 	return reply
+}
+
+// BadField calls the RPC that req is the request of, which must refuse it as
+// INVALID_ARGUMENT, and returns the field that is named first.
+func (h *House) BadField(req proto.Message) string {
+	h.T.Helper()
+	_, err := h.Call(req)
+	if status.Code(err) != codes.InvalidArgument {
+		h.T.Errorf("%s: %v, want INVALID_ARGUMENT", Name(req), err)
+		return ""
+	}
+	for _, d := range status.Convert(err).Details() {
+		if bad, ok := d.(*errdetails.BadRequest); ok && len(bad.FieldViolations) > 0 {
+			return bad.FieldViolations[0].Field
+		}
+	}
+	h.T.Errorf("%s: no BadRequest in %v", Name(req), err)
+	return ""
 }
 
 // Name is the name of a message without its package.
