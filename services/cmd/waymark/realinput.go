@@ -36,10 +36,9 @@ func (c *cli) realInputCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "real-input FOLDER", Short: "Feed messages that others wrote to a system of their own, and count what becomes of them", Args: cobra.ExactArgs(1),
 		Long: `Start an empty system for each folder in FOLDER that holds HL7 v2 or FHIR, in a temporary
-folder, import what it holds, and print a table of what became of it. Files of a folder that use
-one control id for different messages go to systems of their own. HL7 v2 is fed twice: as it comes,
-and with its patients made known first, each by a referral with the message's own PID. Facilities
-that send a name are given an ODS code, as with --facility. What was stored is counted in
+folder, import what it holds, and print a table of what became of it. HL7 v2 is fed twice: as it
+comes, and with its patients made known first, each by a referral with the message's own PID.
+Facilities that send a name are given an ODS code, as with --facility. What was stored is counted in
 the log again: a message that was read and is neither there nor a duplicate is lost. Exits with 5
 when one is, when a message got no answer, and when a service logged an error.
 
@@ -55,11 +54,11 @@ Example:
 type fed struct {
 	folder string
 	*imported
-	known   bool // the patients were made known before
-	systems int
-	stored  int   // messages in the log
-	unkept  int   // refused before they were kept
-	errors  int64 // lines of the log of the services at level error
+	known  bool // the patients were made known before
+	fed    bool
+	stored int   // messages in the log
+	unkept int   // refused before they were kept
+	errors int64 // lines of the log of the services at level error
 }
 
 // lost is how many messages are neither stored nor repeats of stored ones, or have
@@ -89,30 +88,18 @@ func (c *cli) realInput(ctx context.Context, folder, into string) error {
 				continue
 			}
 			f := fed{folder: e.Name(), imported: &imported{Kind: string(kind), Files: len(found.files[kind]), Reasons: map[string]int{}}}
-			groups := [][]string{found.files[kind]}
-			if kind == kindHL7 {
-				if groups, err = apart(found.files[kind]); err != nil {
-					return err
-				}
-			}
 			known := f
 			known.imported, known.known = &imported{Kind: f.Kind + ", patients known", Files: f.Files, Reasons: map[string]int{}}, true
-			for _, files := range groups {
-				if kind == kindXML {
-					break
-				}
-				if err := c.feed(ctx, &f, kind, files); err != nil {
+			if kind != kindXML {
+				if err := c.feed(ctx, &f, kind, found.files[kind]); err != nil {
 					return fmt.Errorf("%s: %w", e.Name(), err)
-				}
-				if kind != kindHL7 {
-					continue
-				}
-				if err := c.feed(ctx, &known, kind, files); err != nil {
-					return fmt.Errorf("%s, patients known: %w", e.Name(), err)
 				}
 			}
 			all = append(all, f)
 			if kind == kindHL7 {
+				if err := c.feed(ctx, &known, kind, found.files[kind]); err != nil {
+					return fmt.Errorf("%s, patients known: %w", e.Name(), err)
+				}
 				all = append(all, known)
 			}
 		}
@@ -153,50 +140,6 @@ func (h countErrors) WithAttrs(a []slog.Attr) slog.Handler {
 }
 func (h countErrors) WithGroup(name string) slog.Handler {
 	return countErrors{h.Handler.WithGroup(name), h.n}
-}
-
-// apart puts files into groups, each for a system of its own. A folder of examples
-// is no feed: its files were written one by one, and use the same control id for
-// different messages. Files of one group do not.
-func apart(files []string) (groups [][]string, err error) {
-	var used []map[string]string // by group, what each control id was used for
-	for _, name := range files {
-		raw, err := readMaybeGzip(name)
-		if err != nil {
-			return nil, err
-		}
-		ids := map[string]string{}
-		for _, m := range mllp.Split(raw) {
-			ids[controlID(m)] = string(m)
-		}
-		i := slices.IndexFunc(used, func(group map[string]string) bool {
-			for id, m := range ids {
-				if other, ok := group[id]; ok && id != "" && other != m {
-					return false
-				}
-			}
-			return true
-		})
-		if i < 0 {
-			i, used, groups = len(used), append(used, map[string]string{}), append(groups, nil)
-		}
-		maps.Copy(used[i], ids)
-		groups[i] = append(groups[i], name)
-	}
-	return groups, nil
-}
-
-// controlID is MSH-3, MSH-4 and MSH-10 of a message; "" where there is none.
-func controlID(m []byte) string {
-	head, _, _ := bytes.Cut(bytes.ReplaceAll(m, []byte("\n"), []byte("\r")), []byte("\r"))
-	if len(head) < 4 {
-		return ""
-	}
-	fields := bytes.Split(head, head[3:4])
-	if len(fields) < 10 || len(fields[9]) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%s/%s/%s", fields[2], fields[3], fields[9])
 }
 
 // prepare gives what a trust that sends these files would have set up: codes of the
@@ -305,7 +248,7 @@ func (c *cli) feed(ctx context.Context, f *fed, kind kindOfFile, files []string)
 	if err != nil {
 		return err
 	}
-	f.systems++
+	f.fed = true
 	f.add(im)
 	received := string((&edgev1.MessageReceived{}).ProtoReflect().Descriptor().FullName())
 	err = log.ReadAll(ctx, head, func(e es.Recorded) error {
@@ -334,7 +277,7 @@ func realInputTable(all []fed) string {
 	fmt.Fprint(&b, "| folder | kind | files | read | taken | duplicate | parked | refused | failed | stored | lost |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	total := fed{imported: &imported{}}
 	for _, f := range all {
-		if f.systems == 0 {
+		if !f.fed {
 			fmt.Fprintf(&b, "| %s | %s | %d | not taken | | | | | | | |\n", f.folder, f.Kind, f.Files)
 			continue
 		}
