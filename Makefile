@@ -48,7 +48,7 @@ endif
 soak: ## run the long fault tests (about 30 minutes, some need root; a few with ROUNDS=small)
 	@SOAK_ROUNDS=$(ROUNDS) tools/soak.sh
 
-fuzz: ## run every fuzz target for FUZZTIME (10s) each
+fuzz: ## run every fuzz target for FUZZTIME (10000x, or a time) each
 	@tools/fuzz.sh
 
 clean: ## remove what was built; data in .waymark stays
