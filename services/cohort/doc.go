@@ -1,6 +1,7 @@
 // Package cohort turns whole cohorts of patients into commands of the services.
 //
-//	synthea.go   reads the CSV of Synthea, one folder a county, into journeys
+//	synthea.go   reads the CSV of Synthea, one folder a county;
+//	             synthea_journey.go makes journeys of it
 //	demo.go      draws journeys from published figures, for demonstrations
 //	journey.go   what a journey is, whatever it came from
 //	steps.go     the commands of a journey, in their order

@@ -38,11 +38,13 @@
 //
 // FHIR R4 documents in go the same way as HL7 v2:
 //
-//	document.go     a document as the intake sees it: a tree with FHIRPaths
-//	intake_fhir.go  what is read of it, and the commands that it makes
-//	cancers.go      which codes mean cancer
-//	bars.go         BaRS messages, and what their senders are told
-//	bars_http.go    BaRS over HTTP
-//	nhsapp.go       what the NHS App is shown
-//	answer_fhir.go  OperationOutcomes
+//	document.go      a document as the intake sees it: a tree with FHIRPaths
+//	intake_fhir.go   what is read of it: patients, references, times
+//	resource_fhir.go the commands that each kind of resource makes
+//	cancers.go       which codes mean cancer
+//	bars.go          BaRS messages, and what their senders are told
+//	bars_refer.go    those about a referral
+//	bars_http.go     BaRS over HTTP
+//	nhsapp.go        what the NHS App is shown
+//	answer_fhir.go   OperationOutcomes
 package edge
