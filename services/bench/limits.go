@@ -58,6 +58,10 @@ func (passing) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 func (passing) Unmarshal(data mem.BufferSlice, v any) error {
+	if b, ok := v.(*encoded); ok {
+		*b = data.Materialize()
+		return nil
+	}
 	b := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer b.Free()
 	return proto.Unmarshal(b.ReadOnlyData(), v.(proto.Message))

@@ -157,6 +157,7 @@ type world struct {
 	client  *esdb.Client
 	inside  pb.PathwayQueryServiceServer // the service itself
 	service pb.PathwayQueryServiceClient // of it, over gRPC
+	conn    *grpc.ClientConn             // of service
 	closers []func() error
 }
 
@@ -219,7 +220,7 @@ func (w *world) serve(ctx context.Context) error {
 		return err
 	}
 	w.closing(conn.Close)
-	w.service = pb.NewPathwayQueryServiceClient(conn)
+	w.conn, w.service = conn, pb.NewPathwayQueryServiceClient(conn)
 	select {
 	case <-program.Ready():
 		return nil

@@ -23,10 +23,7 @@ func (s *server) list(ctx context.Context, p page, min uint64, prefix []byte, ro
 	if err := m.wait(ctx, es.Position(min)); err != nil {
 		return "", nil, err
 	}
-	at, err := m.snapshot()
-	if err != nil {
-		return "", nil, err
-	}
+	at := m.snapshot()
 	defer at.Close()
 	n, last := 0, []byte(nil)
 	err = at.scan(prefix, p.after, func(key, _ []byte) (bool, error) {

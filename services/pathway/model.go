@@ -189,11 +189,11 @@ func (m *model) begin(ctx context.Context) error {
 	if err := b.Set([]byte{'m'}, appendMark(last.position, last), nil); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if err := b.Commit(pebble.NoSync); err != nil {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.position, m.fresh = last.position, time.Time{}
 	return nil
 }
@@ -404,15 +404,15 @@ func (m *model) write(at es.Position, fresh time.Time) error {
 	} else if err := b.Set([]byte{'m'}, position, nil); err != nil {
 		return err
 	}
-	if err := b.Commit(pebble.NoSync); err != nil {
-		return err
-	}
 	clear(m.dirty)
 	if len(m.cache) > cached {
 		clear(m.cache)
 	}
-	m.mu.Lock()
+	m.mu.Lock() // over both, so that a snapshot is of a position
 	defer m.mu.Unlock()
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return err
+	}
 	m.position = at
 	if !fresh.IsZero() {
 		m.fresh = fresh
@@ -528,13 +528,10 @@ type snapshot struct {
 	position es.Position
 }
 
-func (m *model) snapshot() (snapshot, error) {
-	s := m.db.NewSnapshot()
-	at, _, err := readMark(s)
-	if err != nil {
-		return snapshot{}, errors.Join(err, s.Close())
-	}
-	return snapshot{s, at}, nil
+func (m *model) snapshot() snapshot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return snapshot{m.db.NewSnapshot(), m.position}
 }
 
 // view reads one pathway with its person; nil where there is none.
@@ -565,10 +562,11 @@ func (s snapshot) flags(personID string) (*pb.PersonFlags, error) {
 	})
 }
 
-// encoded reads one pathway with its person as it travels, without decoding it;
-// nil where there is none.
-func (s snapshot) encoded(id, personID string) ([]byte, error) {
-	value, closer, err := s.Get(append([]byte{'v'}, id...))
+// answered reads one pathway with its person as a field of an answer, encoded; nil
+// where there is none. The stored view is copied as it is: to decode and encode it
+// again would be most of the work.
+func (s snapshot) answered(field protowire.Number, id string) ([]byte, error) {
+	view, closer, err := s.Get(append([]byte{'v'}, id...))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
 	}
@@ -576,23 +574,53 @@ func (s snapshot) encoded(id, personID string) ([]byte, error) {
 		return nil, err
 	}
 	defer closer.Close()
-	out := slices.Clone(value)
-	if personID == "" {
-		return out, nil
+	var person []byte
+	if personID := textIn(view, personIDField); personID != "" {
+		flags, err := s.flags(personID)
+		if err != nil {
+			return nil, err
+		}
+		if person, err = proto.Marshal(flags); err != nil {
+			return nil, err
+		}
 	}
-	person, err := s.flags(personID)
-	if err != nil {
-		return nil, err
+	size := len(view)
+	if person != nil {
+		size += protowire.SizeTag(personField) + protowire.SizeBytes(len(person))
 	}
-	raw, err := proto.Marshal(person)
-	if err != nil {
-		return nil, err
+	out := make([]byte, 0, protowire.SizeTag(field)+protowire.SizeBytes(size))
+	out = protowire.AppendVarint(protowire.AppendTag(out, field, protowire.BytesType), uint64(size))
+	out = append(out, view...)
+	if person != nil { // a message is its fields in any order: the person is one more
+		out = protowire.AppendBytes(protowire.AppendTag(out, personField, protowire.BytesType), person)
 	}
-	// A message is its fields in any order: the person is one more.
-	return protowire.AppendBytes(protowire.AppendTag(out, personField, protowire.BytesType), raw), nil
+	return out, nil
 }
 
-var personField = (&pb.Pathway{}).ProtoReflect().Descriptor().Fields().ByName("person").Number()
+// textIn is a field of an encoded message, "" where it is not set.
+func textIn(message []byte, field protowire.Number) string {
+	for len(message) > 0 {
+		number, kind, tag := protowire.ConsumeTag(message)
+		if tag < 0 {
+			return ""
+		}
+		n := protowire.ConsumeFieldValue(number, kind, message[tag:])
+		if n < 0 {
+			return ""
+		}
+		if number == field && kind == protowire.BytesType {
+			text, _ := protowire.ConsumeBytes(message[tag:])
+			return string(text)
+		}
+		message = message[tag+n:]
+	}
+	return ""
+}
+
+var (
+	personField   = (&pb.Pathway{}).ProtoReflect().Descriptor().Fields().ByName("person").Number()
+	personIDField = (&pb.Pathway{}).ProtoReflect().Descriptor().Fields().ByName("person_id").Number()
+)
 
 // scan calls yield for each key from prefix and after on, in order; yield
 // returns false to end.
@@ -626,10 +654,8 @@ func beyond(prefix []byte) []byte {
 }
 
 // person is whose pathway this is, "" where the model does not know it.
-func (m *model) person(pathwayID string) string { return personOf(m.db, pathwayID) }
-
-func personOf(r pebble.Reader, pathwayID string) string {
-	value, closer, err := r.Get(append([]byte{'p'}, pathwayID...))
+func (m *model) person(pathwayID string) string {
+	value, closer, err := m.db.Get(append([]byte{'p'}, pathwayID...))
 	if err != nil {
 		return "" // a reader who knows no better asks the log
 	}
@@ -647,12 +673,9 @@ type counts struct {
 
 // each hands every pathway and every lead on, as of one position, which it returns.
 func (m *model) each(yield func(counts) error) (es.Position, error) {
-	s, err := m.snapshot()
-	if err != nil {
-		return 0, err
-	}
+	s := m.snapshot()
 	defer s.Close()
-	err = s.scan([]byte{'v'}, nil, func(key, value []byte) (bool, error) {
+	err := s.scan([]byte{'v'}, nil, func(key, value []byte) (bool, error) {
 		v, codes := &pb.Pathway{}, &pb.ConcernCodes{}
 		if err := proto.Unmarshal(value, v); err != nil {
 			return false, err

@@ -10,7 +10,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	appointmentv1 "waymark/proto/waymark/appointment/v1"
 	pb "waymark/proto/waymark/pathway/v1"
@@ -108,30 +107,26 @@ func (s *server) GetPathway(ctx context.Context, req *pb.GetPathwayRequest) (*pb
 	return out, nil
 }
 
-// LookUpPathway implements the service. The stored view goes out as it is: to
-// decode and encode it again would be most of the work.
+// LookUpPathway implements the service.
 func (s *server) LookUpPathway(ctx context.Context, req *pb.LookUpPathwayRequest) (*pb.LookUpPathwayResponse, error) {
 	id, m := strings.ToLower(req.PathwayId), s.models.serving()
 	if err := m.wait(ctx, es.Position(req.MinPosition)); err != nil {
 		return nil, err
 	}
-	at, err := m.snapshot()
-	if err != nil {
-		return nil, err
-	}
+	at := m.snapshot()
 	defer at.Close()
-	view, err := at.encoded(id, personOf(at, id))
+	answer, err := at.answered(pathwayField, id)
 	if err != nil {
 		return nil, err
 	}
-	if view == nil {
+	if answer == nil {
 		if _, err := s.load(ctx, id); err != nil {
 			return nil, err
 		}
 		return nil, errBehind
 	}
 	out := &pb.LookUpPathwayResponse{Freshness: m.freshness(at.position, s.wall())}
-	out.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(make([]byte, 0, len(view)+8), pathwayField, protowire.BytesType), view))
+	out.ProtoReflect().SetUnknown(answer)
 	return out, nil
 }
 

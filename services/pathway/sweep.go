@@ -64,14 +64,11 @@ func (s *server) sweeping(ctx context.Context) {
 
 // sweep goes once through what is overdue.
 func (s *server) sweep(ctx context.Context) error {
-	at, err := s.models.serving().snapshot()
-	if err != nil {
-		return err
-	}
+	at := s.models.serving().snapshot()
 	defer at.Close()
 	now := s.clock()
 	var failed error
-	err = at.scan([]byte{'d'}, nil, func(key, _ []byte) (bool, error) {
+	err := at.scan([]byte{'d'}, nil, func(key, _ []byte) (bool, error) {
 		due, id, _ := keyed(key)
 		if due.After(now) || ctx.Err() != nil {
 			return false, nil

@@ -20,10 +20,7 @@ func (s *server) Watch(req *pb.WatchRequest, stream grpc.ServerStreamingServer[p
 	for first := true; ; first = false {
 		m := s.models.serving()
 		moved := m.changed()
-		at, err := m.snapshot()
-		if err != nil {
-			return err
-		}
+		at := m.snapshot()
 		views, err := watched(at, req, seen)
 		at.Close()
 		if err != nil {
