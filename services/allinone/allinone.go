@@ -42,7 +42,7 @@ type Options struct {
 	// that begins on a day of its own gives another.
 	Machine func() time.Time
 	// Config holds what is not decided here: limits, health, telemetry. Addresses,
-	// key, peers and TLS in it are ignored.
+	// key, peers, TLS and the folder of read models in it are ignored.
 	Config run.Config
 	Logger *slog.Logger // nil writes text warnings to stderr
 }
@@ -168,6 +168,7 @@ func (s *System) open(ctx context.Context, opts Options, at ports) (_ *run.Progr
 	cfg.GRPC, cfg.HTTP, cfg.Peers, cfg.MLLP, cfg.FHIR = at.grpc, at.http, nil, "", ""
 	cfg.EventStore, cfg.EventStoreAuth, cfg.NATS, cfg.NATSCreds = s.EventStore, "", s.NATS, ""
 	cfg.TLSCert, cfg.TLSKey, cfg.TLSCA = "", "", ""
+	cfg.Models = data.file(modelsDir)
 	cfg.Reflection = true
 	cfg.Drain = time.Nanosecond // nobody balances load over one process
 	program, deps, err := s.assemble(ctx, cfg, "waymark", data.key, opts.Logger)
@@ -175,7 +176,6 @@ func (s *System) open(ctx context.Context, opts Options, at ports) (_ *run.Progr
 		return nil, deps, err
 	}
 	s.GRPC, s.HTTP = program.GRPC(), program.HTTP()
-	deps.Dir = data.file(modelsDir)
 	// Before the services look for it. A stream that cannot be used is no reason
 	// not to start: commands do not need it, and a rebuild needs NATS to run.
 	if _, err := bus.Ensure(ctx, deps.Bus); err != nil {

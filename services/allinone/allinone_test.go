@@ -211,8 +211,16 @@ func TestSeparateForm(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("ended with %v", err)
 	}
+	cfg.Models = t.TempDir()
 	if err := RunServices(ctx, cfg); err != nil { // ctx has ended: it starts and stops
 		t.Errorf("RunServices: %v", err)
+	}
+	if kept, err := filepath.Glob(filepath.Join(cfg.Models, "pathway", "model-*", "MANIFEST-*")); err != nil || len(kept) != 1 {
+		t.Errorf("--models: read models %v, %v", kept, err)
+	}
+	cfg.Models = filepath.Join(s.Data, modelsDir) // of the first
+	if err := RunServices(ctx, cfg, "pathway"); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("a folder in use: %v", err)
 	}
 	if err := RunServices(ctx, run.Config{}); err == nil || !strings.Contains(err.Error(), "--key-file") {
 		t.Errorf("without a key: %v", err)

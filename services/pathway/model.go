@@ -81,7 +81,7 @@ const cached = 20_000
 func openModel(log es.Log, logger *slog.Logger, dir string, fs vfs.FS) (*model, error) {
 	db, err := pebble.Open(dir, &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{}})
 	if err != nil {
-		return nil, fmt.Errorf("read model: %w", err)
+		return nil, fmt.Errorf("read model, of which another process may have the folder (--models): %w", err)
 	}
 	m := &model{log: log, slog: logger, db: db, moved: make(chan struct{}), cache: make(map[string]*entryOf), dirty: make(map[string]*entryOf)}
 	at, last, err := readMark(db)

@@ -39,6 +39,7 @@ type Config struct {
 	NATS           string        `flag:"nats" default:"nats://127.0.0.1:4222" help:"NATS servers, comma separated, without credentials"`
 	NATSCreds      string        `flag:"nats-creds-file" help:"NATS credentials file"`
 	Peers          []string      `flag:"peers" help:"where other services answer: name=address for one of them, an address alone for all others, {service} in it stands for the name; none means in this process"`
+	Models         string        `flag:"models" help:"folder of what a service can make again from the log, such as the read models of pathway, so that a start goes on where it stood; one process each; empty keeps it in memory"`
 	KeyFile        string        `flag:"key-file" help:"file with the 32-byte key of identifier hashes, in hex or base64; the same for every process, for ever"`
 	TLSCert        string        `flag:"tls-cert" help:"PEM certificate of the gRPC server, and of its calls to other services"`
 	TLSKey         string        `flag:"tls-key" help:"PEM file with the key of --tls-cert"`
