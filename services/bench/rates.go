@@ -126,7 +126,7 @@ func appendRateClient(_ context.Context, l *lab) (*measure, error) {
 	for i := range at {
 		at[i] = es.NoStream
 	}
-	return &measure{Row: Row{What: "same through kit/es and the official client", Unit: "events/s", Per: "one-hop echoes/s"},
+	return &measure{Row: Row{What: "same through kit/es", Unit: "events/s", Per: "one-hop echoes/s"},
 		ours: func(ctx context.Context, d time.Duration) (float64, error) {
 			return drive(ctx, inFlight, d, func(ctx context.Context, w int) (int, error) {
 				done, err := log.Append(ctx, fmt.Sprintf("bench-%d", w), at[w],

@@ -70,9 +70,9 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// call runs f on the session within ctx, or within the client's own timeout
-// where ctx has no deadline.
-func (c *Client) call(ctx context.Context, patience time.Duration, f func(context.Context, *esdb.Client) error) error {
+// on runs f on the session within ctx, or within the client's own timeout where
+// ctx has no deadline.
+func (c *Client) on(ctx context.Context, patience time.Duration, f func(context.Context, *session) error) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.timeout)
@@ -83,8 +83,14 @@ func (c *Client) call(ctx context.Context, patience time.Duration, f func(contex
 		return err
 	}
 	defer c.leave(s)
-	err = c.guard(ctx, func(ctx context.Context) error { return f(ctx, s.client) })
-	return c.judge(ctx, s, err)
+	return c.judge(ctx, s, f(ctx, s))
+}
+
+// call runs f, which calls the library.
+func (c *Client) call(ctx context.Context, patience time.Duration, f func(context.Context, *esdb.Client) error) error {
+	return c.on(ctx, patience, func(ctx context.Context, s *session) error {
+		return c.guard(ctx, func(ctx context.Context) error { return f(ctx, s.client) })
+	})
 }
 
 // Append implements Log.
@@ -92,29 +98,47 @@ func (c *Client) Append(ctx context.Context, stream string, expected Revision, e
 	if len(events) == 0 {
 		return Appended{}, errNothing
 	}
+	return c.append(ctx, patience, stream, expected, events)
+}
+
+func (c *Client) append(ctx context.Context, patience time.Duration, stream string, expected Revision, events []NewEvent) (done Appended, err error) {
+	err = c.on(ctx, patience, func(ctx context.Context, s *session) (err error) {
+		if s.writer != nil {
+			done, err = s.writer.append(ctx, c.closing, stream, expected, events)
+			return err
+		}
+		var result *esdb.WriteResult
+		err = c.guard(ctx, func(ctx context.Context) error {
+			r, err := s.client.AppendToStream(ctx, stream, esdb.AppendToStreamOptions{ExpectedRevision: expectedRevision(expected)}, eventData(events)...)
+			if err != nil {
+				return wrongRevision(expected, err)
+			}
+			result = r // read only when guard returns nil, so after this
+			return nil
+		})
+		if err == nil {
+			done = Appended{Revision: Revision(result.NextExpectedVersion), Position: Position(result.CommitPosition)}
+		}
+		return err
+	})
+	return done, err
+}
+
+func eventData(events []NewEvent) []esdb.EventData {
 	data := make([]esdb.EventData, len(events))
 	for i, e := range events {
 		data[i] = esdb.EventData{EventID: e.ID, EventType: e.Type, ContentType: esdb.ContentTypeBinary, Data: e.Data, Metadata: e.Metadata}
 	}
-	var result *esdb.WriteResult
-	err := c.call(ctx, patience, func(ctx context.Context, client *esdb.Client) (err error) {
-		r, err := client.AppendToStream(ctx, stream, esdb.AppendToStreamOptions{ExpectedRevision: expectedRevision(expected)}, data...)
-		if err == nil {
-			result = r // read only when call returns nil, so after this
-			return nil
-		}
-		return wrongRevision(expected, err)
-	})
-	if err != nil {
-		return Appended{}, err
-	}
-	return Appended{Revision: Revision(result.NextExpectedVersion), Position: Position(result.CommitPosition)}, nil
+	return data
 }
 
 var errNothing = errors.New("es: an append without events")
 
 func expectedRevision(r Revision) esdb.ExpectedRevision {
-	if r == NoStream {
+	switch r {
+	case anyRevision:
+		return esdb.Any{}
+	case NoStream:
 		return esdb.NoStream{}
 	}
 	return esdb.Revision(uint64(r))
@@ -350,20 +374,22 @@ const probeStream = "health-probe"
 
 // Health implements Log. Each of its two questions takes 1.5 s at most.
 func (c *Client) Health(ctx context.Context) (read, write error) {
-	ask := func(question func(context.Context, *esdb.Client) error) error {
+	ask := func(question func(context.Context) error) error {
 		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 		defer cancel()
-		return c.call(ctx, 0, question)
+		return question(ctx)
 	}
-	read = ask(func(ctx context.Context, client *esdb.Client) error {
-		_, err := newest(ctx, client, func(*esdb.RecordedEvent) bool { return true })
-		return err
+	read = ask(func(ctx context.Context) error {
+		return c.call(ctx, 0, func(ctx context.Context, client *esdb.Client) error {
+			_, err := newest(ctx, client, func(*esdb.RecordedEvent) bool { return true })
+			return err
+		})
 	})
 	if read != nil {
 		return read, read
 	}
-	return nil, ask(func(ctx context.Context, client *esdb.Client) error {
-		_, err := client.AppendToStream(ctx, probeStream, esdb.AppendToStreamOptions{ExpectedRevision: esdb.Any{}})
+	return nil, ask(func(ctx context.Context) error {
+		_, err := c.append(ctx, 0, probeStream, anyRevision, nil)
 		return err
 	})
 }

@@ -26,11 +26,15 @@ import (
 //   - the first call that finds a session broken retires it; a call that ran out
 //     of time makes supervise probe it;
 //   - while there is none, calls wait a second at most and fail with UNAVAILABLE;
-//   - each call runs in a goroutine of its own, so that its caller leaves on time
-//     whatever the library does. Closing a retired session frees goroutines that
-//     hang in it: they panic on its closed channel, and guard recovers.
+//   - each call of the library runs in a goroutine of its own, so that its caller
+//     leaves on time whatever the library does. Closing a retired session frees
+//     goroutines that hang in it: they panic on its closed channel, and guard
+//     recovers;
+//   - a store at one address is appended to by a call of our own that stands as
+//     long as the session, see writer.
 type session struct {
 	client *esdb.Client
+	writer *writer       // nil for a cluster: append by client
 	gone   chan struct{} // closed when retired
 
 	// Guarded by Client.mu.
@@ -72,6 +76,10 @@ func (c *Client) supervise() {
 		}
 		down, wait = false, 20*time.Millisecond
 		c.publish(s)
+		var ended <-chan struct{}
+		if s.writer != nil {
+			ended = s.writer.ended
+		}
 		for serving := true; serving; {
 			select {
 			case <-c.closing:
@@ -80,6 +88,8 @@ func (c *Client) supervise() {
 			case <-s.gone:
 				c.logger.Warn("event store connection lost")
 				down, serving = true, false
+			case <-ended:
+				c.retire(s)
 			case <-c.suspected:
 				if err := c.probe(s); err != nil {
 					c.retire(s)
@@ -97,7 +107,13 @@ func (c *Client) connect() (*session, error) {
 		return nil, err
 	}
 	s := &session{client: client, gone: make(chan struct{})}
-	if err := c.probe(s); err != nil {
+	err = c.probe(s)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+		defer cancel()
+		s.writer, err = c.dialWriter(ctx)
+	}
+	if err != nil {
 		s.retired, s.closed = true, true
 		client.Close()
 		return nil, err
@@ -105,14 +121,19 @@ func (c *Client) connect() (*session, error) {
 	return s, nil
 }
 
-// probe reads the newest event of the log.
+// probe reads the newest event of the log, and has the writer answered, whatever
+// the answer is.
 func (c *Client) probe(s *session) error {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
-	return c.guard(ctx, func(ctx context.Context) error {
+	err := c.guard(ctx, func(ctx context.Context) error {
 		_, err := newest(ctx, s.client, func(*esdb.RecordedEvent) bool { return true })
 		return err
 	})
+	if err == nil && s.writer != nil {
+		err = s.writer.probe(ctx, c.closing)
+	}
+	return err
 }
 
 func (c *Client) publish(s *session) {
@@ -142,13 +163,15 @@ func (c *Client) closeUnused(s *session) {
 	if s.retired && s.users == 0 && !s.closed {
 		s.closed = true
 		s.client.Close()
+		if s.writer != nil {
+			s.writer.close()
+		}
 	}
 }
 
 // enter returns the session in use, waiting for one up to patience.
 func (c *Client) enter(ctx context.Context, patience time.Duration) (*session, error) {
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
+	var late <-chan time.Time
 	for {
 		c.mu.Lock()
 		s, up := c.current, c.up
@@ -159,11 +182,16 @@ func (c *Client) enter(ctx context.Context, patience time.Duration) (*session, e
 		if s != nil {
 			return s, nil
 		}
+		if late == nil {
+			timer := time.NewTimer(patience)
+			defer timer.Stop()
+			late = timer.C
+		}
 		select {
 		case <-up:
 		case <-ctx.Done():
 			return nil, outage(ctx, ctx.Err())
-		case <-timer.C:
+		case <-late:
 			return nil, errUnavailable
 		case <-c.closing:
 			return nil, errUnavailable
@@ -206,7 +234,7 @@ func (c *Client) judge(ctx context.Context, s *session, err error) error {
 	case code == codes.Unauthenticated, code == codes.PermissionDenied, kind == esdb.ErrorCodeUnauthenticated, kind == esdb.ErrorCodeAccessDenied:
 		return fault.Unavailable("log.denied", "the event store refuses the credentials of this service", time.Minute)
 	case kind == esdb.ErrorCodeStreamDeleted:
-		return fault.Lost("log.stream_deleted", "the stream was deleted for ever")
+		return errDeleted
 	case kind == esdb.ErrorCodeNotLeader: // the library goes to the leader by itself
 	case code == codes.Unavailable, kind == esdb.ErrorUnavailable, kind == esdb.ErrorCodeConnectionClosed:
 		c.retire(s)
@@ -223,6 +251,8 @@ func (c *Client) suspect() {
 	default:
 	}
 }
+
+var errDeleted = fault.Lost("log.stream_deleted", "the stream was deleted for ever")
 
 var errUnavailable = fault.Unavailable("log.unavailable", "the event store is away: repeat the request", time.Second)
 
