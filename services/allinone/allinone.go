@@ -2,9 +2,10 @@
 // event store and NATS in one process (Start), or some of them against stores
 // that run elsewhere (RunServices). It holds the one list of constructors.
 //
-// Both forms are the same from the constructors on: the services reach the
-// store, NATS and each other over loopback TCP even in one process, with the
-// same interceptors and deadlines.
+// Both forms are the same from the constructors on: the services write to the
+// store, and reach NATS and each other, over loopback TCP even in one process, with
+// the same interceptors and deadlines. Only what reads the log takes it from the
+// node at hand (Local).
 package allinone
 
 import (
@@ -176,6 +177,7 @@ func (s *System) open(ctx context.Context, opts Options, at ports) (_ *run.Progr
 		return nil, deps, err
 	}
 	s.GRPC, s.HTTP = program.GRPC(), program.HTTP()
+	deps.Log = Local(node, deps.Log)
 	// Before the services look for it. A stream that cannot be used is no reason
 	// not to start: commands do not need it, and a rebuild needs NATS to run.
 	if _, err := bus.Ensure(ctx, deps.Bus); err != nil {

@@ -210,7 +210,9 @@ func (w *world) serve(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, program.Close())
 	}
-	part.Register(capture{w})
+	var inside capture
+	part.Register(&inside)
+	w.inside = inside.PathwayQueryServiceServer
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
 	go func() { ended <- program.Serve(life, deps, part) }()
@@ -233,11 +235,11 @@ func (w *world) serve(ctx context.Context) error {
 }
 
 // capture keeps the pathway service as it is registered, to be called without gRPC.
-type capture struct{ w *world }
+type capture struct{ pb.PathwayQueryServiceServer }
 
-func (c capture) RegisterService(_ *grpc.ServiceDesc, impl any) {
+func (c *capture) RegisterService(_ *grpc.ServiceDesc, impl any) {
 	if s, ok := impl.(pb.PathwayQueryServiceServer); ok {
-		c.w.inside = s
+		c.PathwayQueryServiceServer = s
 	}
 }
 

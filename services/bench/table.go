@@ -110,6 +110,7 @@ var measures = []struct {
 	{"T5", false, commandLatency},
 	{"T6", false, queryRate},
 	{"T7", false, rebuildRate},
+	{"T7-1", false, rebuildRateOne},
 	{"T8", false, catchUpRate},
 	{"T9", false, asOf},
 	{"T10", false, visibility},

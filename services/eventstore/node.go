@@ -14,6 +14,7 @@
 //	tail.go       the durable position and the newest events, shared by all
 //	streams.go    Append, Delete, Tombstone; batch.go: BatchAppend
 //	read.go       reads; subscribe.go: catch-up subscriptions; filter.go
+//	direct.go     the same within the process, without gRPC
 //	persistent.go persistent subscriptions: groupconfig.go, consumergroup.go
 //	fsck.go       the checker
 package eventstore
@@ -134,7 +135,8 @@ type Node struct {
 	closeErr  error
 
 	mu        sync.Mutex
-	advertise string // guarded by mu; set by Serve
+	advertise string         // guarded by mu; set by Serve
+	readers   sync.WaitGroup // within the process; added to under mu, before ctx ends
 }
 
 // Open opens or makes the store in cfg.Dir and recovers it: every append that
@@ -227,13 +229,16 @@ func (n *Node) Serve(lis net.Listener) error {
 // may or may not have happened.
 func (n *Node) Close() error {
 	n.closeOnce.Do(func() {
+		n.mu.Lock()
 		n.cancel()
+		n.mu.Unlock()
 		if n.subs != nil {
 			n.subs.close()
 		}
 		if n.server != nil {
 			n.server.Stop()
 		}
+		n.readers.Wait()
 		n.seq.close()
 		n.closeErr = n.store.db.Close()
 	})

@@ -8,6 +8,7 @@ import (
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // readRequest is a checked Read call.
@@ -127,7 +128,7 @@ func (s *streams) Read(req *streamspb.ReadReq, stream streamspb.Streams_ReadServ
 	return refuse(ctx, err)
 }
 
-func (n *Node) readAll(ctx context.Context, r *readRequest, out *sender) error {
+func (n *Node) readAll(ctx context.Context, r *readRequest, out outlet) error {
 	first := uint64(1)
 	last, _ := n.log.position()
 	switch {
@@ -166,7 +167,7 @@ func (n *Node) readAll(ctx context.Context, r *readRequest, out *sender) error {
 	return ctx.Err()
 }
 
-func (n *Node) readStream(ctx context.Context, r *readRequest, out *sender) error {
+func (n *Node) readStream(ctx context.Context, r *readRequest, out outlet) error {
 	durable, _ := n.log.position()
 	h, err := n.store.head(r.stream, durable)
 	switch {
@@ -223,7 +224,7 @@ func (n *Node) readStream(ctx context.Context, r *readRequest, out *sender) erro
 }
 
 // streamEnds tells a client that understands it where the stream begins and ends.
-func (n *Node) streamEnds(r *readRequest, h *head, sent uint64, out *sender) error {
+func (n *Node) streamEnds(r *readRequest, h *head, sent uint64, out outlet) error {
 	if first := h.first(); sent == 0 && !r.backwards && (r.start || int64(r.at) < first) && first <= h.last {
 		if err := out.message(&streamspb.ReadResp{Content: &streamspb.ReadResp_FirstStreamPosition{FirstStreamPosition: uint64(first)}}); err != nil {
 			return err
@@ -282,6 +283,14 @@ func (p *page) pass() bool {
 	return !p.full
 }
 
+// outlet is where a read or a subscription hands on what it finds. The records
+// may be kept, the slice may not.
+type outlet interface {
+	events([]record) error
+	message(*streamspb.ReadResp) error
+	control(field protowire.Number, body []byte) error // a ReadResp with this one field
+}
+
 // sender sends events to one reader.
 type sender struct {
 	node             *Node
@@ -290,6 +299,13 @@ type sender struct {
 }
 
 func (s *sender) message(m *streamspb.ReadResp) error { return s.stream.SendMsg(m) }
+
+// control messages are written by hand because newer clients know fields that the
+// stubs do not: the time of checkpoint and caught_up, and where the subscription stands.
+func (s *sender) control(field protowire.Number, body []byte) error {
+	b := protowire.AppendTag(make([]byte, 0, len(body)+6), field, protowire.BytesType)
+	return s.stream.SendMsg(raw(protowire.AppendBytes(b, body)))
+}
 
 func (s *sender) events(records []record) error {
 	for _, r := range records {

@@ -16,7 +16,7 @@ import (
 type subscription struct {
 	node *Node
 	req  *readRequest
-	out  *sender
+	out  outlet
 
 	// considered is the position up to which everything was handed on or passed
 	// over.
@@ -28,7 +28,7 @@ type subscription struct {
 	checkpoint uint64 // position of the last checkpoint
 }
 
-func (n *Node) subscribe(ctx context.Context, r *readRequest, out *sender) error {
+func (n *Node) subscribe(ctx context.Context, r *readRequest, out outlet) error {
 	s := &subscription{node: n, req: r, out: out}
 	durable, _ := n.log.position()
 	switch {
@@ -72,8 +72,8 @@ func (s *subscription) run(ctx context.Context) error {
 				}
 				continue
 			}
-			for _, r := range records {
-				if err := s.consider(r); err != nil {
+			for i := range records {
+				if err := s.consider(records[i : i+1]); err != nil {
 					return err
 				}
 			}
@@ -99,14 +99,15 @@ func (s *subscription) run(ctx context.Context) error {
 func (s *subscription) behind() bool { return s.req.stream != "" && !s.scanned }
 
 // consider hands on an event that is wanted.
-func (s *subscription) consider(r record) error {
+func (s *subscription) consider(one []record) error {
+	r := one[0]
 	s.considered = r.position()
 	if s.req.stream != "" {
 		if string(r.stream()) != s.req.stream || r.revision() < s.next {
 			return nil
 		}
 		s.next = r.revision() + 1
-		if err := s.out.event(r); err != nil {
+		if err := s.out.events(one); err != nil {
 			return err
 		}
 		if r.revision() == tombstoneRevision {
@@ -115,7 +116,7 @@ func (s *subscription) consider(r record) error {
 		return nil
 	}
 	if !hidden(r) && s.req.filter.match(r) {
-		if err := s.out.event(r); err != nil {
+		if err := s.out.events(one); err != nil {
 			return err
 		}
 	}
@@ -220,6 +221,12 @@ func (s *subscription) catchUpStream(ctx context.Context, durable uint64) error 
 	}
 }
 
+// Fields of ReadResp.
+const (
+	checkpointField = 3
+	caughtUpField   = 8
+)
+
 // caughtUp tells the consumer that it has seen all there is.
 func (s *subscription) caughtUp() error {
 	s.live = true
@@ -240,7 +247,7 @@ func (s *subscription) caughtUp() error {
 		body = protowire.AppendTag(body, 2, protowire.VarintType)
 		body = protowire.AppendVarint(body, uint64(s.next-1))
 	}
-	return s.send(8, body)
+	return s.out.control(caughtUpField, body)
 }
 
 // sendCheckpoint sends the position considered last, unless it was sent before.
@@ -254,15 +261,7 @@ func (s *subscription) sendCheckpoint() error {
 	body := position(s.considered)
 	body = protowire.AppendTag(body, 3, protowire.BytesType)
 	body = protowire.AppendBytes(body, timestamp(now.Unix(), int64(now.Nanosecond())))
-	return s.send(3, body)
-}
-
-// send sends a ReadResp with one field. These are written by hand because newer
-// clients know fields that the stubs do not: the time of checkpoint and
-// caught_up, and where the subscription stands.
-func (s *subscription) send(field protowire.Number, body []byte) error {
-	b := protowire.AppendTag(make([]byte, 0, len(body)+6), field, protowire.BytesType)
-	return s.out.stream.SendMsg(raw(protowire.AppendBytes(b, body)))
+	return s.out.control(checkpointField, body)
 }
 
 func position(p uint64) []byte {

@@ -66,8 +66,8 @@ type Message struct {
 }
 
 // Log is an event store as Waymark uses one. Any number of goroutines may call
-// it. estest holds the suite that every implementation passes; the client of
-// EventStoreDB and the in-memory log are the two.
+// it. estest holds the suite that every implementation passes: the client of
+// EventStoreDB, what reads a node in the same process, the in-memory log.
 //
 // Errors: *WrongRevision; a fault with RESOURCE_EXHAUSTED (the store refuses
 // writes for want of room), UNAVAILABLE or DEADLINE_EXCEEDED. After any error
