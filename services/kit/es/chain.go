@@ -14,7 +14,7 @@ import (
 )
 
 // Chain follows the hash chain of one stream. Each event's metadata ends with
-// the member "chain", the base64 of
+// the member "x", the base64url without padding of
 //
 //	SHA-256(previous chain, stream, revision, event id, type, SHA-256(data), SHA-256(metadata before the chain))
 //
@@ -22,7 +22,8 @@ import (
 // is 8 bytes, big endian, and the metadata before the chain are the bytes up to
 // the comma in front of the member. The first event's previous chain is 32 zero
 // bytes. Only what the writer knows goes in, so that the value is part of the
-// append itself, and only stored bytes are hashed, never a re-encoding.
+// append itself, and only stored bytes are hashed, never a re-encoding. Until
+// November 2026 the member was called "chain" and was base64 with padding.
 //
 // The zero value is before the first event. A Chain is a value: copy it to keep
 // a point of the stream.
@@ -31,13 +32,18 @@ type Chain struct {
 	next Revision
 }
 
-const (
-	chainHead = `,"chain":"`
-	chainTail = `"}`
-)
+// chainForm is how the end of a metadata is written.
+type chainForm struct {
+	head     string
+	encoding *base64.Encoding
+}
 
-// chainLen is how many bytes the chain takes at the end of a metadata.
-var chainLen = len(chainHead) + base64.StdEncoding.EncodedLen(sha256.Size) + len(chainTail)
+const chainTail = `"}`
+
+var (
+	chainForms = []chainForm{{`,"x":"`, base64.RawURLEncoding.Strict()}, longChain} // that of today first
+	longChain  = chainForm{`,"chain":"`, base64.StdEncoding.Strict()}               // what people are shown, too
+)
 
 // Sum is the chain value of the last event followed, zero before the first.
 func (c Chain) Sum() [sha256.Size]byte { return c.sum }
@@ -109,19 +115,23 @@ func lengthPrefixed(buf, part []byte) []byte {
 
 // splitChain returns the metadata before the chain, and the chain value.
 func splitChain(metadata []byte) (before []byte, sum [sha256.Size]byte, ok bool) {
-	at := len(metadata) - chainLen
-	if at < 0 || !bytes.HasPrefix(metadata[at:], []byte(chainHead)) || !bytes.HasSuffix(metadata, []byte(chainTail)) {
-		return nil, sum, false
+	text, ends := bytes.CutSuffix(metadata, []byte(chainTail))
+	for _, form := range chainForms {
+		at := len(text) - form.encoding.EncodedLen(sha256.Size)
+		if !ends || at < len(form.head) || !bytes.HasSuffix(text[:at], []byte(form.head)) {
+			continue
+		}
+		var raw [sha256.Size + 1]byte // text without the padding that it should have is longer
+		n, err := form.encoding.Decode(raw[:], text[at:])
+		copy(sum[:], raw[:])
+		return text[:at-len(form.head)], sum, err == nil && n == len(sum)
 	}
-	var raw [sha256.Size + 1]byte // text without the padding that it should have is longer
-	n, err := base64.StdEncoding.Strict().Decode(raw[:], metadata[at+len(chainHead):len(metadata)-len(chainTail)])
-	copy(sum[:], raw[:])
-	return metadata[:at], sum, err == nil && n == len(sum)
+	return nil, sum, false
 }
 
-// appendChain ends a metadata that lacks its closing brace.
-func appendChain(metadata []byte, c Chain) []byte {
-	metadata = append(metadata, chainHead...)
-	metadata = base64.StdEncoding.AppendEncode(metadata, c.sum[:])
+// end ends a metadata that lacks its closing brace.
+func (f chainForm) end(metadata []byte, c Chain) []byte {
+	metadata = append(metadata, f.head...)
+	metadata = f.encoding.AppendEncode(metadata, c.sum[:])
 	return append(metadata, chainTail...)
 }

@@ -84,7 +84,7 @@ func metadataJSON(e Recorded) (json.RawMessage, error) {
 	}
 	full, err := json.Marshal(m)
 	if _, sum, ok := splitChain(e.Metadata); ok && err == nil {
-		full = appendChain(full[:len(full)-1], Chain{sum: sum})
+		full = longChain.end(full[:len(full)-1], Chain{sum: sum})
 	}
 	return full, err
 }

@@ -26,24 +26,27 @@ import (
 // names that leaves out what can be told from the rest, because every event
 // keeps it for 30 years; ParseMetadata fills everything in again, so that
 // purpose, tenant and correlation are never empty. The JSON names below are
-// those that people are shown, and those of the form written before (see
-// parseLong). As stored, in this order:
+// those that people are shown, and those of the first form (see parseLong). As
+// stored, in this order:
 //
-//	$correlationId  correlation; EventStoreDB's projections read this name
-//	c               command id, where it is another
-//	h               hash of the request, keyed
+//	c               command id and hash of the request: 32 letters, of 16 and 8 bytes
+//	h               in its place the hash alone, where the command id is the correlation
+//	$correlationId  correlation; EventStoreDB's projections read this name, so it is
+//	                never left out, not even where it is the command id
 //	$causationId    causation, where there is one
 //	u r o b         actor: user, role, organisation, on behalf of; empty ones left out
 //	p               purpose, unless TREAT
 //	reason
 //	t               tenant, unless it is the actor's organisation
-//	at              when it happened, where the command says so
+//	at              when it happened, where the command says so: seconds since 1970,
+//	                before 1970 as RFC 3339
 //	traceparent     where the trace is sampled: of others nothing is kept to look up
 //	i n             index and count, unless 0 of 1
-//	chain           always last, see Chain
+//	x               the chain, always last, see Chain
 //
-// Ids are 22 letters of base64url. A correlation or causation that is no UUID
-// stands as it is, behind "=" where it could be taken for one.
+// Bytes are base64url without padding, so an id is 22 letters. In a correlation
+// or causation a UUID is so written where it is all or what follows the last
+// colon; any text that could be taken for that stands behind "=".
 type Metadata struct {
 	CommandID     uuid.UUID `json:"commandId"`
 	CommandHash   string    `json:"commandHash"` // keyed, see Options.Key; only equality means anything
@@ -72,39 +75,62 @@ type Actor struct {
 
 // ParseMetadata reads the metadata of an event that Streams wrote.
 func ParseMetadata(e Recorded) (Metadata, error) {
-	parse := parseShort
-	if bytes.HasPrefix(e.Metadata, []byte(idHead)) {
-		parse = parseLong
-	}
-	m, ok := parse(e.Metadata)
+	m, ok := parseMetadata(e.Metadata)
 	if !ok || m.CommandID == uuid.Nil {
 		return Metadata{}, fault.Lost("es.metadata_unreadable", fmt.Sprintf("stream %s, revision %d: its metadata is not ours", e.Stream, e.Revision))
 	}
 	return m, nil
 }
 
-// parseLong reads the form that was written until November 2026, with every name
-// and default in full.
-func parseLong(metadata []byte) (m Metadata, ok bool) {
-	return m, json.Unmarshal(metadata, &m) == nil
+// parseMetadata is strict: what it accepts is what command.shared writes or wrote,
+// and members that a later release adds. Two forms were written before, both by
+// November 2026: the first with every name and default in full, the second with
+// $correlationId first, the command id as c where it is not the correlation, 16
+// bytes of the hash as h, at as RFC 3339, and only whole UUIDs short.
+func parseMetadata(metadata []byte) (m Metadata, ok bool) {
+	if bytes.HasPrefix(metadata, []byte(firstHead)) {
+		return m, json.Unmarshal(metadata, &m) == nil
+	}
+	c, h, ok := m.read(metadata)
+	if !ok {
+		return m, false
+	}
+	m.Purpose = cmp.Or(m.Purpose, defaultPurpose)
+	m.Tenant = cmp.Or(m.Tenant, m.Actor.Organisation)
+	if bytes.HasPrefix(metadata, []byte(secondHead)) {
+		var sum [16]byte
+		if m.CommandID, ok = parseID([]byte(cmp.Or(c, m.CorrelationID))); ok {
+			sum, ok = parseID([]byte(h))
+		}
+		m.CommandHash = base64.StdEncoding.EncodeToString(sum[:])
+		for _, s := range []*string{&m.CorrelationID, &m.CausationID} {
+			if len(*s) == idLen || strings.HasPrefix(*s, "=") {
+				*s = longID(*s)
+			}
+		}
+		return m, ok
+	}
+	var sum [hashLen]byte
+	m.CommandID, sum, ok = placedCommand(metadata)
+	m.CommandHash = base64.StdEncoding.EncodeToString(sum[:])
+	m.CorrelationID, m.CausationID = longID(m.CorrelationID), longID(m.CausationID)
+	return m, ok
 }
 
-// parseShort reads the form of today. It is strict: what it accepts is what
-// command.shared writes, and members that a later release adds.
-func parseShort(metadata []byte) (m Metadata, ok bool) {
+// read reads the members as they stand; c and h are only for the second form.
+func (m *Metadata) read(metadata []byte) (c, h string, ok bool) {
 	m.Count = 1
-	own, hash := "", ""
 	ok = members(metadata, func(name string, value string) bool {
 		var err error
 		switch name {
-		case "$correlationId":
-			m.CorrelationID, own = longID(value), value
 		case "c":
-			own = value
+			c = value
 		case "h":
-			hash = value
+			h = value
+		case "$correlationId":
+			m.CorrelationID = value
 		case "$causationId":
-			m.CausationID = longID(value)
+			m.CausationID = value
 		case "u":
 			m.Actor.User = value
 		case "r":
@@ -120,7 +146,7 @@ func parseShort(metadata []byte) (m Metadata, ok bool) {
 		case "t":
 			m.Tenant = value
 		case "at":
-			m.Occurred, err = time.Parse(time.RFC3339Nano, value)
+			m.Occurred, err = parseTime(value)
 		case "traceparent":
 			m.Traceparent = value
 		case "i":
@@ -130,17 +156,7 @@ func parseShort(metadata []byte) (m Metadata, ok bool) {
 		}
 		return err == nil
 	})
-	if !ok {
-		return m, false
-	}
-	m.Purpose = cmp.Or(m.Purpose, defaultPurpose)
-	m.Tenant = cmp.Or(m.Tenant, m.Actor.Organisation)
-	if m.CommandID, ok = parseID([]byte(own)); !ok {
-		return m, false
-	}
-	sum, ok := parseID([]byte(hash))
-	m.CommandHash = base64.StdEncoding.EncodeToString(sum[:])
-	return m, ok
+	return c, h, ok
 }
 
 // members calls yield for each member of a flat JSON object of strings and
@@ -228,26 +244,64 @@ func parseID(text []byte) (id [16]byte, ok bool) {
 
 // shortID is a correlation or causation as it is stored; longID takes it back.
 func shortID(s string) string {
-	if id, err := uuid.Parse(s); err == nil && id.String() == s {
-		return string(appendID(nil, id))
+	short := s
+	if n := len(s) - uuidLen; n >= 0 && (n == 0 || s[n-1] == ':') {
+		if id, err := uuid.Parse(s[n:]); err == nil && id.String() == s[n:] {
+			short = string(appendID([]byte(s[:n]), id))
+		}
 	}
-	if len(s) == idLen || strings.HasPrefix(s, "=") {
+	if longID(short) != s {
 		return "=" + s
+	}
+	return short
+}
+
+func longID(s string) string {
+	if text, is := strings.CutPrefix(s, "="); is {
+		return text
+	}
+	if n := len(s) - idLen; n >= 0 && (n == 0 || s[n-1] == ':') {
+		if id, ok := parseID([]byte(s[n:])); ok {
+			return s[:n] + uuid.UUID(id).String()
+		}
 	}
 	return s
 }
 
-func longID(s string) string {
-	if id, ok := parseID([]byte(s)); ok {
-		return uuid.UUID(id).String()
+var uuidLen = len(uuid.Nil.String())
+
+// Times as they are stored.
+func appendTime(b []byte, t time.Time) []byte {
+	if t.Unix() < 0 { // of a negative number the fraction would count backwards
+		b = t.AppendFormat(append(b, '"'), time.RFC3339Nano)
+		return append(b, '"')
 	}
-	return strings.TrimPrefix(s, "=")
+	b = strconv.AppendInt(b, t.Unix(), 10)
+	if t.Nanosecond() != 0 {
+		b = bytes.TrimRight(fmt.Appendf(b, ".%09d", t.Nanosecond()), "0")
+	}
+	return b
+}
+
+func parseTime(s string) (time.Time, error) {
+	whole, part, _ := strings.Cut(s, ".")
+	seconds, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil {
+		return time.Parse(time.RFC3339Nano, s)
+	}
+	var nanos uint64
+	if part != "" {
+		nanos, err = strconv.ParseUint((part + "000000000")[:max(9, len(part))], 10, 30)
+	}
+	return time.Unix(seconds, int64(nanos)).UTC(), err
 }
 
 const defaultPurpose = "TREAT"
 
-// hashLen is how much of the keyed hash of a request is kept.
-const hashLen = 16
+// hashLen is how much of the keyed hash of a request is kept. It finds out a
+// caller who uses a command id twice by mistake; without the key nobody can look
+// for another request with the same 64 bits.
+const hashLen = 8
 
 // command is a request as Do needs it.
 type command struct {
@@ -283,64 +337,56 @@ func parseCommand(key []byte, req Request) (command, error) {
 // What a metadata begins with, so that a fold finds the command without parsing
 // all of it.
 const (
-	shortHead = `{"$correlationId":`
+	bothHead        = `{"c":"`
+	hashHead        = `{"h":"`
+	correlationHead = `","$correlationId":"`
 
-	// The form before: each of one length.
-	idHead   = `{"commandId":"`
-	hashHead = `","commandHash":"`
-	hashTail = `","$correlationId":"`
+	firstHead  = `{"commandId":"`
+	secondHead = `{"$correlationId":`
 )
 
 var (
-	uuidLen     = len(uuid.Nil.String())
-	hashTextLen = base64.StdEncoding.EncodedLen(hashLen)
-	headLen     = len(idHead) + uuidLen + len(hashHead) + hashTextLen + len(hashTail)
+	bothLen     = base64.RawURLEncoding.EncodedLen(len(uuid.Nil) + hashLen)
+	hashTextLen = base64.RawURLEncoding.EncodedLen(hashLen)
 )
 
 // parseHead returns the command that wrote a metadata.
 func parseHead(metadata []byte) (id uuid.UUID, hash [hashLen]byte, ok bool) {
-	rest, short := bytes.CutPrefix(metadata, []byte(shortHead))
-	if !short {
-		return parseLongHead(metadata)
+	if id, hash, ok = placedCommand(metadata); ok {
+		return id, hash, true
 	}
-	own, rest, ok := cutPlain(rest)
-	if after, other := bytes.CutPrefix(rest, []byte(`,"c":`)); ok && other {
-		own, rest, ok = cutPlain(after)
-	}
-	after, has := bytes.CutPrefix(rest, []byte(`,"h":`))
-	if !ok || !has {
-		return id, hash, false
-	}
-	text, _, ok := cutPlain(after)
+	m, ok := parseMetadata(metadata)
 	if !ok {
 		return id, hash, false
 	}
-	raw, ok := parseID(own)
-	if ok {
-		hash, ok = parseID(text)
-	}
-	return raw, hash, ok
+	sum, err := base64.StdEncoding.DecodeString(m.CommandHash)
+	return m.CommandID, hash, err == nil && copy(hash[:], sum) == hashLen
 }
 
-func parseLongHead(metadata []byte) (id uuid.UUID, hash [hashLen]byte, ok bool) {
-	if len(metadata) < headLen || string(metadata[:len(idHead)]) != idHead {
+// placedCommand reads the command from its place in the form of today.
+func placedCommand(metadata []byte) (id uuid.UUID, hash [hashLen]byte, ok bool) {
+	var raw [len(id) + hashLen]byte
+	if rest, both := bytes.CutPrefix(metadata, []byte(bothHead)); both && len(rest) > bothLen && rest[bothLen] == '"' {
+		n, err := base64.RawURLEncoding.Strict().Decode(raw[:], rest[:bothLen])
+		copy(hash[:], raw[copy(id[:], raw[:]):])
+		return id, hash, err == nil && n == len(raw)
+	}
+	rest, is := bytes.CutPrefix(metadata, []byte(hashHead))
+	if !is || len(rest) <= hashTextLen+len(correlationHead)+idLen || rest[hashTextLen+len(correlationHead)+idLen] != '"' {
 		return id, hash, false
 	}
-	rest := metadata[len(idHead):]
-	id, err := uuid.ParseBytes(rest[:uuidLen])
-	rest = rest[uuidLen:]
-	if err != nil || string(rest[:len(hashHead)]) != hashHead {
-		return id, hash, false
-	}
-	rest = rest[len(hashHead):]
-	var raw [hashLen + 2]byte // base64 decodes in groups of three
-	n, err := base64.StdEncoding.Decode(raw[:], rest[:hashTextLen])
+	n, err := base64.RawURLEncoding.Strict().Decode(raw[:], rest[:hashTextLen])
 	copy(hash[:], raw[:])
-	return id, hash, err == nil && n == hashLen && string(rest[hashTextLen:hashTextLen+len(hashTail)]) == hashTail
+	rest, is = bytes.CutPrefix(rest[hashTextLen:], []byte(correlationHead))
+	if err != nil || n != hashLen || !is {
+		return id, hash, false
+	}
+	own, ok := parseID(rest[:idLen])
+	return own, hash, ok
 }
 
 // shared returns the part of a metadata that all events of a command share,
-// ready for the members i, n and chain.
+// ready for the members i, n and x.
 //
 // A command that names no tenant keeps the stream's: a receiver of another
 // organisation who acts on a trust's record does not carry it away. The first
@@ -348,17 +394,13 @@ func parseLongHead(metadata []byte) (id uuid.UUID, hash [hashLen]byte, ok bool) 
 func (c command) shared(ctx context.Context, streamTenant string) []byte {
 	b := make([]byte, 0, 384)
 	h, a := c.header, c.header.GetActor()
-	own := string(appendID(nil, c.id))
-	b = append(b, shortHead...)
-	if h.GetCorrelationId() == "" {
-		b = appendString(b, own)
-	} else if correlation := shortID(h.GetCorrelationId()); correlation == own {
-		b = appendString(b, own)
+	if correlation := h.GetCorrelationId(); correlation == "" || correlation == c.id.String() {
+		b = base64.RawURLEncoding.AppendEncode(append(b, hashHead...), c.hash[:])
+		b = append(appendID(append(b, correlationHead...), c.id), '"')
 	} else {
-		b = appendMember(appendString(b, correlation), `,"c":`, own)
+		b = base64.RawURLEncoding.AppendEncode(append(b, bothHead...), append(c.id[:], c.hash[:]...))
+		b = appendMember(append(b, '"'), `,"$correlationId":`, shortID(correlation))
 	}
-	b = append(b, `,"h":"`...)
-	b = append(appendID(b, c.hash), '"')
 	b = appendMember(b, `,"$causationId":`, shortID(h.GetCausationId()))
 	b = appendMember(b, `,"u":`, a.GetUser())
 	b = appendMember(b, `,"r":`, a.GetRoleCode())
@@ -372,9 +414,7 @@ func (c command) shared(ctx context.Context, streamTenant string) []byte {
 		b = appendMember(b, `,"t":`, tenant)
 	}
 	if t := h.GetOccurredAt(); t != nil {
-		b = append(b, `,"at":"`...)
-		b = t.AsTime().AppendFormat(b, time.RFC3339Nano)
-		b = append(b, '"')
+		b = appendTime(append(b, `,"at":`...), t.AsTime())
 	}
 	if span := trace.SpanContextFromContext(ctx); span.IsSampled() {
 		b = fmt.Appendf(b, `,"traceparent":"00-%s-%s-%s"`, span.TraceID(), span.SpanID(), span.TraceFlags())
@@ -389,7 +429,7 @@ func (c command) tenant(stream string) string {
 
 // place adds index and count to a copy of a shared part.
 func place(shared []byte, index, count int) []byte {
-	b := make([]byte, 0, len(shared)+40+chainLen)
+	b := make([]byte, 0, len(shared)+96)
 	b = append(b, shared...)
 	if count == 1 {
 		return b

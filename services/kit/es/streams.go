@@ -341,7 +341,7 @@ func (s *Streams[S]) draft(ctx context.Context, e *entry[S], cmd command, events
 		dataSum, beforeSum := sha256.Sum256(data), sha256.Sum256(before)
 		id := s.eventID(cmd.id, i, d.chain.content(e.stream, typ, dataSum, beforeSum))
 		d.chain = d.chain.with(e.stream, id, typ, dataSum, beforeSum)
-		d.events[i] = NewEvent{ID: id, Type: typ, Data: data, Metadata: appendChain(before, d.chain)}
+		d.events[i] = NewEvent{ID: id, Type: typ, Data: data, Metadata: chainForms[0].end(before, d.chain)}
 		size += len(data) + len(d.events[i].Metadata) + 2*len(typ)
 	}
 	if size > maxCommandBytes {

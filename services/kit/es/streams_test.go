@@ -1,7 +1,12 @@
 package es_test
 
 import (
+	"cmp"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+	"pgregory.net/rapid"
 
 	metav1 "waymark/proto/waymark/meta/v1"
 	"waymark/services/kit/es"
@@ -255,7 +261,7 @@ func TestTamperedStream(t *testing.T) {
 	t.Parallel()
 	damages := map[string]func([]es.Recorded) []es.Recorded{
 		"data":     func(e []es.Recorded) []es.Recorded { e[1].Data = flip(e[1].Data, 1); return e },
-		"metadata": func(e []es.Recorded) []es.Recorded { e[1].Metadata = flip(e[1].Metadata, 150); return e },
+		"metadata": func(e []es.Recorded) []es.Recorded { e[1].Metadata = flip(e[1].Metadata, 60); return e },
 		"chain": func(e []es.Recorded) []es.Recorded {
 			e[1].Metadata = flip(e[1].Metadata, len(e[1].Metadata)-10)
 			return e
@@ -365,41 +371,166 @@ func TestTenantStaysWithTheStream(t *testing.T) {
 	}
 }
 
-// TestMetadataForms: what was written in the form before is read as what is
+// TestMetadataForms: what was written in an earlier form is read as what is
 // written now, and an event of one small command stays small.
 func TestMetadataForms(t *testing.T) {
 	t.Parallel()
 	const chain = `,"chain":"yT62+YOPh9BmsPH5LYDws6ei+551pucSQuf3NG7Th0="}`
-	for long, short := range map[string]string{
-		`{"commandId":"31cc0c5a-1b60-5f21-8a32-201d4af6faa7","commandHash":"T5u9clIujHtFvBmq1And3w==","$correlationId":"2ef2fa2f-284e-50aa-a0cf-d469b1c6c80d","$causationId":"73224eab-1dc7-55df-9228-87a93e55c2d4","actor":{"user":"waymark/referral","organisation":"RJ1"},"purpose":"TREAT","tenant":"RJ1","index":0,"count":1`:                                             `{"$correlationId":"LvL6LyhOUKqgz9RpscbIDQ","c":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","$causationId":"cyJOqx3HVd-SKIepPlXC1A","u":"waymark/referral","o":"RJ1"`,
-		`{"commandId":"31cc0c5a-1b60-5f21-8a32-201d4af6faa7","commandHash":"T5u9clIujHtFvBmq1And3w==","$correlationId":"31cc0c5a-1b60-5f21-8a32-201d4af6faa7","actor":{"user":"5","role":"R8000","organisation":"RJ1","onBehalfOf":"6"},"purpose":"BTG","reason":"a \"b\"","tenant":"RXX","occurredAt":"2026-03-02T12:30:00Z","traceparent":"00-01-02-01","index":1,"count":2`: `{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","u":"5","r":"R8000","o":"RJ1","b":"6","p":"BTG","reason":"a \"b\"","t":"RXX","at":"2026-03-02T12:30:00Z","traceparent":"00-01-02-01","later":7,"i":1,"n":2`,
-		`{"commandId":"31cc0c5a-1b60-5f21-8a32-201d4af6faa7","commandHash":"T5u9clIujHtFvBmq1And3w==","$correlationId":"abcdefghijklmnopqrstuA","actor":{"user":"5","organisation":""},"purpose":"TREAT","tenant":"","index":0,"count":1`:                                                                                                                                      `{"$correlationId":"=abcdefghijklmnopqrstuA","c":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","u":"5"`,
+	for first, later := range map[string][2]string{
+		`{"commandId":"31cc0c5a-1b60-5f21-8a32-201d4af6faa7","commandHash":"T5u9clIujHtFvBmq1And3w==","$correlationId":"2ef2fa2f-284e-50aa-a0cf-d469b1c6c80d","$causationId":"73224eab-1dc7-55df-9228-87a93e55c2d4","actor":{"user":"waymark/referral","organisation":"RJ1"},"purpose":"TREAT","tenant":"RJ1","index":0,"count":1`: {
+			`{"$correlationId":"LvL6LyhOUKqgz9RpscbIDQ","c":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","$causationId":"cyJOqx3HVd-SKIepPlXC1A","u":"waymark/referral","o":"RJ1"`,
+			`{"c":"McwMWhtgXyGKMiAdSvb6p0-bvXJSLox7","$correlationId":"LvL6LyhOUKqgz9RpscbIDQ","$causationId":"cyJOqx3HVd-SKIepPlXC1A","u":"waymark/referral","o":"RJ1"`},
+		`{"commandId":"31cc0c5a-1b60-5f21-8a32-201d4af6faa7","commandHash":"T5u9clIujHtFvBmq1And3w==","$correlationId":"31cc0c5a-1b60-5f21-8a32-201d4af6faa7","actor":{"user":"5","role":"R8000","organisation":"RJ1","onBehalfOf":"6"},"purpose":"BTG","reason":"a \"b\"","tenant":"RXX","occurredAt":"2026-03-02T12:30:00.25Z","traceparent":"00-01-02-01","index":1,"count":2`: {
+			`{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","u":"5","r":"R8000","o":"RJ1","b":"6","p":"BTG","reason":"a \"b\"","t":"RXX","at":"2026-03-02T12:30:00.25Z","traceparent":"00-01-02-01","later":7,"i":1,"n":2`,
+			`{"h":"T5u9clIujHs","$correlationId":"McwMWhtgXyGKMiAdSvb6pw","u":"5","r":"R8000","o":"RJ1","b":"6","p":"BTG","reason":"a \"b\"","t":"RXX","at":1772454600.25,"traceparent":"00-01-02-01","later":7,"i":1,"n":2`},
+		`{"commandId":"31cc0c5a-1b60-5f21-8a32-201d4af6faa7","commandHash":"T5u9clIujHtFvBmq1And3w==","$correlationId":"abcdefghijklmnopqrstuA","$causationId":"a:abcdefghijklmnopqrstuA","actor":{"user":"5","organisation":""},"purpose":"TREAT","tenant":"","index":0,"count":1`: {
+			`{"$correlationId":"=abcdefghijklmnopqrstuA","c":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","$causationId":"a:abcdefghijklmnopqrstuA","u":"5"`,
+			`{"c":"McwMWhtgXyGKMiAdSvb6p0-bvXJSLox7","$correlationId":"=abcdefghijklmnopqrstuA","$causationId":"=a:abcdefghijklmnopqrstuA","u":"5"`},
 	} {
-		want, err := es.ParseMetadata(es.Recorded{Metadata: []byte(long + chain)})
+		want, err := es.ParseMetadata(es.Recorded{Metadata: []byte(first + chain)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := es.ParseMetadata(es.Recorded{Metadata: []byte(short + chain)})
-		if err != nil || got != want {
-			t.Errorf("%s\nis %+v, %v\nnot %+v", short, got, err, want)
-		}
-		a, _ := es.CommandIn([]byte(long))
-		if b, ok := es.CommandIn([]byte(short)); !ok || a != b {
-			t.Errorf("%s: command %s, not %s", short, b, a)
+		for i, short := range later {
+			if i == 1 {
+				want.CommandHash = "T5u9clIujHs=" // half of it is kept now
+			}
+			got, err := es.ParseMetadata(es.Recorded{Metadata: []byte(short + chain)})
+			if err != nil || got != want {
+				t.Errorf("%s\nis %+v, %v\nnot %+v", short, got, err, want)
+			}
+			a, _ := es.CommandIn([]byte(first + chain))
+			if b, ok := es.CommandIn([]byte(short + chain)); !ok || a != b {
+				t.Errorf("%s: command %s, not %s", short, b, a)
+			}
 		}
 	}
 	for _, bad := range []string{``, `{}`, `{"$correlationId":"LvL6LyhOUKqgz9RpscbIDQ"}`, `{"$correlationId":"x","h":"T5u9clIujHtFvBmq1And3w"}`, `{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","n":x}`,
-		`{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3x"}`, `{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","u":"5`, `{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw" "h":"T5u9clIujHtFvBmq1And3w"}`} {
+		`{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3x"}`, `{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw","h":"T5u9clIujHtFvBmq1And3w","u":"5`, `{"$correlationId":"McwMWhtgXyGKMiAdSvb6pw" "h":"T5u9clIujHtFvBmq1And3w"}`,
+		`{"c":"McwMWhtgXyGKMiAdSvb6p0-bvXJSLox","$correlationId":"x"}`, `{"c":"McwMWhtgXyGKMiAdSvb6pw","$correlationId":"x"}`, `{"c":"McwMWhtgXyGKMiAdSvb6p0-bvXJSLox7"`, `{"h":"T5u9clIujHs","$correlationId":"x"}`,
+		`{"h":"T5u9clIujHt","$correlationId":"McwMWhtgXyGKMiAdSvb6pw"}`, `{"c":"McwMWhtgXyGKMiAdSvb6p0-bvXJSLox7","$correlationId":"x","at":1.1234567890}`} {
 		if m, err := es.ParseMetadata(es.Recorded{Metadata: []byte(bad)}); err == nil {
 			t.Errorf("%s is read as %+v", bad, m)
 		}
 	}
 	log := estest.NewAuditedLog(t)
-	if _, err := newTallies(log).Do(t.Context(), "a", newRequest(), add(1)); err != nil {
-		t.Fatal(err)
+	imported := newRequest()
+	imported.CorrelationId, imported.OccurredAt = "synthea:"+uuid.NewString(), timestamppb.New(time.Unix(1772454600, 0))
+	for req, most := range map[*metav1.Command]int{newRequest().Command: 160, imported.Command: 200} {
+		if _, err := newTallies(log).Do(t.Context(), "a", request{req}, add(1)); err != nil {
+			t.Fatal(err)
+		}
+		all := log.Events()
+		if last := all[len(all)-1].Metadata; len(last) > most {
+			t.Errorf("metadata of %d bytes: %s", len(last), last)
+		}
 	}
-	if n := len(log.Events()[0].Metadata); n > 180 {
-		t.Errorf("metadata of %d bytes: %s", n, log.Events()[0].Metadata)
+}
+
+// Whatever a command says is read back as it was said, by whole parsing, by the
+// place of the command, and by any reader of JSON.
+func TestMetadataIsReadBack(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		id := rapid.Custom(func(t *rapid.T) string {
+			return uuid.UUID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "uuid")).String()
+		})
+		short := rapid.StringMatching(`[A-Za-z0-9_-]{21}[AQgw]`)
+		prefixed := rapid.Custom(func(t *rapid.T) string {
+			return rapid.SampledFrom([]string{"a:", ":", "=", "=:", "a=", "é:"}).Draw(t, "prefix") + rapid.OneOf(id, short).Draw(t, "id")
+		})
+		text := rapid.OneOf(id, short, prefixed, rapid.String())
+		req := newRequest()
+		req.CorrelationId, req.CausationId, req.Reason = text.Draw(t, "correlation"), text.Draw(t, "causation"), rapid.String().Draw(t, "reason")
+		if rapid.Bool().Draw(t, "own") {
+			req.CorrelationId = req.CommandId
+		}
+		at := time.Unix(rapid.Int64Range(-1<<33, 1<<34).Draw(t, "seconds"), rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, 999_999_999)).Draw(t, "nanos")).UTC()
+		req.OccurredAt = timestamppb.New(at)
+		log := estest.NewLog()
+		if _, err := newTallies(log).Do(context.Background(), "a", req, add(1)); err != nil {
+			t.Fatal(err)
+		}
+		e := log.Events()[0]
+		m, err := es.ParseMetadata(e)
+		if err != nil || m.CorrelationID != cmp.Or(req.CorrelationId, req.CommandId) || m.CausationID != req.CausationId || m.Reason != req.Reason || !m.Occurred.Equal(at) || m.CommandID.String() != req.CommandId {
+			t.Fatalf("%s is read as %+v, %v", e.Metadata, m, err)
+		}
+		if id, ok := es.CommandIn(e.Metadata); !ok || id != m.CommandID {
+			t.Fatalf("%s: command %s", e.Metadata, id)
+		}
+		var any map[string]any
+		if err := json.Unmarshal(e.Metadata, &any); err != nil || any["$correlationId"] == nil {
+			t.Fatalf("%s is no JSON with a correlation: %v", e.Metadata, err)
+		}
+		// A repeat is recognised by a fold of what was stored.
+		if again, err := newTallies(log).Do(context.Background(), "a", req, add(1)); err != nil || again.Revision != 0 {
+			t.Fatalf("%s: the repeat is at %d, %v", e.Metadata, again.Revision, err)
+		}
+	})
+}
+
+// A stream that was begun in the earlier forms is folded, its commands are
+// recognised, and it goes on in the form of today. Chain, ids and hashes are made
+// here from their description.
+func TestStreamsOfEarlierForms(t *testing.T) {
+	t.Parallel()
+	log := estest.NewAuditedLog(t)
+	forms := []string{
+		`{"commandId":"%[1]s","commandHash":"%[2]s","$correlationId":"work","actor":{"user":"5","organisation":"RJ1"},"purpose":"TREAT","tenant":"RJ1","index":0,"count":1`,
+		`{"$correlationId":"work","c":"%[3]s","h":"%[4]s","u":"5","o":"RJ1"`,
+		`{"$correlationId":"%[3]s","h":"%[4]s","u":"5","o":"RJ1"`,
+	}
+	prefixed := func(parts ...[]byte) (all []byte) {
+		for _, p := range parts {
+			all = append(binary.BigEndian.AppendUint32(all, uint32(len(p))), p...)
+		}
+		return all
+	}
+	var sum [32]byte
+	var requests []request
+	for i, form := range forms {
+		req := newRequest()
+		requests = append(requests, req)
+		id := uuid.MustParse(req.CommandId)
+		body, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mac := hmac.New(sha256.New, key)
+		mac.Write(id[:])
+		mac.Write(body)
+		hash := mac.Sum(nil)[:16]
+		before := fmt.Sprintf(form, id, base64.StdEncoding.EncodeToString(hash), base64.RawURLEncoding.EncodeToString(id[:]), base64.RawURLEncoding.EncodeToString(hash))
+		data, err := proto.Marshal(wrapperspb.Int64(int64(i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		const typ = "google.protobuf.Int64Value"
+		event, dataSum, beforeSum := uuid.New(), sha256.Sum256(data), sha256.Sum256([]byte(before))
+		sum = sha256.Sum256(prefixed(sum[:], []byte("tally-a"), binary.BigEndian.AppendUint64(nil, uint64(i)), event[:], []byte(typ), dataSum[:], beforeSum[:]))
+		metadata := before + `,"chain":"` + base64.StdEncoding.EncodeToString(sum[:]) + `"}`
+		if _, err := log.Append(t.Context(), "tally-a", es.Revision(i-1), []es.NewEvent{{ID: event, Type: typ, Data: data, Metadata: []byte(metadata)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := newTallies(log)
+	if got, err := s.Do(t.Context(), "a", newRequest(), add(9)); err != nil || !slices.Equal(got.Value.added, []int64{0, 1, 2, 9}) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for i, req := range requests {
+		if got, err := newTallies(log).Do(t.Context(), "a", req, add(9)); err != nil || got.Revision != es.Revision(i) {
+			t.Errorf("repeat of command %d is at %d, %v", i, got.Revision, err)
+		}
+		req.Reason = "another"
+		_, err := s.Do(t.Context(), "a", req, add(9))
+		wantCode(t, err, "command.id_reused", codes.InvalidArgument)
+	}
+	for _, e := range log.Events() {
+		line, err := es.JSON(e)
+		if err != nil || !strings.Contains(string(line), `"chain":"`) || !strings.Contains(string(line), `"tenant":"RJ1"`) {
+			t.Errorf("as JSON: %s, %v", line, err)
+		}
 	}
 }
 
@@ -429,7 +560,7 @@ func TestMetadata(t *testing.T) {
 		Purpose: "BTG", Reason: full.Reason, Tenant: "RXX", Occurred: time.Date(2026, 3, 2, 12, 30, 0, 5, time.UTC),
 		Traceparent: "00-01090000000000000000000000000000-0109000000000000-01", Index: 1, Count: 2,
 	}
-	if m != want || len(m.CommandHash) != 24 {
+	if m != want || len(m.CommandHash) != 12 {
 		t.Errorf("metadata %+v\nwant     %+v", m, want)
 	}
 	if m, err = es.ParseMetadata(events[2]); err != nil {
@@ -443,7 +574,7 @@ func TestMetadata(t *testing.T) {
 	if m != want {
 		t.Errorf("metadata %+v\nwant     %+v", m, want)
 	}
-	if !strings.HasSuffix(string(events[2].Metadata), `"}`) || !strings.Contains(string(events[2].Metadata), `,"o":"RJ1","t":"RXX","chain":"`) {
+	if !strings.HasSuffix(string(events[2].Metadata), `"}`) || !strings.Contains(string(events[2].Metadata), `,"o":"RJ1","t":"RXX","x":"`) {
 		t.Errorf("the chain is not the last member: %s", events[2].Metadata)
 	}
 	line, err := es.JSON(events[0])
