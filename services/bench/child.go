@@ -24,7 +24,7 @@ import (
 	"waymark/services/referral"
 )
 
-// ProfileVariable names the folder in which each child leaves a CPU profile.
+// ProfileVariable names the folder in which each process leaves a CPU profile.
 const ProfileVariable = "BENCH_PROFILE"
 
 // Child is the other side of a measurement, in a process of its own: it prints
@@ -43,17 +43,11 @@ func Child(ctx context.Context, in io.Reader, out io.Writer, args ...string) err
 		cancel()
 	}()
 	role := strings.Join(args[:min(1, len(args))], "")
-	if dir := os.Getenv(ProfileVariable); dir != "" {
-		f, err := os.CreateTemp(dir, role+"-*.prof")
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+	end, err := profile(role)
+	if err != nil {
+		return err
 	}
+	defer end()
 	switch {
 	case role == "services" && len(args) > 3:
 		return serveServices(ctx, out, args[1], args[2], args[3:])
@@ -95,6 +89,19 @@ func Child(ctx context.Context, in io.Reader, out io.Writer, args ...string) err
 		return nil
 	}
 	return fmt.Errorf("bench: no child %q", args)
+}
+
+// profile begins a CPU profile where the environment asks for one.
+func profile(role string) (end func(), err error) {
+	dir := os.Getenv(ProfileVariable)
+	if dir == "" {
+		return func() {}, nil
+	}
+	f, err := os.CreateTemp(dir, role+"-*.prof")
+	if err != nil {
+		return nil, err
+	}
+	return func() { pprof.StopCPUProfile(); f.Close() }, pprof.StartCPUProfile(f)
 }
 
 func dialBare(address string) (*grpc.ClientConn, error) {

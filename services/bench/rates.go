@@ -524,7 +524,7 @@ func (r *remade) once(ctx context.Context) (seconds float64, err error) {
 
 // rebuild starts the service with no read models, waits until they are made, and
 // removes them; made, where set, looks at them before.
-func (l *lab) rebuild(ctx context.Context, store, dir string, head es.Position, made func() error) error {
+func (l *lab) rebuild(ctx context.Context, store, dir string, head es.Position, made func(*process) error) error {
 	p, err := startProcess(l.opts.Child("services", storeURL(store), dir, "pathway"))
 	if err != nil {
 		return err
@@ -545,7 +545,7 @@ func (l *lab) rebuild(ctx context.Context, store, dir string, head es.Position, 
 		}
 	}
 	if err == nil && made != nil {
-		err = made()
+		err = made(p)
 	}
 	return errors.Join(err, conn.Close(), p.kill(), os.RemoveAll(dir))
 }

@@ -41,6 +41,7 @@ type ward struct {
 	end  context.CancelFunc // of the background work
 	work sync.WaitGroup
 
+	wave     int // whose patients it records
 	commands int
 	refusals map[string]int // by code
 }
@@ -51,7 +52,7 @@ type served struct {
 	reply   protoreflect.MessageType
 }
 
-func newWard() (*ward, error) {
+func newWard(wave int) (*ward, error) {
 	logger, err := run.NewLogger(io.Discard, "text", "error")
 	if err != nil {
 		return nil, err
@@ -60,7 +61,7 @@ func newWard() (*ward, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &ward{draft: &draft{streams: map[string][]es.Recorded{}}, hear: bus.Mapping{}.Ear(), methods: map[string]served{}, inputs: map[protoreflect.FullName]string{}, refusals: map[string]int{}}
+	w := &ward{wave: wave, draft: &draft{streams: map[string][]es.Recorded{}}, hear: bus.Mapping{}.Ear(), methods: map[string]served{}, inputs: map[protoreflect.FullName]string{}, refusals: map[string]int{}}
 	w.parts, err = allinone.Services(run.Deps{Log: w.draft, Dial: func(string) grpc.ClientConnInterface { return w }, Clock: run.Clock, Slog: logger, Meter: telemetry.Meter("bench"), Key: storyKey})
 	if err != nil {
 		return nil, err
@@ -151,12 +152,17 @@ func (w *ward) send(ctx context.Context, request proto.Message) (proto.Message, 
 
 func (w *ward) settle(ctx context.Context) error {
 	for ; w.draft.heard < len(w.draft.all); w.draft.heard++ {
-		heard, relayed, err := w.hear(w.draft.all[w.draft.heard])
+		e := w.draft.all[w.draft.heard]
+		category, _, _ := strings.Cut(e.Stream, "-")
+		if !slices.ContainsFunc(w.parts, func(p run.Part) bool { return listens(p, category) }) {
+			continue // a message that nobody would open
+		}
+		heard, relayed, err := w.hear(e)
 		if err != nil {
 			return err
 		}
 		for _, part := range w.parts {
-			if !relayed || part.React == nil || len(part.Categories) > 0 && !slices.Contains(part.Categories, heard.Category) {
+			if !relayed || !listens(part, heard.Category) {
 				continue
 			}
 			if err := part.React(ctx, heard); err != nil {
@@ -165,6 +171,10 @@ func (w *ward) settle(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func listens(p run.Part, category string) bool {
+	return p.React != nil && (len(p.Categories) == 0 || slices.Contains(p.Categories, category))
 }
 
 // journey sends all commands of one patient.
@@ -224,7 +234,7 @@ func (w *ward) look(ctx context.Context, k *cohort.Known, pathway string) error 
 type draft struct {
 	mu       sync.Mutex // guards all
 	streams  map[string][]es.Recorded
-	all      []es.Recorded // since the last hand over
+	all      []es.Recorded // the log, for those who listen late
 	appends  []drafted
 	heard    int // of all
 	position es.Position
@@ -236,6 +246,19 @@ type ear struct {
 	filter  es.Filter
 	waiting []es.Message // under draft.mu
 	more    chan struct{}
+}
+
+// take adds an event that it asked for. The draft's mu is held.
+func (l *ear) take(e *es.Recorded) {
+	category, _, _ := strings.Cut(e.Stream, "-")
+	if len(l.filter.Categories) > 0 && !slices.Contains(l.filter.Categories, category) {
+		return
+	}
+	l.waiting = append(l.waiting, es.Message{Event: e})
+	select {
+	case l.more <- struct{}{}:
+	default:
+	}
 }
 
 // drafted is one append.
@@ -251,7 +274,7 @@ func (d *draft) handOver() []drafted {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := d.appends
-	d.appends, d.all, d.heard = nil, d.all[:0], 0
+	d.appends = nil
 	for stream := range d.streams {
 		if category, _, _ := strings.Cut(stream, "-"); category != "lead" && category != "neighbourhood" {
 			delete(d.streams, stream)
@@ -276,15 +299,8 @@ func (d *draft) Append(ctx context.Context, stream string, expected es.Revision,
 		d.position++
 		r := es.Recorded{ID: e.ID, Stream: stream, Revision: es.Revision(len(stored)), Position: d.position, Type: e.Type, Data: e.Data, Metadata: e.Metadata, Recorded: now}
 		stored, d.all = append(stored, r), append(d.all, r)
-		category, _, _ := strings.Cut(stream, "-")
 		for _, ear := range d.ears {
-			if len(ear.filter.Categories) == 0 || slices.Contains(ear.filter.Categories, category) {
-				ear.waiting = append(ear.waiting, es.Message{Event: &r})
-				select {
-				case ear.more <- struct{}{}:
-				default:
-				}
-			}
+			ear.take(&r)
 		}
 	}
 	d.streams[stream] = stored
@@ -307,10 +323,16 @@ func (d *draft) Read(_ context.Context, stream string, from es.Revision, yield f
 
 var errNotInDraft = errors.New("bench: a draft is read by stream only")
 
-// Subscribe implements es.Log. It hands on what is appended from now on.
-func (d *draft) Subscribe(ctx context.Context, _ es.Position, filter es.Filter, handle func(es.Message) error) error {
-	own := &ear{filter: filter, waiting: []es.Message{{CaughtUp: true}}, more: make(chan struct{}, 1)}
+// Subscribe implements es.Log.
+func (d *draft) Subscribe(ctx context.Context, after es.Position, filter es.Filter, handle func(es.Message) error) error {
+	own := &ear{filter: filter, more: make(chan struct{}, 1)}
 	d.mu.Lock()
+	for i := range d.all {
+		if e := &d.all[i]; e.Position > after {
+			own.take(e)
+		}
+	}
+	own.waiting = append(own.waiting, es.Message{CaughtUp: true})
 	d.ears = append(d.ears, own)
 	d.mu.Unlock()
 	for {
@@ -351,17 +373,11 @@ func (d *draft) Head(context.Context) (es.Position, error) {
 // Health implements es.Log.
 func (d *draft) Health(context.Context) (read, write error) { return nil, nil }
 
-// home sets up what journeys lead to.
-func (w *ward) home(ctx context.Context, homes []*home) error {
-	for _, h := range homes {
-		requests := h.neighbourhood.Steps(yearSource)
-		for _, l := range h.leads {
-			requests = append(requests, l.Steps(yearSource, h.neighbourhood.ID)...)
-		}
-		for _, r := range requests {
-			if _, err := w.send(ctx, r); err != nil {
-				return fmt.Errorf("%s: %w", r.ProtoReflect().Descriptor().Name(), err)
-			}
+// set sends commands that set up what journeys lead to.
+func (w *ward) set(ctx context.Context, requests []proto.Message) error {
+	for _, r := range requests {
+		if _, err := w.send(ctx, r); err != nil {
+			return fmt.Errorf("%s: %w", r.ProtoReflect().Descriptor().Name(), err)
 		}
 	}
 	return nil

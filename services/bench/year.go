@@ -1,7 +1,9 @@
 package bench
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -39,12 +40,14 @@ const yearSource = "year"
 
 // YearOptions of Year. Dir and Child are required.
 type YearOptions struct {
-	Dir       string // of the node's data; it stays
+	Dir       string // of the node's data; it stays. One that holds a year is measured again
 	Referrals int    // 0 means AllianceReferrals
 	Seed      uint64
 	Child     func(args ...string) *exec.Cmd // as Options.Child
 	// Progress, where set, is told of patients that are recorded.
 	Progress func(what string, done, of int)
+
+	appending time.Duration // of each measurement of appends; 0 means 3 s
 }
 
 // YearResult is what a year came to.
@@ -71,31 +74,55 @@ type YearResult struct {
 	ModelBytes  int64              `json:"model_bytes"`
 	Verify      float64            `json:"verify_seconds"`
 	Verdict     *allinone.Verifier `json:"verdict"`
-	MakerBytes  int64              `json:"maker_memory_bytes"` // of this process at most: it drafts and verifies
+	// Memory at most, in bytes: of this process while it records and to the end,
+	// when it has verified, and of the one that made the read models.
+	RecordMemory  int64 `json:"record_memory_bytes"`
+	MakerBytes    int64 `json:"maker_memory_bytes"`
+	RebuildMemory int64 `json:"rebuild_memory_bytes"`
 }
 
-// Growth is what things cost when the log holds so many events.
+// Growth is what things cost when the log holds so many events. Times are in
+// microseconds, by the median and the 99th percentile.
 type Growth struct {
-	Events   int     `json:"events"`
-	Append   float64 `json:"appends_per_second"` // 64 writers, one event each
-	Read10   float64 `json:"read_10_us"`         // p50 of a stream of so many events, by the official client
-	Read100  float64 `json:"read_100_us"`
-	Read1000 float64 `json:"read_1000_us"`
-	Start    float64 `json:"start_seconds"` // from kill -9 to the first answer
-	Memory   int64   `json:"node_memory_bytes"`
+	Events int     `json:"events"`
+	Append float64 `json:"appends_per_second"` // 64 writers, one event each
+	One    Times   `json:"append_us"`          // one writer, one event
+	// By kit/es, of streams as old as the log with so many events.
+	Read10   Times   `json:"read_10_us"`
+	Read100  Times   `json:"read_100_us"`
+	Read1000 Times   `json:"read_1000_us"`
+	Start    float64 `json:"start_seconds"`           // from kill -9 to the first answer
+	Memory   int64   `json:"node_memory_bytes"`       // then
+	After    int64   `json:"node_memory_after_bytes"` // the measurements
 }
+
+// Times are what something took.
+type Times struct {
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
+}
+
+func (t Times) String() string { return figure(t.P50) + " / " + figure(t.P99) }
 
 // growthAt are the sizes of a log at which growth is measured.
 var growthAt = [...]int{10_000, 100_000, 1_000_000, 10_000_000}
 
-// home is a neighbourhood with its leads.
-type home struct {
-	neighbourhood *cohort.Neighbourhood
-	leads         []*cohort.Lead
-}
+const (
+	// wards is how many patients are recorded at a time.
+	wards = 2
+	// wave is how many patients pass until what the services keep of them is let go.
+	wave = 3200
+	// leadEvery is how many patients are referred until the next lead is given
+	// those who are to be handed over: some thirty of a ward's.
+	leadEvery = 800
+	// otherRoutes is after how many urgent referrals one patient has cancer who
+	// came otherwise: by screening, an emergency, another clinic. With the one in 16
+	// of those referred they are the 37 thousand new diagnoses of the alliance.
+	otherRoutes = 20
+)
 
-// fullLead is how many pathways a lead of the year is given.
-const fullLead = 50
+// patientsOf is how many patients come with so many urgent referrals.
+func patientsOf(referrals int) int { return referrals + referrals/otherRoutes }
 
 // Year makes up a year of referrals, has the services decide everything that
 // follows from them, and records it in a node. At the end it makes the read
@@ -107,11 +134,35 @@ func Year(ctx context.Context, opts YearOptions) (r *YearResult, err error) {
 	l := &lab{opts: Options{Child: opts.Child}, dir: opts.Dir}
 	defer func() { err = errors.Join(err, l.close()) }()
 	r = &YearResult{Machine: inspect(opts.Dir), Referrals: opts.Referrals, Refusals: map[string]int{}}
+	end, err := profile("year")
+	if err != nil {
+		return r, err
+	}
+	defer end()
 	y := &year{opts: opts, result: r, lab: l, today: nhs.DateOf(run.Clock()), numbers: map[string]bool{}}
+	defer func() {
+		for which := range wards {
+			err = errors.Join(err, y.leave(which))
+		}
+	}()
+	known, err := os.ReadFile(y.summary())
+	if _, e := os.Stat(y.store()); errors.Is(err, fs.ErrNotExist) && e == nil {
+		return r, fmt.Errorf("%s holds a year that was not recorded to its end: remove it, or name another folder", opts.Dir)
+	}
 	if err := y.start(); err != nil {
 		return r, err
 	}
-	if err := y.fill(ctx); err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err = y.fill(ctx); err == nil {
+			err = y.end()
+		}
+	case err == nil:
+		machine := r.Machine
+		err = json.Unmarshal(known, r)
+		r.Machine = machine
+	}
+	if err != nil {
 		return r, err
 	}
 	for _, f := range []func(context.Context) error{y.grown, y.rebuild, y.verify} {
@@ -134,13 +185,20 @@ type year struct {
 	result *YearResult
 	lab    *lab
 	today  nhs.Date
-	node   *process // replaced with each restart
+	node   *process     // replaced with each restart
+	wards  [wards]*ward // each belongs to its shift
 
 	mu       sync.Mutex // guards what is below while wards work
 	done     int
 	data     int64
 	metadata int64
 	numbers  map[string]bool // NHS numbers that are given away
+}
+
+func (y *year) progress(what string, done, of int) {
+	if y.opts.Progress != nil {
+		y.opts.Progress(what, done, of)
+	}
 }
 
 // number gives a patient an NHS number that nobody else has.
@@ -153,6 +211,9 @@ func (y *year) number(j *cohort.Journey) {
 	y.numbers[cohort.Number(j.Source, j.ID, j.Attempt)] = true
 }
 
+// summary is what is known of a year that is recorded.
+func (y *year) summary() string { return filepath.Join(y.opts.Dir, "year.json") }
+
 func (y *year) store() string { return filepath.Join(y.opts.Dir, "store") }
 
 func (y *year) start() (err error) {
@@ -162,18 +223,12 @@ func (y *year) start() (err error) {
 
 // fill records all patients, in stages that end where growth is measured.
 func (y *year) fill(ctx context.Context) error {
-	wards := make([]*ward, runtime.NumCPU())
-	for i := range wards {
-		w, err := newWard()
-		if err != nil {
-			return err
-		}
-		defer w.close()
-		wards[i] = w
+	if err := y.plant(ctx); err != nil {
+		return err
 	}
-	n := 0
-	for stage := 0; n < y.opts.Referrals; stage++ {
-		until := y.opts.Referrals
+	n, all := 0, patientsOf(y.opts.Referrals)
+	for stage := 0; n < all; stage++ {
+		until := all
 		if stage < len(growthAt) {
 			// The first stages are small, so that the mix of patients hardly matters.
 			if per := float64(y.result.Events) / float64(max(1, n)); n == 0 {
@@ -183,37 +238,46 @@ func (y *year) fill(ctx context.Context) error {
 			}
 		}
 		began := run.Clock()
-		if err := y.patients(ctx, wards, n, until); err != nil {
+		if err := y.patients(ctx, n, until); err != nil {
 			return err
 		}
 		y.result.Seconds += run.Clock().Sub(began).Seconds()
 		n = until
-		if stage < len(growthAt) && n < y.opts.Referrals {
+		if stage < len(growthAt) && n < all {
 			if err := y.grown(ctx); err != nil {
 				return err
 			}
 		}
 	}
-	for _, w := range wards {
-		y.result.Commands += w.commands
-		for code, n := range w.refusals {
-			y.result.Refusals[code] += n
+	return nil
+}
+
+// end closes the wards and writes down what the year came to.
+func (y *year) end() error {
+	for which := range wards {
+		if err := y.leave(which); err != nil {
+			return err
 		}
 	}
 	r := y.result
 	r.Rate = float64(r.Events) / r.Seconds
 	r.DataBytes, r.MetadataBytes = float64(y.data)/float64(r.Events), float64(y.metadata)/float64(r.Events)
-	return nil
+	r.RecordMemory = memoryOf(os.Getpid(), "VmHWM")
+	summary, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(y.summary(), summary, 0o600)
 }
 
 // patients records those from number first to before last, one ward beside the other.
-func (y *year) patients(ctx context.Context, wards []*ward, first, last int) error {
+func (y *year) patients(ctx context.Context, first, last int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	errs := make(chan error, len(wards))
-	for i, w := range wards {
+	errs := make(chan error, wards)
+	for which := range wards {
 		go func() {
-			err := y.ward(ctx, w, i, first, last, len(wards))
+			err := y.shift(ctx, which, first, last)
 			if err != nil {
 				cancel()
 			}
@@ -229,7 +293,10 @@ func (y *year) patients(ctx context.Context, wards []*ward, first, last int) err
 	return err
 }
 
-func (y *year) ward(ctx context.Context, w *ward, which, first, last, wards int) error {
+// shift has one of the wards record its share. A wave has a ward of its own,
+// with leads of its own: what services keep of patients who are done is let go
+// with it.
+func (y *year) shift(ctx context.Context, which, first, last int) error {
 	out, err := y.recorder(ctx)
 	if err != nil {
 		return err
@@ -238,44 +305,74 @@ func (y *year) ward(ctx context.Context, w *ward, which, first, last, wards int)
 		if n%wards != which {
 			continue
 		}
-		j, diagnosed := y.patient(n, which, wards)
-		y.number(j)
-		if j.Home != nil && len(w.draft.streams["neighbourhood-"+j.Home.ID]) == 0 {
-			if err := w.home(ctx, []*home{{neighbourhood: j.Home}}); err != nil {
+		if w := y.wards[which]; w == nil || w.wave != n/wave {
+			if err := y.leave(which); err != nil {
+				return err
+			}
+			if y.wards[which], err = newWard(n / wave); err != nil {
 				return err
 			}
 		}
-		if j.Lead != nil && len(w.draft.streams["lead-"+j.Lead.ID]) == 0 {
-			if err := w.home(ctx, []*home{{neighbourhood: j.Home, leads: []*cohort.Lead{j.Lead}}}); err != nil {
-				return err
-			}
-		}
-		if err := w.journey(ctx, j, y.today); err != nil {
+		if err := y.admit(ctx, y.wards[which], out, n); err != nil {
 			return fmt.Errorf("patient %d: %w", n, err)
 		}
-		var events int
-		var data, metadata int64
-		for _, a := range w.draft.handOver() {
-			events += len(a.events)
-			for _, e := range a.events {
-				data, metadata = data+int64(len(e.Data)), metadata+int64(len(e.Metadata))
-			}
-			if err := out.record(a); err != nil {
-				return err
-			}
-		}
-		y.mu.Lock()
-		y.done++
-		y.data, y.metadata, y.result.Events = y.data+data, y.metadata+metadata, y.result.Events+events
-		if diagnosed {
-			y.result.Diagnosed++
-		}
-		if y.opts.Progress != nil {
-			y.opts.Progress("patients", y.done, y.opts.Referrals)
-		}
-		y.mu.Unlock()
 	}
 	return out.close()
+}
+
+// leave closes a ward, if it is open, and counts what it did.
+func (y *year) leave(which int) error {
+	w := y.wards[which]
+	if w == nil {
+		return nil
+	}
+	y.wards[which] = nil
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.result.Commands += w.commands
+	for code, n := range w.refusals {
+		y.result.Refusals[code] += n
+	}
+	return w.close()
+}
+
+// admit records one patient.
+func (y *year) admit(ctx context.Context, w *ward, out *recorder, n int) error {
+	j, diagnosed := y.patient(n)
+	y.number(j)
+	if j.Home != nil && len(w.draft.streams["neighbourhood-"+j.Home.ID]) == 0 {
+		if err := w.set(ctx, j.Home.Steps(yearSource)); err != nil {
+			return err
+		}
+	}
+	if j.Lead != nil && len(w.draft.streams["lead-"+j.Lead.ID]) == 0 {
+		if err := w.set(ctx, j.Lead.Steps(yearSource, j.Home.ID)); err != nil {
+			return err
+		}
+	}
+	if err := w.journey(ctx, j, y.today); err != nil {
+		return err
+	}
+	var events int
+	var data, metadata int64
+	for _, a := range w.draft.handOver() {
+		events += len(a.events)
+		for _, e := range a.events {
+			data, metadata = data+int64(len(e.Data)), metadata+int64(len(e.Metadata))
+		}
+		if err := out.record(a); err != nil {
+			return err
+		}
+	}
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.done++
+	y.data, y.metadata, y.result.Events = y.data+data, y.metadata+metadata, y.result.Events+events
+	if diagnosed {
+		y.result.Diagnosed++
+	}
+	y.progress("patients", y.done, patientsOf(y.opts.Referrals))
+	return nil
 }
 
 // recorder appends drafts to the node, many at a time and in order.
@@ -345,9 +442,9 @@ func (r *recorder) close() error {
 	return errors.Join(r.call.CloseSend(), <-r.ended, r.conn.Close())
 }
 
-// patient is number n of the year: 1 in 16 has cancer. Everything is drawn from
-// the seed and the number alone.
-func (y *year) patient(n, ward, wards int) (j *cohort.Journey, diagnosed bool) {
+// patient is number n of the year: of those referred urgently 1 in 16 has cancer.
+// Everything is drawn from the seed and the number alone.
+func (y *year) patient(n int) (j *cohort.Journey, diagnosed bool) {
 	rng := rand.New(rand.NewPCG(y.opts.Seed, uint64(n)))
 	trust := cohort.Organisation{Code: []string{"RJ1", "RYJ", "RRV", "RAL"}[rng.IntN(4)], Name: "Trust"}
 	names := slices.Sorted(maps.Keys(cohort.Sites))
@@ -365,7 +462,12 @@ func (y *year) patient(n, ward, wards int) (j *cohort.Journey, diagnosed bool) {
 		c.Contacts = append(c.Contacts, cohort.Contact{ID: fmt.Sprintf("%s-%d", j.ID, len(c.Contacts)), Start: start, End: start.Add(20 * time.Minute), Remote: rng.IntN(4) == 0, At: trust, Purpose: purpose})
 	}
 	contact(seen, "First appointment")
-	if diagnosed = n%16 == 0; !diagnosed {
+	if n%(otherRoutes+1) == otherRoutes {
+		c.Source, diagnosed = []string{"10", "17"}[rng.IntN(2)], true // an emergency department, a screening programme
+	} else {
+		diagnosed = (n-n/(otherRoutes+1))%16 == 0
+	}
+	if !diagnosed {
 		for i := range 2 + rng.IntN(4) {
 			contact(seen.AddDays(2+4*i+rng.IntN(4)), "Test")
 		}
@@ -392,16 +494,49 @@ func (y *year) patient(n, ward, wards int) (j *cohort.Journey, diagnosed bool) {
 		contact(told.AddDays(3+9*i), "Clinic")
 	}
 	if rng.IntN(4) > 0 {
-		// Diagnosed patients of a ward, in order, fill its leads one after the other.
-		lead := n / 16 / wards / fullLead
-		id := fmt.Sprintf("year-%d-%d", ward, lead/20)
+		id := fmt.Sprintf("year-%d-%d", n/wave, n%wards)
 		host := cohort.Organisation{Code: "RYK", Name: "Community"}
-		j.Home = &cohort.Neighbourhood{ID: id, Name: "Neighbourhood " + id, Host: host, Practices: []string{fmt.Sprintf("Y%05d", 1000*ward+lead/20)}}
+		j.Home = &cohort.Neighbourhood{ID: id, Name: "Neighbourhood " + id, Host: host, Practices: []string{fmt.Sprintf("Y%05d", wards*(n/wave)+n%wards)}}
 		j.Practice.Code = j.Home.Practices[0]
-		j.Lead = &cohort.Lead{ID: fmt.Sprintf("year-%d-%d", ward, lead), Name: "Lead", User: "555000000001", Organisation: host.Code, Capacity: 2 * fullLead}
+		j.Lead = &cohort.Lead{ID: fmt.Sprintf("%s-%d", id, n%wave/leadEvery), Name: "Lead", User: "555000000001", Organisation: host.Code, Capacity: 100}
 		c.Handover, c.Contacted = cohort.Accepted, date(last, 45)
 	}
 	return j, true
+}
+
+// oldStreams is in the names of the streams that growth reads; they are the first
+// of the log and have readSizes events.
+const oldStreams = "old"
+
+var readSizes = [...]int{10, 100, 1000}
+
+// plant appends the old streams.
+func (y *year) plant(ctx context.Context) error {
+	conn, err := dialBare(y.node.address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	old := &appender{client: streamspb.NewStreamsClient(conn), at: make([]uint64, len(readSizes)), run: oldStreams, typ: "bench.Happened"}
+	for i, n := range readSizes {
+		if err := old.append(ctx, i, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// times of so many calls of f, one after the other.
+func times(n int, f func() error) (Times, error) {
+	took := make([]time.Duration, n)
+	for i := range took {
+		s, err := elapsed(f)
+		if err != nil {
+			return Times{}, err
+		}
+		took[i] = time.Duration(s * 1e9)
+	}
+	return Times{micros(quantile(took, 0.5)), micros(quantile(took, 0.99))}, nil
 }
 
 // grown measures what things cost now.
@@ -420,13 +555,11 @@ func (y *year) grown(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	a := &appender{client: streamspb.NewStreamsClient(conn), at: make([]uint64, inFlight+3), run: uuid.NewString(), typ: "bench.Happened"}
-	for i, n := range []int{10, 100, 1000} {
-		if err := a.append(ctx, inFlight+i, n); err != nil {
-			return err
-		}
+	a := &appender{client: streamspb.NewStreamsClient(conn), at: make([]uint64, inFlight+1), run: uuid.NewString(), typ: "bench.Happened"}
+	if g.Append, err = a.rate(inFlight, 1)(ctx, cmp.Or(y.opts.appending, 3*time.Second)); err != nil {
+		return err
 	}
-	if g.Append, err = a.rate(inFlight, 1)(ctx, time.Second); err != nil {
+	if g.One, err = times(200, func() error { return a.append(ctx, inFlight, 1) }); err != nil {
 		return err
 	}
 	log, err := es.Open(es.Config{URL: storeURL(y.node.address)})
@@ -434,20 +567,20 @@ func (y *year) grown(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	for i, into := range []*float64{&g.Read10, &g.Read100, &g.Read1000} {
-		var took []time.Duration
-		for range 100 {
+	old := &appender{run: oldStreams}
+	for i, into := range []*Times{&g.Read10, &g.Read100, &g.Read1000} {
+		*into, err = times(200, func() error {
 			n := 0
-			s, err := elapsed(func() error {
-				return log.Read(ctx, a.stream(inFlight+i), 0, func(es.Recorded) error { n++; return nil })
-			})
-			if err != nil || n != []int{10, 100, 1000}[i] {
-				return fmt.Errorf("%d events read: %w", n, err)
+			if err := log.Read(ctx, old.stream(i), 0, func(es.Recorded) error { n++; return nil }); err != nil || n != readSizes[i] {
+				return fmt.Errorf("%d events read, not %d: %w", n, readSizes[i], err)
 			}
-			took = append(took, time.Duration(s*1e9))
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		*into = micros(quantile(took, 0.5))
 	}
+	g.After = memoryOf(y.node.cmd.Process.Pid, "VmRSS")
 	y.result.Growth = append(y.result.Growth, g)
 	return nil
 }
@@ -464,9 +597,15 @@ func (y *year) rebuild(ctx context.Context) (err error) {
 		return err
 	}
 	dir := filepath.Join(y.opts.Dir, "models")
+	y.progress("read models", 0, 1)
 	y.result.Rebuild, err = elapsed(func() error {
-		return y.lab.rebuild(ctx, y.node.address, dir, head, func() (err error) { y.result.ModelBytes, err = sizeOf(dir); return err })
+		return y.lab.rebuild(ctx, y.node.address, dir, head, func(p *process) (err error) {
+			y.result.RebuildMemory = memoryOf(p.cmd.Process.Pid, "VmHWM")
+			y.result.ModelBytes, err = sizeOf(dir)
+			return err
+		})
 	})
+	y.progress("read models", 1, 1)
 	y.result.RebuildRate = float64(y.result.Events) / y.result.Rebuild
 	return err
 }
@@ -482,8 +621,8 @@ func (y *year) verify(ctx context.Context) (err error) {
 	y.result.Verify, err = elapsed(func() error {
 		return log.ReadAll(ctx, 0, func(e es.Recorded) error {
 			v.Next(e)
-			if v.Events%10_000 == 0 && y.opts.Progress != nil {
-				y.opts.Progress("verified", v.Events, max(v.Events, y.result.Events))
+			if v.Events%10_000 == 0 {
+				y.progress("verified", v.Events, max(v.Events, y.result.Events))
 			}
 			return nil
 		})
@@ -531,7 +670,7 @@ func (r *YearResult) Write(w io.Writer, markdown bool) error {
 		{"read models made anew in, at", fmt.Sprintf("%.1f s, %s events/s; %s", r.Rebuild, figure(r.RebuildRate), mib(r.ModelBytes))},
 		{"verified in, faults", fmt.Sprintf("%.1f s, %d", r.Verify, r.Verdict.Faults)},
 		{"pathways, transfers of accountability", fmt.Sprintf("%d, %d", r.Verdict.Pathways, r.Verdict.Transfers)},
-		{"memory of this process at most", mib(r.MakerBytes)},
+		{"memory at most: recording, making the read models, verifying", mib(r.RecordMemory) + ", " + mib(r.RebuildMemory) + ", " + mib(r.MakerBytes)},
 	}
 	if err := writeRows(w, markdown, []string{"a year", ""}, rows); err != nil {
 		return err
@@ -539,9 +678,9 @@ func (r *YearResult) Write(w io.Writer, markdown bool) error {
 	fmt.Fprintln(w)
 	rows = nil
 	for _, g := range r.Growth {
-		rows = append(rows, []string{figure(float64(g.Events)), figure(g.Append) + "/s", figure(g.Read10) + " us", figure(g.Read100) + " us", figure(g.Read1000) + " us", fmt.Sprintf("%.2f s", g.Start), mib(g.Memory)})
+		rows = append(rows, []string{figure(float64(g.Events)), figure(g.Append) + "/s", g.One.String(), g.Read10.String(), g.Read100.String(), g.Read1000.String(), fmt.Sprintf("%.2f s", g.Start), mib(g.Memory) + ", " + mib(g.After)})
 	}
-	if err := writeRows(w, markdown, []string{"events in the log", "appends", "read of 10", "of 100", "of 1,000", "start", "node's memory"}, rows); err != nil {
+	if err := writeRows(w, markdown, []string{"events in the log", "appends by 64", "one append, p50 / p99 us", "read of 10, us", "of 100", "of 1,000", "start", "node's memory then, later"}, rows); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\n%s\n", r.Machine.describe())

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,19 +19,20 @@ func TestYear(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	r, err := Year(ctx, YearOptions{Dir: t.TempDir(), Referrals: 48, Seed: 3, Child: child})
+	opts := YearOptions{Dir: t.TempDir(), Referrals: 48, Seed: 3, Child: child, appending: 50 * time.Millisecond}
+	r, err := Year(ctx, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	v := r.Verdict
-	if r.Referrals != 48 || r.Diagnosed != 3 || v.Pathways != 48 || v.Faults != 0 || v.Transfers == 0 || len(r.Refusals) != 0 {
+	if r.Referrals != 48 || r.Diagnosed != 5 || v.Pathways != 50 || v.Faults != 0 || v.Transfers == 0 || len(r.Refusals) != 0 {
 		t.Errorf("%+v\n%+v", r, v)
 	}
 	// The verifier counts the streams of measurements too.
-	own := 0
+	own := 10 + 100 + 1000
 	for _, g := range r.Growth {
-		own += 10 + 100 + 1000
-		if g.Start <= 0 || g.Append <= 0 || g.Read10 <= 0 || g.Read1000 <= 0 {
+		own += 200
+		if g.Start <= 0 || g.Append <= 0 || g.One.P50 <= 0 || g.Read10.P50 <= 0 || g.Read1000.P50 <= 0 {
 			t.Errorf("%+v", g)
 		}
 	}
@@ -45,6 +48,20 @@ func TestYear(t *testing.T) {
 	}
 	if _, err := json.Marshal(r); err != nil {
 		t.Error(err)
+	}
+	// What was kept is measured again, and no patient comes twice.
+	again, err := Year(ctx, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Events != r.Events || again.Verdict.Pathways != 50 || again.Verdict.Faults != 0 || again.Commands != r.Commands || r.Commands == 0 || len(again.Growth) != len(r.Growth) {
+		t.Errorf("%+v", again)
+	}
+	if err := os.Remove(filepath.Join(opts.Dir, "year.json")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Year(ctx, opts); err == nil || !strings.Contains(err.Error(), "not recorded to its end") {
+		t.Errorf("half a year: %v", err)
 	}
 }
 

@@ -106,16 +106,18 @@ func (c *cli) bench(ctx context.Context, opts bench.Options, names []string) (er
 
 func (c *cli) benchYearCommand() *cobra.Command {
 	var opts bench.YearOptions
+	var keep string
 	cmd := &cobra.Command{
 		Use: "year", Short: "Record a year of the largest cancer alliance, and see what it costs", Args: cobra.NoArgs,
 		Long: fmt.Sprintf(`Make up a year of urgent suspected cancer referrals (%d are those of the largest cancer
 alliance), let the services decide all that follows from each, and record it in an event store:
 about ten million events. Then make the read models anew, and verify every rule over the whole
 log, as waymark verify does. On the way, at 10 thousand, 100 thousand, a million and ten million
-events, it measures what appends, reads and a start cost.
+events and at the end, it measures what appends, reads and a start cost.
 
 The services run in this process without a network between them; appends are sent to the store
-many at a time. --referrals makes it smaller. Exits with 5 when a rule is broken.
+many at a time. --referrals makes it smaller. --keep keeps the data in a folder; where that holds
+a year already, it is measured, made anew and verified again. Exits with 5 when a rule is broken.
 
 Examples:
   waymark bench year --referrals 3000
@@ -124,24 +126,30 @@ Examples:
 			if opts.Referrals < 1 {
 				return usage(cmd, fmt.Errorf("--referrals is at least 1"))
 			}
-			return c.benchYear(cmd.Context(), opts)
+			return c.benchYear(cmd.Context(), opts, keep)
 		},
 	}
 	cmd.Flags().IntVar(&opts.Referrals, "referrals", bench.AllianceReferrals, "referrals of the year")
+	cmd.Flags().StringVar(&keep, "keep", "", "folder to put the data in and leave it, instead of --dir")
 	cmd.Flags().Uint64Var(&opts.Seed, "seed", 1, "what the patients are drawn from")
 	cmd.Flags().StringVar(&opts.Dir, "dir", "", "where to put the data; it is removed afterwards (default: the folder for temporary files)")
 	return cmd
 }
 
-func (c *cli) benchYear(ctx context.Context, opts bench.YearOptions) (err error) {
-	if opts.Dir, err = os.MkdirTemp(opts.Dir, "waymark-year-"); err != nil {
+func (c *cli) benchYear(ctx context.Context, opts bench.YearOptions, keep string) (err error) {
+	if keep != "" {
+		opts.Dir = keep
+		err = os.MkdirAll(keep, 0o700)
+	} else if opts.Dir, err = os.MkdirTemp(opts.Dir, "waymark-year-"); err == nil {
+		defer os.RemoveAll(opts.Dir)
+	}
+	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(opts.Dir)
 	if opts.Child, err = benchChild(); err != nil {
 		return err
 	}
-	debug.SetGCPercent(50) // most of the heap lives here: folds, then what the verifier remembers
+	debug.SetGCPercent(200) // the heap is small while it records, and half as large as the log when it has verified
 	bars := map[string]*progress{}
 	opts.Progress = func(what string, done, of int) {
 		if bars[what] == nil {
