@@ -19,18 +19,24 @@ func prefix(t testing.TB, events []es.Recorded, at es.Position) string {
 		t.Fatal(err)
 	}
 	defer m.close()
-	for _, e := range events {
-		if e.Position > at {
-			break
-		}
-		if err := m.take(e); err != nil {
-			t.Fatal(err)
-		}
+	n := 0
+	for n < len(events) && events[n].Position <= at {
+		n++
+	}
+	if _, err := m.take(pointers(events[:n])); err != nil {
+		t.Fatal(err)
 	}
 	if err := m.write(at, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	return contents(t, m)
+}
+
+func pointers(events []es.Recorded) (out []*es.Recorded) {
+	for i := range events {
+		out = append(out, &events[i])
+	}
+	return out
 }
 
 // lives lets a model live through deliveries in batches of any size, some of them
@@ -78,15 +84,8 @@ func lives(tb testing.TB, t *rapid.T, plant func(*model)) (wrong, checkpoints in
 		}
 		from := max(0, next-rapid.IntRange(0, 4).Draw(t, "repeated"))
 		to := min(len(events), next+rapid.IntRange(0, 9).Draw(t, "new"))
-		queue := make(chan es.Message, len(events))
-		for i := from; i < to; i++ {
-			queue <- es.Message{Event: &events[i]}
-		}
-		queue <- es.Message{CaughtUp: true}
-		for len(queue) > 0 {
-			if err := m.drain(<-queue, queue, w.clock); err != nil {
-				t.Fatal(err)
-			}
+		if err := m.drain(pointers(events[from:to]), w.clock()); err != nil {
+			t.Fatal(err)
 		}
 		check()
 	}

@@ -19,7 +19,6 @@ import (
 
 	careleadv1 "waymark/proto/waymark/carelead/v1"
 	pb "waymark/proto/waymark/pathway/v1"
-	planv1 "waymark/proto/waymark/plan/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
 )
@@ -59,31 +58,23 @@ type model struct {
 	fresh    time.Time     // when the model last held all that the log did
 	failed   error         // why it stands still
 
-	// Owned by follow, which is the one writer.
-	last  mark
-	cache map[string]*entryOf // by key
-	dirty map[string]*entryOf // those not stored yet
+	// Owned by follow, which is the one writer; a shard by whoever works on it.
+	last   mark
+	shards [shards]shard
+	whole  bool // the shards hold all that the store does
 
 	// What tests set to plant the bugs that they must catch: the position is stored
 	// before what it stands for; an event is folded as often as it is delivered.
 	positionFirst, repeats bool
 }
 
-// entryOf is one stored message as it is in memory.
-type entryOf struct {
-	value proto.Message
-	keys  [][]byte // of the indexes of a view, as stored
-}
-
-// cached is how many views stay in memory between batches.
-const cached = 20_000
-
 func openModel(log es.Log, logger *slog.Logger, dir string, fs vfs.FS) (*model, error) {
 	db, err := pebble.Open(dir, &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{}})
 	if err != nil {
 		return nil, fmt.Errorf("read model, of which another process may have the folder (--models): %w", err)
 	}
-	m := &model{log: log, slog: logger, db: db, moved: make(chan struct{}), cache: make(map[string]*entryOf), dirty: make(map[string]*entryOf)}
+	m := &model{log: log, slog: logger, db: db, moved: make(chan struct{})}
+	m.forget()
 	at, last, err := readMark(db)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -160,8 +151,7 @@ func (k mark) foundIn(ctx context.Context, log es.Log) (found bool, err error) {
 // took in, so that all it has passed over since is looked at again; at the
 // beginning, emptied, where the log does not have that event.
 func (m *model) begin(ctx context.Context) error {
-	clear(m.cache) // what a run before this one left half done
-	clear(m.dirty)
+	m.forget() // what a run before this one left half done
 	at, last, err := readMark(m.db)
 	if err != nil {
 		return err
@@ -175,7 +165,7 @@ func (m *model) begin(ctx context.Context) error {
 			slog.String("event.name", "pathway.model.log_replaced"), slog.Uint64("position", uint64(at)))
 		last = mark{}
 	}
-	m.last = last
+	m.last, m.whole = last, last.stream == ""
 	if at == last.position {
 		return nil
 	}
@@ -211,11 +201,7 @@ func get(r pebble.Reader, key []byte, into proto.Message) (found bool, err error
 	return true, proto.Unmarshal(value, into)
 }
 
-const (
-	queued  = 4096 // events between the log and the fold
-	atOnce  = 4096 // events in one batch
-	idleFor = time.Second
-)
+const idleFor = time.Second
 
 // follow takes in the log from where the model stands, until ctx ends or an
 // event cannot be taken in. Events that wait are taken in together, in one batch.
@@ -232,21 +218,13 @@ func (m *model) follow(ctx context.Context, now func() time.Time) (err error) {
 		return err
 	}
 	after := m.at()
-	queue := make(chan es.Message, queued)
+	box, events := newInbox(), []*es.Recorded(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
 	wg.Go(func() {
 		// Every stream: a position that a caller waits for may be of any.
-		err := m.log.Subscribe(ctx, after, es.Filter{}, func(msg es.Message) error {
-			select {
-			case queue <- msg:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})
-		cancel(err)
+		cancel(m.log.Subscribe(ctx, after, es.Filter{}, func(msg es.Message) error { return box.put(ctx, msg) }))
 	})
 	wg.Go(func() {
 		if err := m.compare(ctx, now); err != nil {
@@ -255,171 +233,18 @@ func (m *model) follow(ctx context.Context, now func() time.Time) (err error) {
 	})
 	for {
 		select {
-		case msg := <-queue:
-			if err := m.drain(msg, queue, now); err != nil {
+		case <-box.some:
+			caughtUp, fresh := false, time.Time{}
+			if events, caughtUp = box.empty(events); caughtUp {
+				fresh = now()
+			}
+			if err := m.drain(events, fresh); err != nil {
 				return err
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
-}
-
-// drain takes in a message and all that wait behind it, and writes one batch.
-func (m *model) drain(msg es.Message, queue <-chan es.Message, now func() time.Time) error {
-	at, fresh := m.at(), time.Time{}
-	for n := 1; ; n++ {
-		if msg.CaughtUp {
-			fresh = now()
-		}
-		if msg.Event != nil && (msg.Event.Position > at || m.repeats) { // what was delivered before changes nothing
-			if err := m.take(*msg.Event); err != nil {
-				return errors.Join(err, m.write(at, fresh))
-			}
-			at = msg.Event.Position
-		}
-		if n >= atOnce {
-			break
-		}
-		select {
-		case msg = <-queue:
-			continue
-		default:
-		}
-		break
-	}
-	return m.write(at, fresh)
-}
-
-// take folds one event into what is in memory.
-func (m *model) take(r es.Recorded) error {
-	category, id, _ := strings.Cut(r.Stream, "-")
-	kind := byte('v')
-	switch {
-	case category == "person":
-		kind = 'n'
-	case category == "lead":
-		kind = 'l'
-	case !slices.Contains(categories, category):
-		return nil
-	}
-	entry, key, err := m.entry(kind, id)
-	if err != nil {
-		return err
-	}
-	e, err := decode(r)
-	if err == nil {
-		switch into := entry.value.(type) {
-		case *pb.Pathway:
-			err = fold(into, e)
-		case *pb.Person:
-			err = foldPerson(into, e)
-		case *pb.Lead:
-			err = foldLead(into, e)
-		}
-	}
-	if err != nil {
-		return fault.Lost("pathway.model.undecodable", fmt.Sprintf("the event at position %d cannot be taken in: %v", r.Position, err))
-	}
-	if c, ok := e.message.(*planv1.ConcernRaised); ok {
-		codes, key, err := m.entry('k', id)
-		if err != nil {
-			return err
-		}
-		all := codes.value.(*pb.ConcernCodes)
-		all.Codes = append(all.Codes, &pb.ConcernCodes_Code{ConcernId: c.ConcernId, Code: c.Code, RaisedOn: civil(e.at())})
-		m.dirty[key] = codes
-	}
-	m.dirty[key] = entry
-	m.last = mark{r.Position, r.ID, r.Revision, r.Stream}
-	return nil
-}
-
-// entry is what is kept under an id, from memory or the store, with its key.
-func (m *model) entry(kind byte, id string) (*entryOf, string, error) {
-	key := append([]byte{kind}, id...)
-	if e, ok := m.cache[string(key)]; ok {
-		return e, string(key), nil
-	}
-	e := &entryOf{}
-	switch kind {
-	case 'n':
-		e.value = &pb.Person{PersonId: id}
-	case 'l':
-		e.value = &pb.Lead{LeadId: id}
-	case 'k':
-		e.value = &pb.ConcernCodes{}
-	default:
-		e.value = newView(id)
-	}
-	found, err := get(m.db, key, e.value)
-	if err != nil {
-		return nil, "", err
-	}
-	if v, ok := e.value.(*pb.Pathway); ok && found {
-		e.keys = indexKeys(v)
-	}
-	m.cache[string(key)] = e
-	return e, string(key), nil
-}
-
-// write stores what changed and the position in one batch. fresh is when the
-// position was the log's end; zero where that is not known.
-func (m *model) write(at es.Position, fresh time.Time) error {
-	b := m.db.NewBatch()
-	defer b.Close()
-	for key, e := range m.dirty {
-		if v, ok := e.value.(*pb.Pathway); ok {
-			derive(v)
-			next := indexKeys(v)
-			for _, k := range e.keys {
-				if err := b.Delete(k, nil); err != nil {
-					return err
-				}
-			}
-			for _, k := range next {
-				if err := b.Set(k, nil, nil); err != nil {
-					return err
-				}
-			}
-			e.keys = next
-			if err := b.Set(append([]byte{'p'}, v.PathwayId...), []byte(v.PersonId), nil); err != nil {
-				return err
-			}
-		}
-		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(e.value)
-		if err != nil {
-			return err
-		}
-		if err := b.Set([]byte(key), data, nil); err != nil {
-			return err
-		}
-	}
-	position := appendMark(at, m.last)
-	if m.positionFirst {
-		// The planted bug: the position is there before what it stands for.
-		if err := m.db.Set([]byte{'m'}, position, pebble.Sync); err != nil {
-			return err
-		}
-	} else if err := b.Set([]byte{'m'}, position, nil); err != nil {
-		return err
-	}
-	clear(m.dirty)
-	if len(m.cache) > cached {
-		clear(m.cache)
-	}
-	m.mu.Lock() // over both, so that a snapshot is of a position
-	defer m.mu.Unlock()
-	if err := b.Commit(pebble.NoSync); err != nil {
-		return err
-	}
-	m.position = at
-	if !fresh.IsZero() {
-		m.fresh = fresh
-	}
-	close(m.moved)
-	m.moved = make(chan struct{})
-	return nil
 }
 
 // compare asks the log each second whether the model holds all of it. It fails

@@ -113,7 +113,7 @@ func crashes(t testing.TB, log es.Log, head es.Position, seed uint64) string {
 			if e.Position > kill {
 				return stop
 			}
-			if err := m.take(e); err != nil {
+			if _, err := m.take([]*es.Recorded{&e}); err != nil {
 				return err
 			}
 			at = e.Position
@@ -200,7 +200,8 @@ func TestPositionBeforeStateIsCaught(t *testing.T) {
 			return stop
 		}
 		at = e.Position
-		return m.take(e)
+		_, err := m.take([]*es.Recorded{&e})
+		return err
 	})
 	if !errors.Is(err, stop) {
 		t.Fatal(err)
