@@ -14,18 +14,17 @@ import (
 
 // The sequencer is the one goroutine that numbers events. It drains the queue
 // of writes, decides each against the heads of streams (those of the batch in
-// hand included), and applies one Pebble batch for all of them. A second
-// goroutine, the committer, waits for the sync of that batch, publishes the new
-// durable position and only then answers, refusals included, because they may
-// rest on what was not durable yet. Meanwhile the sequencer prepares the next
-// batch.
+// hand included), and applies one Pebble batch for all of them. It waits for the
+// sync of that batch, publishes the new durable position and only then answers,
+// refusals included, because they may rest on what was not durable yet. What
+// arrives meanwhile is the next group: deciding it only after the sync makes it
+// as large, and its writers wait as short, as can be.
 type sequencer struct {
 	store  *store
 	log    *tail
 	queue  chan *write
-	groups chan *group
 	stop   chan struct{} // closed by close
-	done   chan struct{} // closed when the committer has ended
+	done   chan struct{} // closed when the goroutine has ended
 	now    func() time.Time
 	space  space
 	failed *failure
@@ -36,8 +35,7 @@ type sequencer struct {
 	created  int64  // of the last event: time never runs backwards in the log
 	heads    map[string]*head
 	ids      *idCache
-	batch    *pebble.Batch // in hand
-	group    *group        // in hand
+	group    group // in hand
 }
 
 type writeKind byte
@@ -71,7 +69,7 @@ type outcome struct {
 // group is what one sync makes durable.
 type group struct {
 	room     error         // why no write of the group may be taken: the disk is full
-	batch    *pebble.Batch // nil when there is nothing to store
+	batch    *pebble.Batch // nil as long as there is nothing to store
 	records  []record
 	outcomes []outcome
 	bytes    int
@@ -92,15 +90,13 @@ var (
 func newSequencer(st *store, log *tail, cfg Config, failed *failure) (*sequencer, error) {
 	s := &sequencer{
 		store: st, log: log,
-		queue:  make(chan *write, maxGroupWrites),
-		groups: make(chan *group),
-		stop:   make(chan struct{}),
-		done:   make(chan struct{}),
-		space:  space{cfg.FreeBytes, cfg.MinFree},
-		now:    cfg.Clock, noSync: cfg.NoSync || planted("answer before sync"), failed: failed,
+		queue: make(chan *write, maxGroupWrites),
+		stop:  make(chan struct{}),
+		done:  make(chan struct{}),
+		space: space{cfg.FreeBytes, cfg.MinFree},
+		now:   cfg.Clock, noSync: cfg.NoSync || planted("answer before sync"), failed: failed,
 		heads: map[string]*head{},
 		ids:   newIDCache(maxSeenIDs),
-		group: &group{},
 	}
 	var err error
 	if s.position, s.created, err = st.lastPosition(); err != nil {
@@ -111,7 +107,6 @@ func newSequencer(st *store, log *tail, cfg Config, failed *failure) (*sequencer
 	}
 	log.start(s.position)
 	go s.sequence()
-	go s.commit()
 	return s, nil
 }
 
@@ -177,14 +172,14 @@ func (s *sequencer) do(w *write) (outcome, error) {
 	}
 }
 
-// close ends both goroutines after the group in hand.
+// close ends the goroutine after the group in hand.
 func (s *sequencer) close() {
 	close(s.stop)
 	<-s.done
 }
 
 func (s *sequencer) sequence() {
-	defer close(s.groups)
+	defer close(s.done)
 	for {
 		select {
 		case w := <-s.queue:
@@ -202,9 +197,7 @@ func (s *sequencer) sequence() {
 				break drain
 			}
 		}
-		s.apply()
-		s.groups <- s.group
-		s.group = &group{}
+		s.commit()
 		s.trimHeads()
 	}
 }
@@ -337,8 +330,8 @@ func (s *sequencer) tombstone(stream string, h *head) (int64, uint64, error) {
 
 // put numbers events and writes them to the batch in hand, in both orders.
 func (s *sequencer) put(stream string, h *head, events []proposed) error {
-	if s.batch == nil {
-		s.batch = s.store.db.NewBatch()
+	if s.group.batch == nil {
+		s.group.batch = s.store.db.NewBatch()
 	}
 	s.created = max(s.created, ticks(s.now()))
 	for i := range events {
@@ -348,8 +341,8 @@ func (s *sequencer) put(stream string, h *head, events []proposed) error {
 		h.position = s.position
 		r := ev.number(stream, s.position, h.last, s.created)
 		err := errors.Join(
-			s.batch.Set(positionKey(s.position), r, nil),
-			s.batch.Set(streamKey(stream, uint64(h.last)), r, nil))
+			s.group.batch.Set(positionKey(s.position), r, nil),
+			s.group.batch.Set(streamKey(stream, uint64(h.last)), r, nil))
 		if err != nil { // a bug: a batch takes any key and value
 			s.failed.set(err.Error())
 			return errStorage
@@ -361,52 +354,45 @@ func (s *sequencer) put(stream string, h *head, events []proposed) error {
 	return nil
 }
 
-// apply hands the batch in hand to Pebble; its sync goes on meanwhile.
-func (s *sequencer) apply() {
-	if s.batch == nil {
-		return
+// commit makes the group in hand durable, shows it to readers and answers it.
+func (s *sequencer) commit() {
+	g := &s.group
+	if g.batch != nil && !s.failed.happened() {
+		if err := s.sync(g.batch); err != nil {
+			s.failed.set(err.Error())
+		}
 	}
-	var err error
-	if s.noSync {
-		err = s.store.db.Apply(s.batch, pebble.NoSync)
+	if s.failed.happened() { // the batch is Pebble's now; the process is about to end
+		for i := range g.outcomes {
+			g.outcomes[i] = outcome{write: g.outcomes[i].write, err: errStorage}
+		}
 	} else {
-		err = s.store.db.ApplyNoSyncWait(s.batch, pebble.Sync)
+		s.log.publish(g.records)
 	}
-	if err != nil {
-		s.failed.set(err.Error())
+	for _, o := range g.outcomes {
+		o.write.reply <- o
 	}
-	s.group.batch, s.batch = s.batch, nil
+	clear(g.outcomes)
+	clear(g.records)
+	s.group = group{outcomes: g.outcomes[:0], records: g.records[:0]}
 }
 
-// commit is the committer.
-func (s *sequencer) commit() {
-	defer close(s.done)
-	for g := range s.groups {
-		if planted("shown before sync") {
-			s.log.publish(g.records)
-			g.records = nil
-		}
-		if g.batch != nil && !s.noSync && !s.failed.happened() {
-			if err := g.batch.SyncWait(); err != nil {
-				s.failed.set(err.Error())
-			}
-		}
-		if s.failed.happened() {
-			for _, o := range g.outcomes {
-				o.write.reply <- outcome{write: o.write, err: errStorage}
-			}
-			continue // the batch is Pebble's now; the process is about to end
-		}
-		if g.batch != nil {
-			if err := g.batch.Close(); err != nil {
-				s.failed.set(err.Error())
-			}
-		}
-		s.log.publish(g.records)
-		for _, o := range g.outcomes {
-			o.write.reply <- o
-		}
+// sync returns once what the batch holds is on the disk.
+func (s *sequencer) sync(batch *pebble.Batch) error {
+	if s.noSync {
+		return errors.Join(s.store.db.Apply(batch, pebble.NoSync), batch.Close())
 	}
+	if err := s.store.db.ApplyNoSyncWait(batch, pebble.Sync); err != nil {
+		return err
+	}
+	if planted("shown before sync") {
+		s.log.publish(s.group.records)
+		s.group.records = nil
+	}
+	if err := batch.SyncWait(); err != nil {
+		return err
+	}
+	return batch.Close()
 }
 
 // failure is set once, when the storage cannot be trusted any more. Nothing is
