@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -73,14 +74,15 @@ func (s *streams) BatchAppend(stream streamspb.Streams_BatchAppendServer) error 
 func (s *streams) receiveBatches(ctx context.Context, stream streamspb.Streams_BatchAppendServer, answers chan outcome, slots chan struct{}) error {
 	open := map[string]*batchAppend{}
 	for {
-		chunk, err := stream.Recv()
+		var chunk batchMessage
+		err := stream.RecvMsg(&chunk)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		key, err := proto.Marshal(chunk.GetCorrelationId())
+		key, err := proto.Marshal(chunk.correlation)
 		if err != nil {
 			return err
 		}
@@ -89,11 +91,11 @@ func (s *streams) receiveBatches(ctx context.Context, stream streamspb.Streams_B
 			if len(open) == maxInFlight {
 				return invalid("too many appends are incomplete")
 			}
-			b = s.beginBatch(ctx, chunk)
+			b = s.beginBatch(ctx, &chunk)
 			open[string(key)] = b
 		}
-		s.addToBatch(ctx, b, chunk)
-		if !chunk.GetIsFinal() {
+		s.addToBatch(ctx, b, &chunk)
+		if !chunk.final {
 			continue
 		}
 		delete(open, string(key))
@@ -113,8 +115,8 @@ func (s *streams) receiveBatches(ctx context.Context, stream streamspb.Streams_B
 }
 
 // beginBatch reads the options, which the first chunk of an append holds.
-func (s *streams) beginBatch(ctx context.Context, chunk *streamspb.BatchAppendReq) *batchAppend {
-	b := &batchAppend{correlation: chunk.GetCorrelationId(), options: chunk.GetOptions()}
+func (s *streams) beginBatch(ctx context.Context, chunk *batchMessage) *batchAppend {
+	b := &batchAppend{correlation: chunk.correlation, options: chunk.options}
 	w := &write{token: b}
 	b.write = w
 	w.ctx, b.cancel = s.batchDeadline(ctx, b.options)
@@ -150,22 +152,27 @@ func (s *streams) batchDeadline(ctx context.Context, o *streamspb.BatchAppendReq
 	return ctx, func() {}
 }
 
-func (s *streams) addToBatch(ctx context.Context, b *batchAppend, chunk *streamspb.BatchAppendReq) {
-	for _, m := range chunk.GetProposedMessages() {
-		if b.err != nil {
-			return
-		}
-		ev, bytes, err := newProposed(ctx, b.write.stream, m)
+func (s *streams) addToBatch(ctx context.Context, b *batchAppend, chunk *batchMessage) {
+	for _, m := range chunk.unusual {
+		ev, err := newProposed(ctx, m)
 		if err != nil {
-			b.err = err
+			b.err = cmp.Or(b.err, err)
 			return
 		}
-		if b.size += bytes; b.size > s.node.cfg.MaxAppendSize {
-			b.err = &appendTooLarge{s.node.cfg.MaxAppendSize}
-			b.write.events = nil
-			return
-		}
-		b.write.events = append(b.write.events, ev)
+		chunk.events = append(chunk.events, ev)
+	}
+	for i := range chunk.events {
+		b.size += chunk.events[i].size()
+	}
+	switch {
+	case b.err != nil:
+		b.write.events = nil
+	case b.size > s.node.cfg.MaxAppendSize:
+		b.err, b.write.events = &appendTooLarge{s.node.cfg.MaxAppendSize}, nil
+	case b.write.events == nil:
+		b.write.events = chunk.events
+	default:
+		b.write.events = append(b.write.events, chunk.events...)
 	}
 }
 

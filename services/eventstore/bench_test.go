@@ -269,7 +269,7 @@ func fill(b *testing.B, n *Node, events int) {
 		stream := fmt.Sprint("s-", i/100%300)
 		w := &write{ctx: b.Context(), stream: stream, expected: expectAny}
 		for range 100 {
-			w.events = append(w.events, propose(stream, eventID(uuid.New()), "waymark.bench.v1.Happened", false, nil, data))
+			w.events = append(w.events, proposed{id: eventID(uuid.New()), typ: "waymark.bench.v1.Happened", data: data})
 		}
 		if _, err := n.seq.do(w); err != nil {
 			b.Fatal(err)

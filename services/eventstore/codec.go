@@ -3,7 +3,6 @@ package eventstore
 import (
 	"fmt"
 
-	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 )
@@ -29,16 +28,15 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
-	if m, ok := v.(*appendMessage); ok {
-		b := data.Materialize() // the event keeps parts of it
-		if m.usual = readUsual(b); m.usual != nil {
-			return nil
-		}
-		m.other = new(streamspb.AppendReq)
-		return proto.Unmarshal(b, m.other)
-	}
-	m, ok := v.(proto.Message)
-	if !ok {
+	var m proto.Message
+	switch into := v.(type) {
+	case *appendMessage:
+		return into.read(data.Materialize()) // the event keeps parts of it
+	case *batchMessage:
+		return into.read(data.Materialize())
+	case proto.Message:
+		m = into
+	default:
 		return fmt.Errorf("cannot decode %T", v)
 	}
 	b := data.MaterializeToBuffer(mem.DefaultBufferPool())

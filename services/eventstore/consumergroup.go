@@ -391,7 +391,7 @@ func (g *consumerGroup) park(m *delivery, reason string) {
 		metadata = nil
 	}
 	stream := g.cfg.key().parked()
-	link := propose(stream, eventID(uuid.New()), "$>", false, metadata, []byte(m.origin))
+	link := proposed{id: eventID(uuid.New()), typ: "$>", metadata: metadata, data: []byte(m.origin)}
 	g.later(func() error { return g.write(stream, link) }, func(err error) {
 		if err == nil {
 			g.finish(m)
@@ -470,7 +470,7 @@ func (g *consumerGroup) saveNow() {
 func (g *consumerGroup) writeCheckpoint(low uint64) error {
 	data := strconv.AppendQuote(nil, g.cfg.place(low-1))
 	stream := g.cfg.key().checkpoint()
-	return g.write(stream, propose(stream, eventID(uuid.New()), "$SubscriptionCheckpoint", true, nil, data))
+	return g.write(stream, proposed{id: eventID(uuid.New()), typ: "$SubscriptionCheckpoint", json: true, data: data})
 }
 
 // replay sends parked messages again: those below stopAt that are there now.
@@ -496,7 +496,7 @@ func (g *consumerGroup) truncateParked() {
 	before := g.truncated
 	g.truncated = low
 	stream := metastreamOf(g.parked.stream)
-	ev := propose(stream, eventID(uuid.New()), "$metadata", true, nil, fmt.Appendf(nil, `{"$tb":%d}`, low))
+	ev := proposed{id: eventID(uuid.New()), typ: "$metadata", json: true, data: fmt.Appendf(nil, `{"$tb":%d}`, low)}
 	g.later(func() error { return g.write(stream, ev) }, func(err error) {
 		if err != nil {
 			g.node.cfg.Logger.Warn("event store: replayed messages stay parked, they may come again", "err", err)

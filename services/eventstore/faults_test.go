@@ -217,7 +217,7 @@ func (n inProcess) append(ctx context.Context, stream string, expected int64, id
 func eventsOf(stream string, ids []eventID) []proposed {
 	events := make([]proposed, len(ids))
 	for i, id := range ids {
-		events[i] = propose(stream, id, "T", false, nil, append(slices.Repeat([]byte("x"), 64), id[:]...))
+		events[i] = proposed{id: id, typ: "T", data: append(slices.Repeat([]byte("x"), 64), id[:]...)}
 	}
 	return events
 }

@@ -107,8 +107,8 @@ func TestFsckFinds(t *testing.T) {
 			return db.Delete(streamKey("s-1", 9), pebble.Sync)
 		}},
 		{"orders disagree", `position 2: stream order has another record or none (error: <nil>)`, func(db *pebble.DB) error {
-			ev := propose("s-0", eventID(testID("forged")), "T", false, nil, []byte("forged"))
-			return db.Set(streamKey("s-0", 0), ev.number("s-0", 2, 0, 17952534000000000), pebble.Sync)
+			ev := proposed{id: eventID(testID("forged")), typ: "T", data: []byte("forged")}
+			return db.Set(streamKey("s-0", 0), ev.record("s-0", 2, 0, 17952534000000000), pebble.Sync)
 		}},
 		{"swapped", "position 2: the record is of position 3", func(db *pebble.DB) error {
 			return db.Set(positionKey(2), get(db, positionKey(3)), pebble.Sync)
@@ -199,9 +199,9 @@ func TestFrame(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{0, 1, 100, 127, 128, 20_000} {
 		id := eventID(uuid.New())
-		ev := propose("s", id, "T", size%2 == 1, make([]byte, size), make([]byte, size))
+		ev := proposed{id: id, typ: "T", json: size%2 == 1, metadata: make([]byte, size), data: make([]byte, size)}
 		for _, position := range []uint64{1, 127, 128, 1 << 40} {
-			r := ev.number("s", position, int64(position-1), 17952534000000000)
+			r := ev.record("s", position, int64(position-1), 17952534000000000)
 			c := &checker{}
 			if err := errors.Join(r.check(), c.event(r, nil)); err != nil {
 				t.Errorf("size %d position %d: %v", size, position, err)

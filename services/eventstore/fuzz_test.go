@@ -206,8 +206,8 @@ func FuzzFilter(f *testing.F) {
 		if err != nil {
 			return
 		}
-		ev := propose(stream, eventID{1}, typ, false, nil, nil)
-		r := ev.number(stream, 1, 0, 0)
+		ev := proposed{id: eventID{1}, typ: typ}
+		r := ev.record(stream, 1, 0, 0)
 		name := stream
 		if onType {
 			name = typ
@@ -232,8 +232,8 @@ func FuzzRecord(f *testing.F) {
 			return
 		}
 		id := eventID{7: 1}
-		ev := propose(stream, id, typ, json, metadata, data)
-		r := ev.number(stream, position, revision, 77)
+		ev := proposed{id: id, typ: typ, json: json, metadata: metadata, data: data}
+		r := ev.record(stream, position, revision, 77)
 		if err := r.check(); err != nil {
 			t.Fatal(err)
 		}
@@ -268,7 +268,8 @@ func FuzzUsual(f *testing.F) {
 	names := map[string]string{"type": "waymark.x.v1.Y", "content-type": "application/octet-stream"}
 	for _, asString := range []bool{true, false} {
 		b := event(&streamspb.AppendReq_ProposedMessage{Id: uuidMessage(eventID{3: 9, 12: 200}, asString), Metadata: names, CustomMetadata: []byte("{}"), Data: []byte("data")})
-		if readUsual(b) == nil {
+		var m appendMessage
+		if m.read(b) != nil || m.kind != usualEvent {
 			f.Error("what clients send is not read the short way")
 		}
 		f.Add(b)
@@ -276,23 +277,73 @@ func FuzzUsual(f *testing.F) {
 	f.Add(event(&streamspb.AppendReq_ProposedMessage{Metadata: names}))
 	f.Add(event(&streamspb.AppendReq_ProposedMessage{Id: uuidMessage(eventID{1}, true), Metadata: map[string]string{"type": "a", "content-type": "b", "more": "c"}}))
 	f.Add([]byte{0x0a, 0})
+	for _, expected := range []int64{0, 7, expectNoStream, expectAny, expectExists} {
+		b, err := proto.Marshal(appendOptions("s", expected))
+		var m appendMessage
+		if err != nil || m.read(b) != nil || m.kind != usualOptions {
+			f.Error("options as clients send them are not read the short way")
+		}
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		e := readUsual(b)
-		if e == nil {
+		var short appendMessage
+		var long streamspb.AppendReq
+		if short.read(b) != nil || short.kind == unusual {
 			return
 		}
-		var m streamspb.AppendReq
-		if err := proto.Unmarshal(b, &m); err != nil {
+		if err := proto.Unmarshal(b, &long); err != nil {
 			t.Fatal(err)
 		}
-		p := m.GetProposedMessage()
-		id, err := parseUUID(p.GetId())
-		if err != nil || id != e.id || len(p.GetMetadata()) != 2 || p.GetMetadata()["type"] != e.typ || p.GetMetadata()["content-type"] != e.contentType ||
-			!bytes.Equal(p.GetCustomMetadata(), e.metadata) || !bytes.Equal(p.GetData(), e.data) {
-			t.Errorf("%v, %v\nis read as %+v", &m, err, e)
+		same := appendMessage{other: &long}
+		if short.kind == usualOptions {
+			stream, expected, err := same.options()
+			if err != nil || stream != short.stream || expected != short.expected {
+				t.Errorf("%v, %v\nis read as %q, %d", &long, err, short.stream, short.expected)
+			}
+			return
 		}
-		if _, size, err := newProposed(t.Context(), "s", p); err != nil || size != e.size() {
-			t.Errorf("size %d, %v; read as %d", size, err, e.size())
+		e, err := same.proposed(t.Context())
+		if err != nil || len(long.GetProposedMessage().GetMetadata()) != 2 || !sameEvent(e, short.event) {
+			t.Errorf("%v, %v\nis read as %+v", &long, err, short.event)
+		}
+	})
+}
+
+func sameEvent(a, b proposed) bool {
+	return a.id == b.id && a.typ == b.typ && a.json == b.json && bytes.Equal(a.metadata, b.metadata) && bytes.Equal(a.data, b.data)
+}
+
+// FuzzUsualBatch does the same for a chunk of BatchAppend.
+func FuzzUsualBatch(f *testing.F) {
+	message := &streamspb.BatchAppendReq_ProposedMessage{Id: uuidMessage(eventID{3: 9, 12: 200}, false), Data: []byte("data"), Metadata: map[string]string{"type": "T", "content-type": "application/json"}}
+	chunk := &streamspb.BatchAppendReq{CorrelationId: fuzzID, ProposedMessages: []*streamspb.BatchAppendReq_ProposedMessage{message, message}, IsFinal: true,
+		Options: &streamspb.BatchAppendReq_Options{StreamIdentifier: streamID("a"), ExpectedStreamPosition: &streamspb.BatchAppendReq_Options_Any{}}}
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(chunk)
+	var m batchMessage
+	if err != nil || m.read(b) != nil || len(m.events) != 2 || !m.final {
+		f.Error("what clients send is not read the short way")
+	}
+	f.Add(b)
+	f.Add(append(b, b...))
+	f.Add([]byte{0x20, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var short batchMessage
+		var long streamspb.BatchAppendReq
+		read, decoded := short.read(b), proto.Unmarshal(b, &long)
+		if (read == nil) != (decoded == nil) {
+			t.Fatalf("%v, read as %v", decoded, read)
+		}
+		if read != nil || short.unusual != nil {
+			return
+		}
+		if short.final != long.GetIsFinal() || !proto.Equal(short.options, long.GetOptions()) || !proto.Equal(short.correlation, long.GetCorrelationId()) ||
+			len(short.events) != len(long.GetProposedMessages()) {
+			t.Fatalf("%v\nis read as %+v", &long, short)
+		}
+		for i, m := range long.GetProposedMessages() {
+			if e, err := newProposed(t.Context(), m); err != nil || !sameEvent(e, short.events[i]) {
+				t.Errorf("%v, %v\nis read as %+v", m, err, short.events[i])
+			}
 		}
 	})
 }

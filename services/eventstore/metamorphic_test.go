@@ -92,7 +92,7 @@ func runVariant(t *testing.T, v variant, seed uint64, writes, skip int) ([32]byt
 		if i == skip {
 			w = &write{stream: "nothing", expected: 1 << 40, kind: appendEvents}
 		} else if i == writes/2 { // one that is never refused, for the control to leave out
-			w = &write{stream: "always", expected: expectAny, events: []proposed{propose("always", eventID{9}, "T", false, nil, nil)}}
+			w = &write{stream: "always", expected: expectAny, events: []proposed{{id: eventID{9}, typ: "T"}}}
 		}
 		w.ctx = context.Background()
 		o, err := n.seq.do(w)
@@ -148,14 +148,14 @@ func randomWrite(rng *rand.Rand) *write {
 		w.stream = metastreamOf(stream)
 		w.expected = expectAny
 		data := []string{`{"$maxCount":3}`, `{"$tb":5}`, `{"a":"b"}`, `no JSON`}[rng.IntN(4)]
-		w.events = []proposed{propose(w.stream, eventID{1, byte(rng.IntN(256)), byte(rng.IntN(256))}, "$metadata", true, nil, []byte(data))}
+		w.events = []proposed{{id: eventID{1, byte(rng.IntN(256)), byte(rng.IntN(256))}, typ: "$metadata", json: true, data: []byte(data)}}
 	default:
 		if rng.IntN(8) == 0 {
 			w.stream += "-short"
 		}
 		for range rng.IntN(4) {
 			id := eventID{2, byte(rng.IntN(64))} // ids repeat
-			w.events = append(w.events, propose(w.stream, id, "T", true, []byte("m"), slices.Repeat([]byte("d"), rng.IntN(300))))
+			w.events = append(w.events, proposed{id: id, typ: "T", json: true, metadata: []byte("m"), data: slices.Repeat([]byte("d"), rng.IntN(300))})
 		}
 	}
 	return w

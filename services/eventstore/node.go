@@ -167,7 +167,7 @@ func Open(cfg Config) (*Node, error) {
 // start writes the first event of a new store and makes the server.
 func (n *Node) start() error {
 	if durable, _ := n.log.position(); durable == 0 {
-		ev := propose("$users", eventID(uuid.New()), "$User", false, nil, []byte("admin"))
+		ev := proposed{id: eventID(uuid.New()), typ: "$User", data: []byte("admin")}
 		// A full disk refuses it; the next start tries again.
 		if _, err := n.seq.do(&write{ctx: n.ctx, stream: "$users", expected: expectAny, events: []proposed{ev}}); err != nil && !errors.Is(err, errNoRoom) {
 			return err
@@ -186,15 +186,13 @@ func (n *Node) start() error {
 		// would cut it off.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 2 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 20 * time.Second}),
-		grpc.UnaryInterceptor(n.authenticateUnary),
-		grpc.StreamInterceptor(n.authenticateStream),
 	}
 	if n.cfg.TLSCert != "" {
 		creds, err := credentials.NewServerTLSFromFile(n.cfg.TLSCert, n.cfg.TLSKey)
 		if err != nil {
 			return err
 		}
-		opts = append(opts, grpc.Creds(creds))
+		opts = append(opts, grpc.Creds(creds), grpc.UnaryInterceptor(n.authenticateUnary), grpc.StreamInterceptor(n.authenticateStream))
 	}
 	var err error
 	if n.subs, err = newPersistent(n); err != nil {

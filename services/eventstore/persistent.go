@@ -220,7 +220,7 @@ func (p *persistent) store(ctx context.Context, key groupKey, cfg *groupConfig) 
 		return &groupError{groupFailed, key, "there are too many persistent subscriptions"}
 	}
 	_, err = p.node.seq.do(&write{ctx: ctx, stream: configStream, expected: expectAny, events: []proposed{
-		propose(configStream, eventID(uuid.New()), "$PersistentConfig", true, nil, data)}})
+		{id: eventID(uuid.New()), typ: "$PersistentConfig", json: true, data: data}}})
 	if err != nil {
 		return err
 	}

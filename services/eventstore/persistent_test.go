@@ -375,7 +375,7 @@ func TestGroupFromEndSurvivesRestart(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		ev := propose("stream", eventID(uuid.New()), "T", true, nil, []byte("{}"))
+		ev := proposed{id: eventID(uuid.New()), typ: "T", json: true, data: []byte("{}")}
 		if _, err := n.seq.do(&write{ctx: ctx, stream: "stream", expected: expectAny, events: []proposed{ev}}); err != nil {
 			t.Fatal(err)
 		}

@@ -75,78 +75,41 @@ func (r record) check() error {
 	return nil
 }
 
-// proposed is an event that a client wants stored.
+// proposed is an event that a client wants stored. Metadata and data may be parts
+// of the message that it came in.
 type proposed struct {
-	id   eventID
-	typ  string
-	json bool
-	data []byte
-	// body holds the fields of RecordedEvent that are known before the event is
-	// numbered: id, stream, type, content type, metadata and data.
-	body []byte
+	id             eventID
+	typ            string
+	json           bool
+	metadata, data []byte
 }
 
-// propose pre-encodes an event, so that the sequencer has only to number it.
-func propose(stream string, id eventID, typ string, json bool, metadata, data []byte) proposed {
+// size is what counts towards MaxAppendSize.
+func (p *proposed) size() int { return len(p.data) + len(p.metadata) + 2*len(p.typ) }
+
+// record gives the event its place and its time.
+func (p *proposed) record(stream string, position uint64, revision, created int64) record {
 	contentType := "application/octet-stream"
-	if json {
+	if p.json {
 		contentType = "application/json"
 	}
-	b := make([]byte, 0, 96+len(stream)+len(typ)+len(contentType)+len(metadata)+len(data))
-	most, least := binary.BigEndian.Uint64(id[:8]), binary.BigEndian.Uint64(id[8:])
-	structured := protowire.SizeVarint(most) + protowire.SizeVarint(least) + 2
-	b = protowire.AppendTag(b, 1, protowire.BytesType) // UUID id = 1
-	b = protowire.AppendVarint(b, uint64(1+protowire.SizeBytes(structured)))
-	b = protowire.AppendTag(b, 1, protowire.BytesType) // Structured structured = 1
-	b = protowire.AppendVarint(b, uint64(structured))
-	b = protowire.AppendTag(b, 1, protowire.VarintType)
-	b = protowire.AppendVarint(b, most)
-	b = protowire.AppendTag(b, 2, protowire.VarintType)
-	b = protowire.AppendVarint(b, least)
-	b = protowire.AppendTag(b, 2, protowire.BytesType) // StreamIdentifier = 2
-	b = protowire.AppendVarint(b, uint64(1+protowire.SizeBytes(len(stream))))
-	b = protowire.AppendTag(b, 3, protowire.BytesType) // bytes stream_name = 3
-	b = protowire.AppendString(b, stream)
-	b = appendMapEntry(b, "type", typ)
-	b = appendMapEntry(b, "content-type", contentType)
-	if len(metadata) > 0 {
-		b = protowire.AppendTag(b, 7, protowire.BytesType)
-		b = protowire.AppendBytes(b, metadata)
+	var digits [20]byte
+	ticks := strconv.AppendInt(digits[:0], created, 10)
+	most, least := binary.BigEndian.Uint64(p.id[:8]), binary.BigEndian.Uint64(p.id[8:])
+	structured := 2 + protowire.SizeVarint(most) + protowire.SizeVarint(least)
+
+	recorded := 3 + protowire.SizeVarint(uint64(revision)) + 2*protowire.SizeVarint(position) +
+		sizeMapEntry("created", ticks) + sizeBytes(sizeBytes(structured)) + sizeBytes(sizeBytes(len(stream))) +
+		sizeMapEntry("type", p.typ) + sizeMapEntry("content-type", contentType)
+	if len(p.metadata) > 0 {
+		recorded += sizeBytes(len(p.metadata))
 	}
-	if len(data) > 0 {
-		b = protowire.AppendTag(b, 8, protowire.BytesType)
-		b = protowire.AppendBytes(b, data)
+	if len(p.data) > 0 {
+		recorded += sizeBytes(len(p.data))
 	}
-	return proposed{id: id, typ: typ, json: json, data: data, body: b}
-}
+	event := sizeBytes(recorded) + 1 + protowire.SizeVarint(position)
 
-// appendMapEntry appends one entry of map<string, string> metadata = 6.
-func appendMapEntry(b []byte, key, value string) []byte {
-	b = protowire.AppendTag(b, 6, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(2+protowire.SizeBytes(len(key))+protowire.SizeBytes(len(value))))
-	b = protowire.AppendTag(b, 1, protowire.BytesType)
-	b = protowire.AppendString(b, key)
-	b = protowire.AppendTag(b, 2, protowire.BytesType)
-	return protowire.AppendString(b, value)
-}
-
-// number makes the record of an event: it gives it its place and its time.
-func (p *proposed) number(stream string, position uint64, revision, created int64) record {
-	var scratch [96]byte
-	tail := scratch[:0] // the rest of RecordedEvent
-	tail = protowire.AppendTag(tail, 3, protowire.VarintType)
-	tail = protowire.AppendVarint(tail, uint64(revision))
-	tail = protowire.AppendTag(tail, 4, protowire.VarintType)
-	tail = protowire.AppendVarint(tail, position)
-	tail = protowire.AppendTag(tail, 5, protowire.VarintType)
-	tail = protowire.AppendVarint(tail, position)
-	tail = appendMapEntry(tail, "created", strconv.FormatInt(created, 10))
-
-	recorded := len(tail) + len(p.body)
-	event := 1 + protowire.SizeBytes(recorded) + 1 + protowire.SizeVarint(position)
-	size := recordHeader + len(p.typ) + len(stream) + 1 + protowire.SizeBytes(event)
-
-	b := make([]byte, recordHeader, size)
+	b := make([]byte, recordHeader, recordHeader+len(p.typ)+len(stream)+sizeBytes(event))
 	b[0] = recordVersion
 	if p.json {
 		b[1] |= flagJSON
@@ -160,26 +123,68 @@ func (p *proposed) number(stream string, position uint64, revision, created int6
 	b = append(b, p.typ...)
 	b = append(b, stream...)
 
-	b = protowire.AppendTag(b, 1, protowire.BytesType) // ReadResp.event = 1
-	b = protowire.AppendVarint(b, uint64(event))
-	b = protowire.AppendTag(b, 3, protowire.VarintType) // ReadEvent.commit_position = 3
-	b = protowire.AppendVarint(b, position)
-	b = protowire.AppendTag(b, 1, protowire.BytesType) // ReadEvent.event = 1
-	b = protowire.AppendVarint(b, uint64(recorded))
-	b = append(b, tail...)
-	return append(b, p.body...)
+	b = appendLength(b, 1, event)    // ReadResp.event = 1
+	b = appendNumber(b, 3, position) // ReadEvent.commit_position = 3
+	b = appendLength(b, 1, recorded) // ReadEvent.event = 1, a RecordedEvent
+	b = appendNumber(b, 3, uint64(revision))
+	b = appendNumber(b, 4, position) // prepare
+	b = appendNumber(b, 5, position) // commit
+	b = appendMapEntry(b, "created", ticks)
+	b = appendLength(b, 1, sizeBytes(structured)) // UUID id = 1
+	b = appendLength(b, 1, structured)            // Structured structured = 1
+	b = appendNumber(b, 1, most)
+	b = appendNumber(b, 2, least)
+	b = appendLength(b, 2, sizeBytes(len(stream))) // StreamIdentifier = 2
+	b = append(appendLength(b, 3, len(stream)), stream...)
+	b = appendMapEntry(b, "type", p.typ)
+	b = appendMapEntry(b, "content-type", contentType)
+	if len(p.metadata) > 0 {
+		b = append(appendLength(b, 7, len(p.metadata)), p.metadata...)
+	}
+	if len(p.data) > 0 {
+		b = append(appendLength(b, 8, len(p.data)), p.data...)
+	}
+	return b
+}
+
+// sizeBytes is the size of a field of n bytes whose number is below 16.
+func sizeBytes(n int) int { return 1 + protowire.SizeBytes(n) }
+
+// appendLength begins a field of n bytes.
+func appendLength(b []byte, number protowire.Number, n int) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, number, protowire.BytesType), uint64(n))
+}
+
+func appendNumber(b []byte, number protowire.Number, value uint64) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, number, protowire.VarintType), value)
+}
+
+func sizeMapEntry[T string | []byte](key string, value T) int {
+	return sizeBytes(sizeBytes(len(key)) + sizeBytes(len(value)))
+}
+
+// appendMapEntry appends one entry of map<string, string> metadata = 6.
+func appendMapEntry[T string | []byte](b []byte, key string, value T) []byte {
+	b = appendLength(b, 6, sizeBytes(len(key))+sizeBytes(len(value)))
+	b = append(appendLength(b, 1, len(key)), key...)
+	return append(appendLength(b, 2, len(value)), value...)
 }
 
 // Keys. 'p' begins the log in position order, 's' the streams, 'i' what the
 // node knows about itself. A stream's name is length-prefixed, so that one
 // stream's keys never mix with another's.
 
-func positionKey(position uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{'p'}, position)
+func positionKey(position uint64) []byte { return appendPositionKey(nil, position) }
+
+func appendPositionKey(b []byte, position uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(b, 'p'), position)
 }
 
 func streamKey(stream string, revision uint64) []byte {
-	b := make([]byte, 0, 3+len(stream)+8)
+	return appendStreamKey(make([]byte, 0, 3+len(stream)+8), stream, revision)
+}
+
+func appendStreamKey(b []byte, stream string, revision uint64) []byte {
 	b = append(b, 's', byte(len(stream)>>8), byte(len(stream)))
 	b = append(b, stream...)
 	return binary.BigEndian.AppendUint64(b, revision)

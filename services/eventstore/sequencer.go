@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math"
 	"sync/atomic"
 	"time"
@@ -35,7 +36,9 @@ type sequencer struct {
 	created  int64  // of the last event: time never runs backwards in the log
 	heads    map[string]*head
 	ids      *idCache
-	group    group // in hand
+	group    group     // in hand
+	wanted   []eventID // room for the ids of a write
+	key      []byte    // room for a key
 }
 
 type writeKind byte
@@ -129,7 +132,7 @@ func (s *sequencer) refill() error {
 	})
 	for i := len(newest) - 1; i >= 0; i-- {
 		r := newest[i]
-		s.ids.add(string(r.stream()), r.id(), place{r.revision(), r.position()})
+		s.ids.add(idKey{maphash.Bytes(s.ids.seed, r.stream()), r.id()}, place{r.revision(), r.position()})
 	}
 	return err
 }
@@ -226,13 +229,14 @@ func (s *sequencer) execute(w *write) (revision int64, position uint64, err erro
 	if w.kind == softDelete && h.last < 0 && !h.hasMeta && !h.tombstoned {
 		return 0, 0, &wrongVersion{w.stream, w.expected, h.last}
 	}
-	ids := make([]eventID, len(w.events), len(w.events)+1)
+	ids := s.wanted[:0]
 	for i := range w.events {
-		ids[i] = w.events[i].id
+		ids = append(ids, w.events[i].id)
 	}
 	if w.kind != appendEvents {
 		ids = append(ids, eventID(uuid.New()))
 	}
+	s.wanted = ids
 	v := decide(w.stream, h, w.expected, ids, s)
 	switch {
 	case v.err != nil:
@@ -310,11 +314,11 @@ func (s *sequencer) writeMetadata(stream string, h *head, data []byte) error {
 		return err
 	}
 	h.setMeta(data)
-	return s.put(meta, mh, []proposed{propose(meta, eventID(uuid.New()), "$metadata", true, nil, data)})
+	return s.put(meta, mh, []proposed{{id: eventID(uuid.New()), typ: "$metadata", json: true, data: data}})
 }
 
 func (s *sequencer) tombstone(stream string, h *head) (int64, uint64, error) {
-	ev := propose(stream, eventID(uuid.New()), "$streamDeleted", true, nil, []byte("{}"))
+	ev := proposed{id: eventID(uuid.New()), typ: "$streamDeleted", json: true, data: []byte("{}")}
 	h.last = tombstoneRevision - 1
 	if err := s.put(stream, h, []proposed{ev}); err != nil {
 		return 0, 0, err
@@ -334,20 +338,24 @@ func (s *sequencer) put(stream string, h *head, events []proposed) error {
 		s.group.batch = s.store.db.NewBatch()
 	}
 	s.created = max(s.created, ticks(s.now()))
+	hashed := maphash.String(s.ids.seed, stream)
 	for i := range events {
 		ev := &events[i]
 		s.position++
 		h.last++
 		h.position = s.position
-		r := ev.number(stream, s.position, h.last, s.created)
-		err := errors.Join(
-			s.group.batch.Set(positionKey(s.position), r, nil),
-			s.group.batch.Set(streamKey(stream, uint64(h.last)), r, nil))
+		r := ev.record(stream, s.position, h.last, s.created)
+		s.key = appendPositionKey(s.key[:0], s.position)
+		err := s.group.batch.Set(s.key, r, nil)
+		if err == nil {
+			s.key = appendStreamKey(s.key[:0], stream, uint64(h.last))
+			err = s.group.batch.Set(s.key, r, nil)
+		}
 		if err != nil { // a bug: a batch takes any key and value
 			s.failed.set(err.Error())
 			return errStorage
 		}
-		s.ids.add(stream, ev.id, place{h.last, s.position})
+		s.ids.add(idKey{hashed, ev.id}, place{h.last, s.position})
 		s.group.records = append(s.group.records, r)
 		s.group.bytes += len(r)
 	}
@@ -440,7 +448,10 @@ func (s *sequencer) trimHeads() {
 }
 
 // seen implements stored.
-func (s *sequencer) seen(stream string, id eventID) (place, bool) { return s.ids.find(stream, id) }
+func (s *sequencer) seen(stream string, id eventID) (place, bool) {
+	p, ok := s.ids.places[idKey{maphash.String(s.ids.seed, stream), id}]
+	return p, ok
+}
 
 // at implements stored: what is applied, and then what the group in hand holds.
 func (s *sequencer) at(stream string, from int64, yield func(eventID, place) bool) error {
@@ -457,31 +468,29 @@ func (s *sequencer) at(stream string, from int64, yield func(eventID, place) boo
 	return err
 }
 
-// idCache remembers where the newest events went, by stream and id.
+// idCache remembers where the newest events went, by stream and id. Streams are
+// known by a hash with a seed of this process: an entry without a pointer costs
+// the garbage collector nothing, and that two streams share both hash and id
+// will not be seen.
 type idCache struct {
+	seed   maphash.Seed
 	places map[idKey]place
 	order  []idKey // ring, oldest at next once full
 	next   int
 }
 
 type idKey struct {
-	stream string
+	stream uint64
 	id     eventID
 }
 
 func newIDCache(size int) *idCache {
-	return &idCache{places: make(map[idKey]place), order: make([]idKey, 0, size)}
-}
-
-func (c *idCache) find(stream string, id eventID) (place, bool) {
-	p, ok := c.places[idKey{stream, id}]
-	return p, ok
+	return &idCache{seed: maphash.MakeSeed(), places: make(map[idKey]place), order: make([]idKey, 0, size)}
 }
 
 // add remembers an event. An id that is written twice keeps its first place,
 // which is the one a repeat is answered with.
-func (c *idCache) add(stream string, id eventID, p place) {
-	key := idKey{stream, id}
+func (c *idCache) add(key idKey, p place) {
 	if _, ok := c.places[key]; ok {
 		return
 	}

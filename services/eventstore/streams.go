@@ -26,31 +26,13 @@ type streams struct {
 // Append takes a header and events, and answers once they are durable.
 func (s *streams) Append(stream streamspb.Streams_AppendServer) error {
 	ctx := stream.Context()
-	first, err := stream.Recv()
-	if err != nil {
+	var msg appendMessage // one for the whole call
+	if err := stream.RecvMsg(&msg); err != nil {
 		return err
-	}
-	options := first.GetOptions()
-	if options == nil {
-		return invalid("the first message of an append must hold its options")
 	}
 	w := &write{ctx: ctx}
-	if w.stream, err = streamName(options.GetStreamIdentifier()); err != nil {
-		return err
-	}
-	switch expected := options.GetExpectedStreamRevision().(type) {
-	case *streamspb.AppendReq_Options_Revision:
-		w.expected, err = exactRevision(expected.Revision)
-	case *streamspb.AppendReq_Options_NoStream:
-		w.expected = expectNoStream
-	case *streamspb.AppendReq_Options_Any:
-		w.expected = expectAny
-	case *streamspb.AppendReq_Options_StreamExists:
-		w.expected = expectExists
-	default:
-		err = invalid("the expected stream revision is missing")
-	}
-	if err != nil {
+	var err error
+	if w.stream, w.expected, err = msg.options(); err != nil {
 		return err
 	}
 	if err := s.node.allow(ctx, w.stream, toWrite); err != nil {
@@ -58,7 +40,6 @@ func (s *streams) Append(stream streamspb.Streams_AppendServer) error {
 	}
 	size := 0
 	for {
-		var msg appendMessage
 		err := stream.RecvMsg(&msg)
 		if errors.Is(err, io.EOF) {
 			break
@@ -66,11 +47,11 @@ func (s *streams) Append(stream streamspb.Streams_AppendServer) error {
 		if err != nil {
 			return err
 		}
-		ev, bytes, err := msg.propose(ctx, w.stream)
+		ev, err := msg.proposed(ctx)
 		if err != nil {
 			return err
 		}
-		if size += bytes; size > s.node.cfg.MaxAppendSize {
+		if size += ev.size(); size > s.node.cfg.MaxAppendSize {
 			return refuse(ctx, &appendTooLarge{s.node.cfg.MaxAppendSize})
 		}
 		w.events = append(w.events, ev)
@@ -89,15 +70,42 @@ func (s *streams) Append(stream streamspb.Streams_AppendServer) error {
 	return stream.SendAndClose(successResponse(o))
 }
 
-// propose checks and pre-encodes the event of a message.
-func (m *appendMessage) propose(ctx context.Context, stream string) (proposed, int, error) {
-	if e := m.usual; e != nil {
-		return propose(stream, e.id, e.typ, e.contentType == "application/json", e.metadata, e.data), e.size(), nil
+// options reads what the first message of a call must hold.
+func (m *appendMessage) options() (stream string, expected int64, err error) {
+	if m.kind == usualOptions {
+		return m.stream, m.expected, nil
+	}
+	options := m.other.GetOptions()
+	if options == nil {
+		return "", 0, invalid("the first message of an append must hold its options")
+	}
+	if stream, err = streamName(options.GetStreamIdentifier()); err != nil {
+		return "", 0, err
+	}
+	switch by := options.GetExpectedStreamRevision().(type) {
+	case *streamspb.AppendReq_Options_Revision:
+		expected, err = exactRevision(by.Revision)
+	case *streamspb.AppendReq_Options_NoStream:
+		expected = expectNoStream
+	case *streamspb.AppendReq_Options_Any:
+		expected = expectAny
+	case *streamspb.AppendReq_Options_StreamExists:
+		expected = expectExists
+	default:
+		err = invalid("the expected stream revision is missing")
+	}
+	return stream, expected, err
+}
+
+// proposed reads what all further messages must hold.
+func (m *appendMessage) proposed(ctx context.Context) (proposed, error) {
+	if m.kind == usualEvent {
+		return m.event, nil
 	}
 	if m.other.GetProposedMessage() == nil {
-		return proposed{}, 0, invalid("every message of an append after the first must hold an event")
+		return proposed{}, invalid("every message of an append after the first must hold an event")
 	}
-	return newProposed(ctx, stream, m.other.GetProposedMessage())
+	return newProposed(ctx, m.other.GetProposedMessage())
 }
 
 // message is an event of Append or of BatchAppend.
@@ -108,28 +116,23 @@ type message interface {
 	GetData() []byte
 }
 
-// newProposed checks and pre-encodes one event. Its size is what counts towards
-// MaxAppendSize.
-func newProposed(ctx context.Context, stream string, m message) (_ proposed, size int, err error) {
+// newProposed checks one event.
+func newProposed(ctx context.Context, m message) (proposed, error) {
 	typ, hasType := m.GetMetadata()["type"]
 	contentType, hasContentType := m.GetMetadata()["content-type"]
 	if !hasType || !hasContentType {
 		_ = grpc.SetTrailer(ctx, metadata.Pairs("exception", "missing-required-metadata-property",
 			"required-metadata-properties", "type,content-type"))
-		return proposed{}, 0, invalid("the event's metadata lacks type or content-type")
+		return proposed{}, invalid("the event's metadata lacks type or content-type")
 	}
 	if typ == "" {
-		return proposed{}, 0, invalid("the event's type is empty")
+		return proposed{}, invalid("the event's type is empty")
 	}
 	if len(typ) > maxName {
-		return proposed{}, 0, status.Errorf(codes.InvalidArgument, "the event's type is longer than %d bytes", maxName)
+		return proposed{}, status.Errorf(codes.InvalidArgument, "the event's type is longer than %d bytes", maxName)
 	}
 	id, err := parseUUID(m.GetId())
-	if err != nil {
-		return proposed{}, 0, err
-	}
-	size = len(m.GetData()) + len(m.GetCustomMetadata()) + 2*len(typ)
-	return propose(stream, id, typ, contentType == "application/json", m.GetCustomMetadata(), m.GetData()), size, nil
+	return proposed{id: id, typ: typ, json: contentType == "application/json", metadata: m.GetCustomMetadata(), data: m.GetData()}, err
 }
 
 func parseUUID(m *shared.UUID) (eventID, error) {
@@ -161,8 +164,9 @@ func uuidMessage(id eventID, asString bool) *shared.UUID {
 	}}}
 }
 
-func streamName(id *shared.StreamIdentifier) (string, error) {
-	name := id.GetStreamName()
+func streamName(id *shared.StreamIdentifier) (string, error) { return checkName(id.GetStreamName()) }
+
+func checkName(name []byte) (string, error) {
 	switch {
 	case len(name) == 0 || string(name) == "$$":
 		return "", invalid("the stream's name is empty")
