@@ -106,6 +106,7 @@ var measures = []struct {
 	{"T1c", false, appendRateClient},
 	{"T2", false, appendToPebble},
 	{"T3", false, batchAppend},
+	{"T3v1", false, bulkAppend},
 	{"T4", false, commandRate},
 	{"T5", false, commandLatency},
 	{"T6", false, queryRate},

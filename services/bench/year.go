@@ -506,7 +506,7 @@ func (y *year) patient(n int) (j *cohort.Journey, diagnosed bool) {
 
 // oldStreams is in the names of the streams that growth reads; they are the first
 // of the log and have readSizes events.
-const oldStreams = "old"
+var oldStreams = uuid.NewSHA1(uuid.Nil, []byte("old"))
 
 var readSizes = [...]int{10, 100, 1000}
 
@@ -517,7 +517,11 @@ func (y *year) plant(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	old := &appender{client: streamspb.NewStreamsClient(conn), at: make([]uint64, len(readSizes)), run: oldStreams, typ: "bench.Happened"}
+	old, err := newAppender(conn, len(readSizes), "bench.Happened")
+	if err != nil {
+		return err
+	}
+	old.run = oldStreams
 	for i, n := range readSizes {
 		if err := old.append(ctx, i, n); err != nil {
 			return err
@@ -555,7 +559,10 @@ func (y *year) grown(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	a := &appender{client: streamspb.NewStreamsClient(conn), at: make([]uint64, inFlight+1), run: uuid.NewString(), typ: "bench.Happened"}
+	a, err := newAppender(conn, inFlight+1, "bench.Happened")
+	if err != nil {
+		return err
+	}
 	if g.Append, err = a.rate(inFlight, 1)(ctx, cmp.Or(y.opts.appending, 3*time.Second)); err != nil {
 		return err
 	}
