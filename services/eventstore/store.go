@@ -35,13 +35,15 @@ func openStore(dir string, fs vfs.FS, log *slog.Logger, fatal func(string), read
 	opts := &pebble.Options{
 		FS:                 fs,
 		FormatMajorVersion: pebble.FormatNewest,
-		// Small memtables bound what a start has to replay.
-		MemTableSize:                16 << 20,
-		MemTableStopWritesThreshold: 4,
+		// Memtables bound what a start has to replay, 32 MiB about, and how often what
+		// is stored is written again: stream order mixes new with old, so most of an
+		// append's cost beside its sync is compaction. Hence the patience of L0 too.
+		MemTableSize:                32 << 20,
+		MemTableStopWritesThreshold: 3,
 		CacheSize:                   64 << 20,
 		MaxOpenFiles:                4096,
 		BytesPerSync:                512 << 10,
-		L0CompactionThreshold:       4,
+		L0CompactionThreshold:       8,
 		L0StopWritesThreshold:       64,
 		Logger:                      pebbleLogger{log, fatal},
 		ReadOnly:                    readOnly,
