@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -61,6 +62,7 @@ type ledger struct {
 	acked   atomic.Int64  // events
 	limit   int64         // writers end when so many events are acknowledged; 0 is no limit
 	grown   chan struct{} // has room for one; told of acked
+	idle    chan struct{} // closed when no writer of load is left
 }
 
 // attempt is one append. All of its events are stored, or none.
@@ -121,14 +123,28 @@ func (l *ledger) load(to target, rng *rand.Rand) (stop func()) {
 		own := rand.New(rand.NewPCG(rng.Uint64(), 0))
 		writers.Go(func() { l.write(ctx, to, stream, own) })
 	}
-	return func() { cancel(); writers.Wait() }
+	idle := make(chan struct{})
+	l.idle = idle
+	go func() {
+		writers.Wait()
+		close(idle)
+	}()
+	return func() { cancel(); <-idle }
 }
 
-// until waits until so many more events are acknowledged, or ended is closed.
+// until waits until so many more events are acknowledged, ended is closed, or no
+// writer is left: one that gets no answer, which on a busy machine may be for
+// lack of time, writes no more.
 func (l *ledger) until(n int64, ended <-chan struct{}) {
 	for goal := l.acked.Load() + n; l.acked.Load() < goal; {
 		select {
 		case <-ended:
+			return
+		case <-l.idle:
+			select {
+			case <-ended: // it is ending: the writers have heard of it first
+			case <-time.After(10 * time.Second):
+			}
 			return
 		case <-l.grown:
 		}

@@ -2,7 +2,6 @@ package eventstore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"net"
@@ -43,9 +42,7 @@ func serveClient(t *testing.T, cfg Config) (*Node, *esdb.Client) {
 	}
 	t.Cleanup(func() {
 		client.Close()
-		if err := errors.Join(n.Close(), <-served); err != nil {
-			t.Error(err)
-		}
+		closed(t, n, served)
 	})
 	return n, client
 }
@@ -53,19 +50,20 @@ func serveClient(t *testing.T, cfg Config) (*Node, *esdb.Client) {
 // groupTest is a stream with a group on it.
 type groupTest struct {
 	*testing.T
+	ctx    context.Context
 	client *esdb.Client
 	stream string
 }
 
 func newGroupTest(t *testing.T, cfg Config, settings func(*esdb.PersistentSubscriptionSettings)) *groupTest {
 	_, client := serveClient(t, cfg)
-	g := &groupTest{t, client, "stream"}
+	g := &groupTest{t, patient(t), client, "stream"}
 	s := esdb.SubscriptionSettingsDefault()
 	s.CheckpointLowerBound, s.CheckpointUpperBound = 1, 1
 	if settings != nil {
 		settings(&s)
 	}
-	err := client.CreatePersistentSubscription(t.Context(), g.stream, "group",
+	err := client.CreatePersistentSubscription(g.ctx, g.stream, "group",
 		esdb.PersistentStreamSubscriptionOptions{Settings: &s, StartFrom: esdb.Start{}})
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +76,7 @@ func (g *groupTest) append(stream string, n int) {
 	for i := range n {
 		ev := esdb.EventData{EventType: "T", ContentType: esdb.ContentTypeJson, Data: fmt.Append(nil, i),
 			Metadata: fmt.Appendf(nil, `{"$correlationId":"%d"}`, i%3)}
-		if _, err := g.client.AppendToStream(g.Context(), stream, esdb.AppendToStreamOptions{}, ev); err != nil {
+		if _, err := g.client.AppendToStream(g.ctx, stream, esdb.AppendToStreamOptions{}, ev); err != nil {
 			g.Fatal(err)
 		}
 	}
@@ -86,13 +84,23 @@ func (g *groupTest) append(stream string, n int) {
 
 func (g *groupTest) subscribe(size uint32) *esdb.PersistentSubscription {
 	g.Helper()
-	sub, err := g.client.SubscribeToPersistentSubscription(g.Context(), g.stream, "group",
+	sub, err := g.client.SubscribeToPersistentSubscription(g.ctx, g.stream, "group",
 		esdb.SubscribeToPersistentSubscriptionOptions{BufferSize: size})
 	if err != nil {
 		g.Fatal(err)
 	}
 	g.Cleanup(func() { sub.Close() })
 	return sub
+}
+
+// recv receives an event.
+func (g *groupTest) recv(sub *esdb.PersistentSubscription) *esdb.ResolvedEvent {
+	g.Helper()
+	got := sub.Recv()
+	if got.EventAppeared == nil {
+		g.Fatalf("dropped: %v", got.SubscriptionDropped.Error)
+	}
+	return got.EventAppeared.Event
 }
 
 // next receives an event and checks its revision and how often it was tried.
@@ -113,7 +121,7 @@ func (g *groupTest) next(sub *esdb.PersistentSubscription, revision, retries int
 func (g *groupTest) info(want string, is func(*esdb.PersistentSubscriptionInfo) bool) {
 	g.Helper()
 	for {
-		info, err := g.client.GetPersistentSubscriptionInfo(g.Context(), g.stream, "group", esdb.GetPersistentSubscriptionOptions{})
+		info, err := g.client.GetPersistentSubscriptionInfo(g.ctx, g.stream, "group", esdb.GetPersistentSubscriptionOptions{})
 		if err != nil {
 			g.Fatalf("waiting until %s: %v", want, err)
 		}
@@ -143,7 +151,7 @@ func TestGroupRetriesThenParksThenReplays(t *testing.T) {
 	g.info("two are parked", parkedAre(2))
 
 	parked := "$persistentsubscription-stream::group-parked"
-	links, err := g.client.ReadStream(t.Context(), parked, esdb.ReadStreamOptions{From: esdb.Start{}}, 10)
+	links, err := g.client.ReadStream(g.ctx, parked, esdb.ReadStreamOptions{From: esdb.Start{}}, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +164,7 @@ func TestGroupRetriesThenParksThenReplays(t *testing.T) {
 		t.Errorf("the link is %s %q %q", ev.EventType, ev.Data, ev.UserMetadata)
 	}
 
-	if err := g.client.ReplayParkedMessages(t.Context(), g.stream, "group", esdb.ReplayParkedMessagesOptions{}); err != nil {
+	if err := g.client.ReplayParkedMessages(g.ctx, g.stream, "group", esdb.ReplayParkedMessagesOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	sub.Ack(g.next(sub, 0, 0))
@@ -167,7 +175,10 @@ func TestGroupRetriesThenParksThenReplays(t *testing.T) {
 	})
 	// The replayed links leave the parked stream once they are done with.
 	for {
-		meta, err := g.client.GetStreamMetadata(t.Context(), parked, esdb.ReadStreamOptions{})
+		meta, err := g.client.GetStreamMetadata(g.ctx, parked, esdb.ReadStreamOptions{})
+		if g.ctx.Err() != nil {
+			t.Fatalf("waiting until the replayed links are gone: %v", err)
+		}
 		if err == nil && meta.TruncateBefore() != nil && *meta.TruncateBefore() == 2 {
 			break
 		}
@@ -205,7 +216,7 @@ func TestGroupRecovers(t *testing.T) {
 				g.client.Close()
 			}
 			_, client := serveClient(t, Config{Dir: "d", FS: after})
-			g = &groupTest{t, client, g.stream}
+			g = &groupTest{t, g.ctx, client, g.stream}
 			sub = g.subscribe(10)
 			for revision := 3; revision < 6; revision++ {
 				sub.Ack(g.next(sub, revision, 0))
@@ -263,7 +274,10 @@ func TestGroupStrategies(t *testing.T) {
 // What a lost or silent consumer had goes to another.
 func TestGroupTriesElsewhere(t *testing.T) {
 	t.Parallel()
-	g := newGroupTest(t, Config{}, func(s *esdb.PersistentSubscriptionSettings) { s.MessageTimeout = 100 })
+	g := newGroupTest(t, Config{}, func(s *esdb.PersistentSubscriptionSettings) {
+		s.MessageTimeout = 100
+		s.MaxRetryCount = 10_000 // on a busy machine the default is through in a second, and the message parked
+	})
 	g.append(g.stream, 1)
 	silent := g.subscribe(1)
 	g.next(silent, 0, 0)
@@ -281,7 +295,7 @@ func TestGroupTriesElsewhere(t *testing.T) {
 func TestGroupOnAllWithFilter(t *testing.T) {
 	t.Parallel()
 	g := newGroupTest(t, Config{}, nil)
-	err := g.client.CreatePersistentSubscriptionToAll(t.Context(), "group", esdb.PersistentAllSubscriptionOptions{
+	err := g.client.CreatePersistentSubscriptionToAll(g.ctx, "group", esdb.PersistentAllSubscriptionOptions{
 		StartFrom: esdb.Start{}, Filter: &esdb.SubscriptionFilter{Type: esdb.StreamFilterType, Prefixes: []string{"wanted"}}})
 	if err != nil {
 		t.Fatal(err)
@@ -290,13 +304,13 @@ func TestGroupOnAllWithFilter(t *testing.T) {
 	g.append("wanted", 2)
 	g.append("unwanted", 50)
 	g.append("wanted-too", 1)
-	sub, err := g.client.SubscribeToPersistentSubscriptionToAll(t.Context(), "group", esdb.SubscribeToPersistentSubscriptionOptions{})
+	sub, err := g.client.SubscribeToPersistentSubscriptionToAll(g.ctx, "group", esdb.SubscribeToPersistentSubscriptionOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sub.Close()
 	for _, want := range []string{"0@wanted", "1@wanted", "0@wanted-too"} {
-		ev := sub.Recv().EventAppeared.Event.Event
+		ev := g.recv(sub).Event
 		if got := fmt.Sprintf("%d@%s", ev.EventNumber, ev.StreamID); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
@@ -310,17 +324,17 @@ func TestGroupResolvesLinks(t *testing.T) {
 	g.append("other", 2)
 	for _, target := range []string{"1@other", "9@nowhere"} {
 		link := esdb.EventData{EventType: "$>", ContentType: esdb.ContentTypeBinary, Data: []byte(target)}
-		if _, err := g.client.AppendToStream(t.Context(), g.stream, esdb.AppendToStreamOptions{}, link); err != nil {
+		if _, err := g.client.AppendToStream(g.ctx, g.stream, esdb.AppendToStreamOptions{}, link); err != nil {
 			t.Fatal(err)
 		}
 	}
 	sub := g.subscribe(1)
-	ev := sub.Recv().EventAppeared.Event
+	ev := g.recv(sub)
 	if ev.Event.StreamID != "other" || ev.Event.EventNumber != 1 || ev.Link.StreamID != g.stream {
 		t.Errorf("got %+v", ev)
 	}
 	sub.Ack(ev)
-	if ev = sub.Recv().EventAppeared.Event; ev.Event != nil || ev.Link.EventNumber != 1 {
+	if ev = g.recv(sub); ev.Event != nil || ev.Link.EventNumber != 1 {
 		t.Errorf("got %+v", ev)
 	}
 }
@@ -328,7 +342,7 @@ func TestGroupResolvesLinks(t *testing.T) {
 func TestGroupRefusals(t *testing.T) {
 	t.Parallel()
 	g := newGroupTest(t, Config{}, func(s *esdb.PersistentSubscriptionSettings) { s.MaxSubscriberCount = 1 })
-	ctx := t.Context()
+	ctx := g.ctx
 	create := func(change func(*esdb.PersistentSubscriptionSettings)) error {
 		s := esdb.SubscriptionSettingsDefault()
 		change(&s)
@@ -393,6 +407,6 @@ func TestGroupFromEndSurvivesRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, client := serveClient(t, Config{Dir: "d", FS: fs})
-	g := &groupTest{t, client, "stream"}
+	g := &groupTest{t, patient(t), client, "stream"}
 	g.next(g.subscribe(1), 1, 0)
 }

@@ -166,7 +166,10 @@ func (c *child) append(ctx context.Context, stream string, expected int64, ids [
 	return err
 }
 
+// read waits for a process that does not answer yet, but not for one that is gone.
 func (c *child) read(ctx context.Context, stream string) (ids []eventID, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	call, err := streamspb.NewStreamsClient(c.conn).Read(ctx, &streamspb.ReadReq{Options: &streamspb.ReadReq_Options{
 		StreamOption: &streamspb.ReadReq_Options_Stream{Stream: &streamspb.ReadReq_Options_StreamOptions{
 			StreamIdentifier: &shared.StreamIdentifier{StreamName: []byte(stream)},

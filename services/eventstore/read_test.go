@@ -180,7 +180,7 @@ func TestBadRequests(t *testing.T) {
 			t.Errorf("%s: %v", name, a)
 		}
 	}
-	call, err := w.stubs.Append(t.Context())
+	call, err := w.stubs.Append(w.ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

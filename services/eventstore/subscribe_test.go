@@ -187,7 +187,7 @@ func TestOfficialSubscription(t *testing.T) {
 	t.Parallel()
 	w := serve(t, Config{})
 	w.append("s", expectNoStream, "a")
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(w.ctx)
 	defer cancel()
 	sub, err := w.client.SubscribeToAll(ctx, esdb.SubscribeToAllOptions{From: esdb.Start{}, Filter: esdb.ExcludeSystemEventsFilter()})
 	if err != nil {
@@ -202,6 +202,8 @@ func TestOfficialSubscription(t *testing.T) {
 			got = append(got, fmt.Sprint("checkpoint ", e.CheckPointReached.Commit))
 		case e.CaughtUp != nil:
 			got = append(got, "caught up")
+		case e.SubscriptionDropped != nil:
+			t.Fatal(e.SubscriptionDropped.Error)
 		}
 	}
 	same(t, "client", got, "s checkpoint 2 caught up")

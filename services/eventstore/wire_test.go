@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"runtime/pprof"
 	"testing"
+	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
@@ -47,12 +50,8 @@ func serve(t *testing.T, cfg Config) *wire {
 	}
 	served := make(chan error, 1)
 	go func() { served <- n.Serve(lis) }()
-	t.Cleanup(func() {
-		if err := errors.Join(n.Close(), <-served); err != nil {
-			t.Error(err)
-		}
-	})
-	w := &wire{T: t, node: n, addr: lis.Addr().String(), ctx: t.Context()}
+	t.Cleanup(func() { closed(t, n, served) })
+	w := &wire{T: t, node: n, addr: lis.Addr().String(), ctx: patient(t)}
 	conn, err := grpc.NewClient(w.addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
 	if err != nil {
@@ -62,6 +61,43 @@ func serve(t *testing.T, cfg Config) *wire {
 	w.stubs = streamspb.NewStreamsClient(conn)
 	w.client = officialClient(t, fmt.Sprintf("esdb://%s?tls=false", w.addr))
 	return w
+}
+
+// patience is far above what anything in a test takes, on a busy machine too.
+const patience = 2 * time.Minute
+
+// patient is the context of what a test waits for. When it ends before the test
+// does, something hangs: all goroutines are printed, and what waits fails.
+func patient(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			printGoroutines(t.Name())
+		}
+	})
+	return ctx
+}
+
+func printGoroutines(what string) {
+	fmt.Fprintf(os.Stderr, "%s waits for ever:\n", what)
+	_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2) // as panics print them
+}
+
+// closed closes a node and waits until it has ended.
+func closed(t *testing.T, n *Node, served <-chan error) {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- errors.Join(n.Close(), <-served) }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		printGoroutines("Close of " + t.Name())
+		t.Error("the node does not close")
+	}
 }
 
 func officialClient(t *testing.T, url string) *esdb.Client {
