@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,6 +54,10 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	lis, err := net.Listen("tcp", n.addr)
+	for late := time.Now().Add(10 * time.Second); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(late); {
+		// A client that looks for the store may hold the port as its own, for a moment.
+		lis, err = net.Listen("tcp", n.addr)
+	}
 	if err != nil {
 		n.t.Fatal(err)
 	}

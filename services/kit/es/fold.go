@@ -2,6 +2,7 @@ package es
 
 import (
 	"crypto/hmac"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -25,8 +26,9 @@ const (
 type fold[S any] struct {
 	state  State[S]
 	chain  Chain
-	tenant string  // of the first event
-	taken  []taken // oldest first, at most 2*remembered, the last 256 count
+	tenant string   // of the first event
+	taken  []taken  // oldest first, at most 2*remembered, the last 256 count
+	marks  []uint32 // the last bytes of their ids, which are looked through for each command
 
 	recent [atHand]State[S] // after each of the last commands
 	newest int              // index of the last one in recent
@@ -84,15 +86,22 @@ func (f *fold[S]) take(t taken) {
 	f.recent[f.newest] = f.state
 	if len(f.taken) == 2*remembered { // forget in bulk: shifting each time would cost a copy an event
 		f.taken = append(f.taken[:0], f.taken[remembered+1:]...)
+		f.marks = append(f.marks[:0], f.marks[remembered+1:]...)
 	}
-	f.taken = append(f.taken, t)
+	f.taken, f.marks = append(f.taken, t), append(f.marks, mark(t.id))
 }
+
+// mark is part of an id that is random in all kinds of them.
+func mark(id uuid.UUID) uint32 { return binary.BigEndian.Uint32(id[12:]) }
 
 // find looks c up among the last commands; with another request it is refused.
 func (f *fold[S]) find(c command) (taken, bool, error) {
-	recent := f.taken[max(0, len(f.taken)-remembered):]
-	for i := len(recent) - 1; i >= 0; i-- {
-		if t := recent[i]; t.id == c.id {
+	is := mark(c.id)
+	for i := len(f.marks) - 1; i >= max(0, len(f.marks)-remembered); i-- {
+		if f.marks[i] != is {
+			continue
+		}
+		if t := f.taken[i]; t.id == c.id {
 			if !hmac.Equal(t.hash[:], c.hash[:]) {
 				return t, true, fault.Invalid("command.id_reused", "command.command_id",
 					"was used for another request: choose a new one, or repeat the request unchanged")

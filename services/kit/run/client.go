@@ -22,6 +22,12 @@ import (
 // callTime is the deadline of a call whose caller set none.
 const callTime = 5 * time.Second
 
+// window is how many bytes a stream may have on the way, connWindow a connection.
+const (
+	window     = 1 << 20
+	connWindow = 4 << 20
+)
+
 // retries is grpc-go's own retry, for UNAVAILABLE alone, and never more than a
 // tenth of the calls that succeed. A command may be retried because it carries
 // its command id; nothing is ever hedged.
@@ -55,6 +61,8 @@ func Dial(address string, creds credentials.TransportCredentials, telemetry *Tel
 			MinConnectTimeout: 5 * time.Second,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.WithInitialWindowSize(window),
+		grpc.WithInitialConnWindowSize(connWindow),
 		grpc.WithUnaryInterceptor(withDeadline),
 	}
 	if telemetry != nil {

@@ -199,6 +199,9 @@ func (p *Program) server(streams context.Context) (*grpc.Server, *edge, error) {
 		grpc.MaxConcurrentStreams(256),
 		grpc.MaxRecvMsgSize(1 << 20),
 		grpc.MaxHeaderListSize(16 << 10),
+		// A window of a fixed size: to find a better one grpc-go pings with the data.
+		grpc.InitialWindowSize(window),
+		grpc.InitialConnWindowSize(connWindow),
 		grpc.ConnectionTimeout(5 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: 60 * time.Second, Timeout: 10 * time.Second,
