@@ -475,6 +475,7 @@ func (s *sequencer) at(stream string, from int64, yield func(eventID, place) boo
 type idCache struct {
 	seed   maphash.Seed
 	places map[idKey]place
+	size   int
 	order  []idKey // ring, oldest at next once full
 	next   int
 }
@@ -485,7 +486,7 @@ type idKey struct {
 }
 
 func newIDCache(size int) *idCache {
-	return &idCache{seed: maphash.MakeSeed(), places: make(map[idKey]place), order: make([]idKey, 0, size)}
+	return &idCache{seed: maphash.MakeSeed(), places: make(map[idKey]place), size: size}
 }
 
 // add remembers an event. An id that is written twice keeps its first place,
@@ -495,7 +496,7 @@ func (c *idCache) add(key idKey, p place) {
 		return
 	}
 	c.places[key] = p
-	if len(c.order) < cap(c.order) {
+	if len(c.order) < c.size {
 		c.order = append(c.order, key)
 		return
 	}
