@@ -123,8 +123,12 @@ func open(ctx context.Context, js jetstream.JetStream, name string, subjects []s
 }
 
 // next returns the next message, or errIdle after idle. Every other error ends
-// the reading.
+// the reading. Once ctx has ended nothing more comes, though messages may wait:
+// Next would choose between the two by chance.
 func (r *reading) next(ctx context.Context, idle time.Duration) (jetstream.Msg, uint64, error) {
+	if ctx.Err() != nil {
+		return nil, 0, context.Cause(ctx)
+	}
 	wait, cancel := context.WithTimeout(ctx, idle)
 	defer cancel()
 	m, err := r.iter.Next(jetstream.NextContext(wait))
