@@ -102,8 +102,9 @@ func (b *broker) cut(n int) {
 
 // connect returns a connection that never gives up.
 func (b *broker) connect(a *actor) (*nats.Conn, jetstream.JetStream, error) {
+	reconnect := a.jitter("reconnect")
 	conn, err := nats.Connect("", nats.InProcessServer(b), nats.Name(a.name), nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true),
-		nats.ReconnectBufSize(-1), nats.ReconnectJitter(0, 0), nats.CustomReconnectDelay(func(int) time.Duration { return a.jitter(250*time.Millisecond) + 1 }),
+		nats.ReconnectBufSize(-1), nats.ReconnectJitter(0, 0), nats.CustomReconnectDelay(func(int) time.Duration { return reconnect(250*time.Millisecond) + 1 }),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		return nil, nil, err

@@ -2,8 +2,10 @@ package sim
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -212,6 +214,10 @@ func (r *Result) tallies(log []es.Recorded) {
 func (r *Result) sign(w *world) {
 	h := sha256.New()
 	w.history.sign(h)
+	for _, s := range w.inOrder() {
+		h.Write(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, uint64(s.at)), uint64(s.until)))
+		io.WriteString(h, s.actor+" "+s.what+"\n")
+	}
 	signLog(h, w.log)
 	slices.Sort(r.Faults)
 	r.Hash = ""

@@ -232,7 +232,7 @@ func (c *client) handover(trust, p string) {
 	case 4:
 		send[*careleadv1.LedgerReply](c, trust, from[*careleadv1.WithdrawHandoverRequest](`{"pathwayId": %q, "handoverId": %q, "reason": "wrong team"}`, p, h))
 	case 5: // nobody answers: days pass
-		_ = c.a.sleep(c.w.life, 14*time.Second)
+		_ = c.a.sleep(c.w.life, "days", 14*time.Second)
 		send[*careleadv1.LedgerReply](c, trust, from[*careleadv1.RunTimersRequest](`{"pathwayId": %q}`, p))
 		send[*careleadv1.LedgerReply](c, "RRV", from[*careleadv1.AcceptHandoverRequest](`{"pathwayId": %q, "handoverId": %q}`, p, h))
 	}

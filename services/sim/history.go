@@ -23,11 +23,12 @@ type history struct {
 	w     *world
 	links []*actor // under w.mu
 
-	mu   sync.Mutex
-	ops  []*op                  // under mu, in order of their calls
-	open int                    // under mu: appends without an answer
-	seen map[es.Position]shown  // under mu: events that were handed to anybody
-	last map[string]es.Position // under mu: what each subscriber saw last
+	mu      sync.Mutex
+	ops     []*op                  // under mu, in order of their calls
+	open    int                    // under mu: appends without an answer
+	appends int                    // under mu
+	seen    map[es.Position]shown  // under mu: events that were handed to anybody
+	last    map[string]es.Position // under mu: what each subscriber saw last
 }
 
 // op is one append or one read of a stream.
@@ -75,6 +76,7 @@ func (h *history) append(a *actor, stream string, expected es.Revision, events [
 	defer h.mu.Unlock()
 	h.ops = append(h.ops, o)
 	h.open++
+	h.appends++
 	return o
 }
 
@@ -92,6 +94,13 @@ func (h *history) appended(o *op, at es.Appended, err error) {
 	case errors.As(err, &f) && f.Code == "log.full":
 		o.outcome, o.ret = refused, h.now()
 	}
+}
+
+// calls is how many appends were called so far.
+func (h *history) calls() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.appends
 }
 
 // inFlight is how many appends have no answer yet.

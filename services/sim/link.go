@@ -252,8 +252,10 @@ func (l *link) Head(ctx context.Context) (head es.Position, err error) {
 
 // Subscribe implements es.Log.
 func (l *link) Subscribe(ctx context.Context, after es.Position, filter es.Filter, handle func(es.Message) error) error {
-	// Two may follow the same categories for one actor: each draws for itself.
-	purpose := fmt.Sprint("subscribe ", l.a.next("subscribe"))
+	// A service that follows twice begins both at one instant: each draws for
+	// itself, by what it asks for. Two who ask for the same would be one to us.
+	purpose := fmt.Sprint("subscribe ", filter.Categories)
+	purpose = fmt.Sprint(purpose, " ", l.a.next(purpose))
 	for {
 		failed := l.follow(ctx, purpose, filter, &after, handle)
 		if failed != nil {

@@ -100,7 +100,7 @@ func refold(l listed, all []es.Recorded) ([]proto.Message, error) {
 		return nil, err
 	}
 	part.Register(server)
-	lis := bufconn.Listen(1 << 20)
+	lis := bufconn.Listen(64 << 10)
 	go server.Serve(lis) // ends with Stop
 	defer server.Stop()
 	conn, err := dial(lis)

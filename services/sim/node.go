@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/grpc/test/bufconn"
 
 	"waymark/services/eventstore"
@@ -32,7 +31,7 @@ type life struct {
 
 func newNode(w *world) *node {
 	n := &node{w: w, a: w.actor("node")}
-	n.disk = newDisk(vfs.NewCrashableMem(), n.a)
+	n.disk = newDisk(n.a)
 	return n
 }
 
@@ -50,7 +49,7 @@ func (n *node) start() error {
 	if err != nil {
 		return fmt.Errorf("the node does not start: %w", err)
 	}
-	lis := bufconn.Listen(1 << 20)
+	lis := bufconn.Listen(64 << 10)
 	go func() {
 		if err := opened.Serve(lis); err != nil {
 			n.w.fail("the node serves no more: %v", err)
@@ -82,21 +81,17 @@ func (n *node) now() *peer {
 
 // crash takes the power away: of what was not synced a part is kept, nobody
 // hears from this life again.
-func (n *node) crash(percent int) error {
+func (n *node) crash(percent int) {
 	n.mu.Lock()
 	l := n.life
 	n.life = nil
 	l.end()
-	after, err := n.disk.crashed(percent, n.a.draw("survive"))
-	n.disk.hurry()
 	n.lives++
-	n.disk = newDisk(after, n.a.reborn(n.lives))
+	after := n.disk.crashed(percent, n.a.draw("survive"), n.a.reborn(n.lives, context.Background()))
+	n.disk.hurry()
+	n.disk = after
 	n.mu.Unlock()
-	if err != nil {
-		return err
-	}
 	n.dead.Go(l.bury)
-	return nil
 }
 
 // bury lets go of what a dead process would have left to its kernel.

@@ -97,13 +97,14 @@ func (p *process) start() error {
 	}
 	p.mu.Lock()
 	p.lives++
-	actor := func(service string) *actor { return p.actors[service].reborn(p.lives) }
+	lives := p.lives
+	actor := func(service string) *actor { return p.actors[service].reborn(lives, l.ctx) }
 	p.mu.Unlock()
 	relaying := actor("relay")
 	if l.bus, l.js, err = p.w.broker.connect(relaying); err != nil {
 		return err
 	}
-	l.relay = bus.NewRelay(&link{wire: wire{relaying, l.ctx}, node: p.w.node}, l.js, bus.RelayOptions{Jitter: relaying.jitter})
+	l.relay = bus.NewRelay(&link{wire: wire{relaying, l.ctx}, node: p.w.node}, l.js, bus.RelayOptions{Jitter: relaying.jitter("relay")})
 	l.tasks.Go(func() { p.supervise(l, relaying, "relay", l.relay.Run) })
 	l.skew = p.w.skew(p.actors["person"])
 	for _, name := range serving() {
@@ -111,7 +112,7 @@ func (p *process) start() error {
 		log := &link{wire: wire{a, l.ctx}, node: p.w.node}
 		deps := run.Deps{
 			Log: log, Clock: func() time.Time { return p.w.clock().Add(l.skew) }, Slog: logger, Meter: noop.NewMeterProvider().Meter(""),
-			Jitter: a.jitter, Key: simKey(),
+			Jitter: a.jitter("retry"), Key: simKey(),
 			Dial: func(string) grpc.ClientConnInterface { return &caller{wire: wire{a, l.ctx}} },
 		}
 		made, err := allinone.Services(deps, name)
@@ -130,7 +131,7 @@ func (p *process) start() error {
 			})
 		}
 	}
-	lis := bufconn.Listen(1 << 20)
+	lis := bufconn.Listen(64 << 10)
 	go l.server.Serve(lis) // ends with Stop
 	if l.conn, err = dial(lis); err != nil {
 		return err
@@ -149,7 +150,7 @@ func dial(lis *bufconn.Listener) (*grpc.ClientConn, error) {
 
 // supervise runs a task again whenever it ends, as a program does.
 func (p *process) supervise(l *served, a *actor, what string, task func(context.Context) error) {
-	for pause := 100 * time.Millisecond; a.wait(l.ctx, "start "+what, time.Millisecond) == nil; pause = min(2*pause, 5*time.Second) {
+	for pause := 100 * time.Millisecond; a.wait(l.ctx, "start "+what, 5*time.Millisecond) == nil; pause = min(2*pause, 5*time.Second) {
 		err := task(l.ctx)
 		if l.ctx.Err() != nil {
 			return
@@ -174,7 +175,7 @@ func (p *process) hear(ctx context.Context, l *served, a *actor, log es.Log, par
 	}
 	return bus.Consume(ctx, l.js, bus.ConsumeOptions{
 		Name: part.Name, Categories: part.Categories, Checkpoint: &watched{bus.LogCheckpoint(log, part.Name), done}, SaveEvery: 8,
-		Clock: time.Now, Jitter: a.jitter,
+		Clock: time.Now, Jitter: a.jitter("consume"),
 	}, func(ctx context.Context, e bus.Event) error {
 		if err := part.React(ctx, e); err != nil {
 			return err

@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -60,44 +61,55 @@ func (x wire) call(ctx context.Context, purpose string, who func() *peer, f, aga
 	}
 	if _, ok := ctx.Deadline(); !ok {
 		// Not a round number: a call that began with a tick would end with one.
-		limited, cancel := context.WithTimeout(ctx, longest+time.Duration(1031*x.a.id+17))
+		limited, cancel := context.WithTimeout(ctx, longest+1031*actors)
 		defer cancel()
 		ctx = limited
 	}
 	w, fate := x.a.w, x.fate(purpose)
+	// A crash ends many calls at one instant, and a sync answers many: what each
+	// draws then is told apart by when it began.
+	of := fmt.Sprint(purpose, " of ", time.Since(w.begun).Nanoseconds())
 	if err := x.a.wait(ctx, purpose, w.opt.Delay); err != nil {
 		return err
 	}
 	to := who()
 	if to == nil || fate.dropped || w.cutOff(x.a) || x.alive.Err() != nil {
-		return x.lost(ctx, fate)
+		return x.lost(ctx, of, fate)
 	}
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(to.ctx, cancel)()
 	err := f(within, to)
 	if fate.again {
-		w.background.Go(func() { x.repeat(purpose, who, again) })
+		w.background.Go(func() { x.repeat(of, who, again) })
 	}
 	if to.ctx.Err() != nil {
-		return x.lost(ctx, fate)
+		return x.lost(ctx, of, fate)
 	}
-	if late := x.a.wait(ctx, "answer "+purpose, w.opt.Delay); late != nil {
+	if late := x.a.wait(ctx, "answer "+of, w.opt.Delay); late != nil {
 		return late
 	}
 	if fate.unheard || w.cutOff(x.a) || to.ctx.Err() != nil || x.alive.Err() != nil {
-		return x.lost(ctx, fate)
+		return x.lost(ctx, of, fate)
 	}
 	return err
 }
 
-func (x wire) lost(ctx context.Context, f fate) error {
-	if f.hangs && x.alive.Err() == nil {
+// lost says that there is no answer: when time is up, or soon.
+func (x wire) lost(ctx context.Context, of string, f fate) error {
+	if x.alive.Err() != nil {
+		return errNoAnswer
+	}
+	if f.hangs {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-x.alive.Done():
+			return errNoAnswer
 		}
+	}
+	if err := x.a.wait(ctx, "lost "+of, x.a.w.opt.Delay); err != nil {
+		return err
 	}
 	return errNoAnswer
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,7 +39,7 @@ func (w *world) writers() *sync.WaitGroup {
 	for n := range w.opt.Writers {
 		a := w.actor(fmt.Sprint("writer ", n))
 		log := w.link(a)
-		all.Go(func() { w.write(a, es.NewStreams(log, tally(), es.Options{Key: simKey(), Jitter: a.jitter})) })
+		all.Go(func() { w.write(a, es.NewStreams(log, tally(), es.Options{Key: simKey(), Jitter: a.jitter("retry")})) })
 	}
 	return &all
 }
@@ -76,6 +78,9 @@ func (w *world) link(a *actor) es.Log {
 func (w *world) write(a *actor, streams *es.Streams[[]string]) {
 	for n := range w.opt.Commands {
 		_ = a.wait(w.life, "think", 30*time.Millisecond)
+		if w.opt.Loose && n == 0 && strings.HasSuffix(a.name, " 0") {
+			_ = a.sleep(w.life, "loose", rand.N(10*time.Millisecond))
+		}
 		id := uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, w.seed, a.name, n))
 		stream := fmt.Sprint(a.draw("stream").IntN(w.opt.Streams))
 		req := &careleadv1.RunTimersRequest{Command: &metav1.Command{CommandId: id.String(), Actor: &metav1.Actor{User: a.name, Organisation: "RJ1"}}}
@@ -105,7 +110,7 @@ func value(id uuid.UUID, n int) string { return fmt.Sprint(id, " ", n) }
 // who keeps its command id. It reports the answer.
 func (w *world) untilAnswered(a *actor, within time.Duration, call func(context.Context) error) error {
 	for try := 0; ; try++ {
-		ctx, cancel := context.WithTimeout(w.life, within+time.Duration(a.id))
+		ctx, cancel := context.WithTimeout(w.life, within+17*actors)
 		err := call(ctx)
 		cancel()
 		if err == nil || !passing(err) || w.life.Err() != nil {
