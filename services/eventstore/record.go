@@ -184,7 +184,7 @@ func streamKey(stream string, revision uint64) []byte {
 	return appendStreamKey(make([]byte, 0, 3+len(stream)+8), stream, revision)
 }
 
-func appendStreamKey(b []byte, stream string, revision uint64) []byte {
+func appendStreamKey[T string | []byte](b []byte, stream T, revision uint64) []byte {
 	b = append(b, 's', byte(len(stream)>>8), byte(len(stream)))
 	b = append(b, stream...)
 	return binary.BigEndian.AppendUint64(b, revision)

@@ -332,7 +332,8 @@ func (s *sequencer) tombstone(stream string, h *head) (int64, uint64, error) {
 	return h.last, h.position, nil
 }
 
-// put numbers events and writes them to the batch in hand, in both orders.
+// put numbers events and writes them to the batch in hand, in the order of the
+// log; sync adds the order of streams.
 func (s *sequencer) put(stream string, h *head, events []proposed) error {
 	if s.group.batch == nil {
 		s.group.batch = s.store.db.NewBatch()
@@ -346,12 +347,7 @@ func (s *sequencer) put(stream string, h *head, events []proposed) error {
 		h.position = s.position
 		r := ev.record(stream, s.position, h.last, s.created)
 		s.key = appendPositionKey(s.key[:0], s.position)
-		err := s.group.batch.Set(s.key, r, nil)
-		if err == nil {
-			s.key = appendStreamKey(s.key[:0], stream, uint64(h.last))
-			err = s.group.batch.Set(s.key, r, nil)
-		}
-		if err != nil { // a bug: a batch takes any key and value
+		if err := s.group.batch.Set(s.key, r, nil); err != nil { // a bug: a batch takes any key and value
 			s.failed.set(err.Error())
 			return errStorage
 		}
@@ -385,8 +381,16 @@ func (s *sequencer) commit() {
 	s.group = group{outcomes: g.outcomes[:0], records: g.records[:0]}
 }
 
-// sync returns once what the batch holds is on the disk.
+// sync returns once what the batch holds is on the disk. The keys of streams come
+// behind those of the log: Pebble finds the place of a key that follows the one
+// before without a search.
 func (s *sequencer) sync(batch *pebble.Batch) error {
+	for _, r := range s.group.records {
+		s.key = appendStreamKey(s.key[:0], r.stream(), uint64(r.revision()))
+		if err := batch.Set(s.key, r, nil); err != nil {
+			return err
+		}
+	}
 	if s.noSync {
 		return errors.Join(s.store.db.Apply(batch, pebble.NoSync), batch.Close())
 	}
