@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
-	"hash"
 
 	"github.com/google/uuid"
 
@@ -79,34 +78,28 @@ func (c Chain) broken(e Recorded, why string) error {
 
 // with returns the chain after an event of the given parts at the next revision.
 func (c Chain) with(stream string, id uuid.UUID, typ string, data, before [sha256.Size]byte) Chain {
-	h := sha256.New()
-	c.digest(h, stream, typ, data, before, id[:])
-	next := Chain{next: c.next + 1}
-	h.Sum(next.sum[:0])
-	return next
+	return Chain{sum: c.digest(stream, typ, data, before, id[:]), next: c.next + 1}
 }
 
 // content is the digest that event ids are bound to: all that the chain covers,
 // but for the id itself.
-func (c Chain) content(stream, typ string, data, before [sha256.Size]byte) (sum [sha256.Size]byte) {
-	h := sha256.New()
-	c.digest(h, stream, typ, data, before, nil)
-	h.Sum(sum[:0])
-	return sum
+func (c Chain) content(stream, typ string, data, before [sha256.Size]byte) [sha256.Size]byte {
+	return c.digest(stream, typ, data, before, nil)
 }
 
-func (c Chain) digest(h hash.Hash, stream, typ string, data, before [sha256.Size]byte, id []byte) {
-	buf := make([]byte, 0, 512)
-	buf = lengthPrefixed(buf, c.sum[:])
-	buf = lengthPrefixed(buf, []byte(stream))
-	buf = lengthPrefixed(buf, binary.BigEndian.AppendUint64(nil, uint64(c.next)))
+func (c Chain) digest(stream, typ string, data, before [sha256.Size]byte, id []byte) [sha256.Size]byte {
+	var space [512]byte // more than names of ours need; it stays on the stack
+	buf := lengthPrefixed(space[:0], c.sum[:])
+	buf = append(binary.BigEndian.AppendUint32(buf, uint32(len(stream))), stream...)
+	buf = binary.BigEndian.AppendUint32(buf, 8)
+	buf = binary.BigEndian.AppendUint64(buf, uint64(c.next))
 	if id != nil {
 		buf = lengthPrefixed(buf, id)
 	}
-	buf = lengthPrefixed(buf, []byte(typ))
+	buf = append(binary.BigEndian.AppendUint32(buf, uint32(len(typ))), typ...)
 	buf = lengthPrefixed(buf, data[:])
 	buf = lengthPrefixed(buf, before[:])
-	h.Write(buf)
+	return sha256.Sum256(buf)
 }
 
 func lengthPrefixed(buf, part []byte) []byte {

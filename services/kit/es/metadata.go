@@ -4,11 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"hash"
 	"strconv"
 	"strings"
 	"time"
@@ -310,7 +309,7 @@ type command struct {
 	header *metav1.Command
 }
 
-func parseCommand(key []byte, req Request) (command, error) {
+func (s *Streams[S]) parseCommand(req Request) (command, error) {
 	header := req.GetCommand()
 	if header == nil {
 		return command{}, fault.Invalid("command.missing", "command", "is required")
@@ -325,12 +324,12 @@ func parseCommand(key []byte, req Request) (command, error) {
 		return command{}, fault.Invalid("command.unreadable", "command", "the request cannot be encoded: text must be UTF-8")
 	}
 	c := command{id: id, header: header}
-	mac := hmac.New(sha256.New, key)
+	mac := s.macs.Get().(hash.Hash)
+	defer s.macs.Put(mac)
+	mac.Reset()
 	mac.Write(id[:])
 	mac.Write(body)
-	var sum [sha256.Size]byte
-	mac.Sum(sum[:0])
-	copy(c.hash[:], sum[:])
+	copy(c.hash[:], mac.Sum(body[:0]))
 	return c, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/list"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -87,7 +88,7 @@ const (
 type Streams[S any] struct {
 	log     Log
 	decider Decider[S]
-	key     []byte
+	macs    sync.Pool // of hash.Hash: HMAC-SHA-256 with Options.Key; a used one has its key schedule
 	cached  int
 	jitter  func(time.Duration) time.Duration
 
@@ -119,8 +120,9 @@ func NewStreams[S any](log Log, decider Decider[S], opts Options) *Streams[S] {
 	if len(opts.Key) < 16 {
 		panic("es: Options.Key needs at least 16 bytes")
 	}
-	s := &Streams[S]{log: log, decider: decider, key: opts.Key, cached: opts.Cached, jitter: opts.Jitter, eventID: eventID,
+	s := &Streams[S]{log: log, decider: decider, cached: opts.Cached, jitter: opts.Jitter, eventID: eventID,
 		entries: make(map[string]*entry[S]), idle: list.New()}
+	s.macs.New = func() any { return hmac.New(sha256.New, opts.Key) }
 	if s.cached <= 0 {
 		s.cached = defaultCached
 	}
@@ -147,7 +149,7 @@ func NewStreams[S any](log Log, decider Decider[S], opts Options) *Streams[S] {
 //     it stays unknown the error is UNAVAILABLE or DEADLINE_EXCEEDED, and the
 //     caller repeats the request with the same command id.
 func (s *Streams[S]) Do(ctx context.Context, id string, req Request, decide func(S) ([]proto.Message, error)) (State[S], error) {
-	cmd, err := parseCommand(s.key, req)
+	cmd, err := s.parseCommand(req)
 	if err != nil {
 		return State[S]{}, err
 	}
