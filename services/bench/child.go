@@ -15,7 +15,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 
 	"waymark/services/eventstore"
 	"waymark/services/kit/es"
@@ -32,6 +35,7 @@ const ProfileVariable = "BENCH_PROFILE"
 // parent. Roles:
 //
 //	echo              the bare gRPC server of the limits
+//	refuse            a bare gRPC server that refuses every call by its header
 //	forward ADDRESS   a service that only passes an echo on
 //	node DIR          the event store node
 //	services URL DIR NAME...  the named services, on the node at URL
@@ -67,6 +71,16 @@ func Child(ctx context.Context, in io.Reader, out io.Writer, args ...string) err
 			return err
 		}
 		return <-closed
+	case role == "refuse" && len(args) == 1:
+		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		refusal := status.Error(codes.ResourceExhausted, "no")
+		server := grpc.NewServer(grpc.InTapHandle(func(ctx context.Context, _ *tap.Info) (context.Context, error) { return ctx, refusal }))
+		context.AfterFunc(ctx, server.Stop)
+		fmt.Fprintln(out, lis.Addr())
+		return server.Serve(lis)
 	case role == "echo" && len(args) == 1, role == "forward" && len(args) == 2:
 		var next *grpc.ClientConn
 		if role == "forward" {

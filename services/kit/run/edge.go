@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -43,6 +45,8 @@ const (
 type edge struct {
 	cap      time.Duration
 	calls    chan struct{}           // one token for each unary call in progress
+	passed   atomic.Int64            // unary calls that tap has let pass, before they take a token
+	unaries  map[string]bool         // their methods; set before the server serves, read-only then
 	streams  chan struct{}           // and one for each stream
 	validate protovalidate.Validator // set before the server serves, read-only then
 	stopping context.Context         // ends when streams must
@@ -58,6 +62,7 @@ func newEdge(cfg Config, stopping context.Context, log *slog.Logger, meter metri
 	return &edge{
 		cap:      cfg.DeadlineCap,
 		calls:    make(chan struct{}, cfg.InFlight),
+		unaries:  map[string]bool{},
 		streams:  make(chan struct{}, cfg.InFlight),
 		stopping: stopping,
 		log:      log,
@@ -68,6 +73,48 @@ func newEdge(cfg Config, stopping context.Context, log *slog.Logger, meter metri
 func exempt(method string) bool {
 	return strings.HasPrefix(method, "/grpc.health.") || strings.HasPrefix(method, "/grpc.reflection.")
 }
+
+// tap refuses a call while it is no more than a header: nothing is decoded,
+// traced or queued for it. Under overload nearly all calls end here, so what it
+// costs is what is lost to the calls that are taken. Calls that it has let pass and
+// that unary has not seen yet count too: on a busy machine they are many.
+func (e *edge) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if !e.unaries[info.FullMethodName] {
+		return ctx, nil
+	}
+	if len(e.calls)+int(e.passed.Load()) >= cap(e.calls) {
+		e.count(ctx, outcome{info.FullMethodName, codes.ResourceExhausted, overloadedCode}, 0)
+		return ctx, refusals[rand.N(len(refusals))]
+	}
+	e.passed.Add(1)
+	p := &passing{edge: e}
+	ctx = context.WithValue(ctx, passingKey{}, p)
+	p.never = context.AfterFunc(ctx, p.end) // the caller may leave before unary is reached
+	return ctx, nil
+}
+
+// passing is a call between tap and unary.
+type passing struct {
+	edge  *edge
+	ended atomic.Bool
+	never func() bool
+}
+
+type passingKey struct{}
+
+func (p *passing) end() {
+	if !p.ended.Swap(true) {
+		p.edge.passed.Add(-1)
+	}
+}
+
+// refusals are made once: making one costs as much as the rest of refusing.
+var refusals = func() (made [16]error) {
+	for i := range made {
+		made[i] = status.Convert(overloaded()).Err()
+	}
+	return made
+}()
 
 func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
 	if exempt(info.FullMethod) {
@@ -84,7 +131,11 @@ func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 	case e.calls <- struct{}{}:
 		defer func() { <-e.calls }()
 	default:
-		return nil, overloaded()
+		return nil, refusals[rand.N(len(refusals))]
+	}
+	if p, ok := ctx.Value(passingKey{}).(*passing); ok {
+		p.never()
+		p.end()
 	}
 	limited, cancel, err := e.deadline(ctx)
 	if err != nil {
@@ -125,10 +176,12 @@ func (e *edge) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 	return handle(srv, checked)
 }
 
+const overloadedCode = "call.overloaded"
+
 // overloaded spreads the retries of those it turns away.
 func overloaded() error {
 	after := 50*time.Millisecond + rand.N(100*time.Millisecond)
-	return fault.Exhausted("call.overloaded", "too many calls are in progress; try again", after)
+	return fault.Exhausted(overloadedCode, "too many calls are in progress; try again", after)
 }
 
 // deadline shortens the deadline of a call and refuses a call without one.

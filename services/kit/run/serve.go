@@ -133,6 +133,13 @@ func (p *Program) Serve(ctx context.Context, deps Deps, parts ...Part) (err erro
 	if edge.validate, err = compileRules(server); err != nil {
 		return err
 	}
+	for service, info := range server.GetServiceInfo() {
+		for _, m := range info.Methods {
+			if method := "/" + service + "/" + m.Name; !m.IsClientStream && !m.IsServerStream && !exempt(method) {
+				edge.unaries[method] = true
+			}
+		}
+	}
 	checker, err := newChecker(p.cfg.HealthEvery, deps.Log, p.slog, p.telemetry.Meter("waymark/run"), health)
 	if err != nil {
 		return err
@@ -208,6 +215,7 @@ func (p *Program) server(streams context.Context) (*grpc.Server, *edge, error) {
 			MaxConnectionIdle: 2 * time.Minute, MaxConnectionAge: 5 * time.Minute, MaxConnectionAgeGrace: 70 * time.Second,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second}),
+		grpc.InTapHandle(edge.tap),
 		grpc.UnaryInterceptor(edge.unary),
 		grpc.StreamInterceptor(edge.stream),
 		grpc.StatsHandler(otelgrpc.NewServerHandler(p.telemetry.grpcOptions()...)),
