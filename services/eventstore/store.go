@@ -56,6 +56,11 @@ func openStore(dir string, fs vfs.FS, log *slog.Logger, fatal func(string), read
 			},
 		},
 	}
+	// Events resemble their neighbours: larger blocks compress better, and reads are
+	// scans, which they make cheaper.
+	for i := range opts.Levels {
+		opts.Levels[i].BlockSize = 16 << 10
+	}
 	if tune != nil {
 		tune(opts)
 	}
