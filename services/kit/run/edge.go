@@ -47,7 +47,7 @@ type edge struct {
 	calls    chan struct{}           // one token for each unary call in progress
 	passed   atomic.Int64            // unary calls that tap has let pass, before they take a token
 	unaries  map[string]bool         // their methods; set before the server serves, read-only then
-	streams  chan struct{}           // and one for each stream
+	streams  chan struct{}           // and one for each stream; four times as many, because most are silent watchers
 	validate protovalidate.Validator // set before the server serves, read-only then
 	stopping context.Context         // ends when streams must
 	log      *slog.Logger
@@ -63,7 +63,7 @@ func newEdge(cfg Config, stopping context.Context, log *slog.Logger, meter metri
 		cap:      cfg.DeadlineCap,
 		calls:    make(chan struct{}, cfg.InFlight),
 		unaries:  map[string]bool{},
-		streams:  make(chan struct{}, cfg.InFlight),
+		streams:  make(chan struct{}, 4*cfg.InFlight),
 		stopping: stopping,
 		log:      log,
 		took:     took,
