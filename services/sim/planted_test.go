@@ -20,6 +20,7 @@ func bugs() []string {
 		"relay without fence",
 		"a time-out transfers",
 		"lead without acceptance",
+		"read model drops an event",
 	}
 }
 
