@@ -22,8 +22,8 @@ import (
 //	lock         held by the process that uses the folder, with its pid
 //	eventstore/  the log: the record
 //	nats/        JetStream: a copy that can be rebuilt from the log
-//	readmodels/  a folder for each service that keeps one: made again from the log when it is not there, but for
-//	             which figures were exported, which nobody else knows
+//	readmodels/  a folder for each service that keeps one, with personal data as the log has it: made again from
+//	             the log when it is not there, but for which figures were exported, which nobody else knows
 const (
 	formatText = "waymark data "
 	format     = 1

@@ -17,7 +17,7 @@ import (
 
 // diary is the read model of this room: which pathways are of one person, what
 // the person needs, and which sessions there are. It lives in memory, is built
-// from the log at each start and decides nothing: whoever finds a pathway or a
+// anew at each start and decides nothing: whoever finds a pathway or a
 // session here reads its stream before acting.
 type diary struct {
 	*es.Follower // its lock guards all below
@@ -34,6 +34,8 @@ func newDiary(log es.Log) *diary {
 	d := &diary{person: map[string]string{}, pathways: map[string][]string{}, merged: map[string][]string{}, into: map[string]string{},
 		needs: map[string]map[string]string{}, sessions: map[string]Session{}}
 	d.Follower = es.Follow(log, "appointment.behind", d.apply, "pathway", "person", "session")
+	d.Only("waymark.appointment.v1.", es.TypeOf(&referralv1.PathwayStarted{}), es.TypeOf(&personv1.PersonsMerged{}), es.TypeOf(&personv1.MergeReversed{}),
+		es.TypeOf(&personv1.CommunicationNeedRecorded{}), es.TypeOf(&personv1.AdjustmentRecorded{}), es.TypeOf(&personv1.NeedsReviewed{}))
 	return d
 }
 

@@ -41,6 +41,7 @@ func New(deps run.Deps) (run.Part, error) {
 	}
 	s := newService(deps)
 	s.diary = newDiary(deps.Log)
+	s.diary.Keep(deps.Dir)
 	return run.Part{
 		Name: "appointment",
 		Register: func(r grpc.ServiceRegistrar) {

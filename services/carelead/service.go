@@ -69,6 +69,7 @@ func newService(deps run.Deps) *service {
 		neighbourhoods: es.NewStreams(deps.Log, NeighbourhoodDecider, opts),
 		board:          newBoard(deps.Log),
 	}
+	s.board.Keep(deps.Dir)
 	if s.slog == nil {
 		s.slog = slog.New(slog.DiscardHandler)
 	}

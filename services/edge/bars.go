@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "waymark/proto/waymark/edge/v1"
@@ -171,7 +172,7 @@ func (in *intake) bookingMessage(m *barsMessage, who *someone) (func(context.Con
 		if a, err := w.booked(ctx, pathway, b); err != nil {
 			return answered(err, m.focus.path)
 		} else if a != nil {
-			if err := in.overtaken(m, a.AppointmentId); err != nil {
+			if err := in.overtaken(ctx, m, "appointment-"+pathway, a.AppointmentId); err != nil {
 				return err
 			}
 		}
@@ -219,13 +220,49 @@ func (in *intake) settle(m *barsMessage, id string) {
 }
 
 // overtaken refuses a message whose sender had not seen the newest: one that is
-// older than another that was taken, or than what was done here since.
-func (in *intake) overtaken(m *barsMessage, id string) error {
+// older than another that was taken, or than what was done here since to one of
+// these referrals or appointments of a stream.
+func (in *intake) overtaken(ctx context.Context, m *barsMessage, stream string, ids ...string) error {
 	at := m.focus.at("meta", "lastUpdated")
-	if t, err := time.Parse(time.RFC3339Nano, at.text()); err == nil && t.Before(in.w.service.index.newest(id)) {
-		return refuse("edge.bars.conflict", at.path, "it has changed since: read it again, then send the change")
+	said, err := time.Parse(time.RFC3339Nano, at.text())
+	if err != nil {
+		return nil
+	}
+	for _, id := range ids {
+		changed, err := in.w.service.changed(ctx, stream, id)
+		if err != nil {
+			return err
+		}
+		if said.Before(changed) {
+			return refuse("edge.bars.conflict", at.path, "it has changed since: read it again, then send the change")
+		}
 	}
 	return nil
+}
+
+// changed is when a referral or an appointment of a stream was last changed; zero
+// for never. What a message did counts as of when its sender said it, by the
+// sender's clock.
+func (s *service) changed(ctx context.Context, stream, id string) (newest time.Time, err error) {
+	newest = s.index.newest(id)
+	category, _, _ := strings.Cut(stream, "-")
+	err = s.log.Read(ctx, stream, 0, func(e es.Recorded) error {
+		event, err := es.Decode(e)
+		if err != nil {
+			return err
+		}
+		about := event.ProtoReflect()
+		field := about.Descriptor().Fields().ByName(protoreflect.Name(category + "_id"))
+		if field == nil || field.Kind() != protoreflect.StringKind || field.IsList() || about.Get(field).String() != id {
+			return nil
+		}
+		m, err := es.ParseMetadata(e)
+		if err == nil && s.index.get(m.CausationID) == nil && e.Recorded.After(newest) {
+			newest = e.Recorded
+		}
+		return err
+	})
+	return newest, err
 }
 
 func (d *document) resourceAt(path string) (resource, bool) {

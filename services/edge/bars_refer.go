@@ -65,7 +65,7 @@ func (in *intake) referralMessage(m *barsMessage, who *someone) (func(context.Co
 			if known == nil {
 				return refuse("edge.bars.not_found", m.focus.get("identifier").path, "no referral with this identifier is known: send it with reason new")
 			}
-			if err := cmp.Or(in.overtaken(m, mine), in.overtaken(m, known.ReferralId)); err != nil {
+			if err := in.overtaken(ctx, m, "referral-"+pathway, mine, known.ReferralId); err != nil {
 				return err
 			}
 			content.Replaces = known.ReferralId
@@ -151,7 +151,7 @@ func (in *intake) withdraw(ctx context.Context, m *barsMessage, who *someone, st
 	if known == nil {
 		return refuse("edge.bars.not_found", m.focus.get("identifier").path, "no referral with this identifier is known for this patient")
 	}
-	if err := cmp.Or(in.overtaken(m, mine), in.overtaken(m, known.ReferralId)); err != nil {
+	if err := in.overtaken(ctx, m, "referral-"+pathway, mine, known.ReferralId); err != nil {
 		return err
 	}
 	why := referralv1.CancelReason_CANCEL_REASON_NO_LONGER_NEEDED
@@ -216,7 +216,7 @@ func (in *intake) referralAnswer(m *barsMessage, who *someone, state string) (fu
 		if known == nil {
 			return refuse("edge.bars.not_found", m.focus.path, "no referral that this could answer is known: name it in id, identifier or basedOn")
 		}
-		if err := in.overtaken(m, known.ReferralId); err != nil {
+		if err := in.overtaken(ctx, m, "referral-"+pathway, known.ReferralId); err != nil {
 			return err
 		}
 		c := w.command("answer")

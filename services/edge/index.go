@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "waymark/proto/waymark/edge/v1"
@@ -18,8 +17,7 @@ import (
 	"waymark/services/kit/es"
 )
 
-// index is the read model of all messages, folded from the log anew at each
-// start: lists and counts, which person an identifier stands for, the pathways of
+// index is the read model of all messages, folded anew at each start: lists and counts, which person an identifier stands for, the pathways of
 // each person, what is held back or waits, and which sequence numbers are missing.
 type index struct {
 	*es.Follower // its lock guards all below, and the entries
@@ -38,7 +36,7 @@ type index struct {
 	said     map[string]time.Time   // thing to when the newest message about it was sent
 	senders  map[[2]string]*counter // by application and facility
 
-	changed  map[string]time.Time // a referral or appointment to its newest change
+	changed  map[string]time.Time // a referral or appointment to its newest change by a message
 	incoming map[string]string    // a referral that came by BaRS to its message
 	decided  []decided            // what was decided on those, by position
 
@@ -93,22 +91,21 @@ func newIndex(log es.Log, hash func(assigner, value string) string) *index {
 	x := &index{hash: hash, messages: map[string]*entry{}, people: map[string]string{}, keys: map[string]map[string]bool{}, held: map[string]map[string]bool{},
 		pathways: map[string][]*pathway{}, started: map[string]*pathway{}, into: map[string]string{}, merged: map[string][]string{}, said: map[string]time.Time{}, senders: map[[2]string]*counter{},
 		waiting: map[string]map[string]bool{}, trigger: map[string]es.Position{}, due: map[string]bool{}, changed: map[string]time.Time{}, incoming: map[string]string{}, wake: make(chan struct{}, 1)}
-	x.Follower = es.Follow(log, "edge.index.behind", x.fold, category, "pathway", "person", "referral", "appointment")
+	x.Follower = es.Follow(log, "edge.index.behind", x.fold, category, "pathway", "person", "referral")
+	x.Only(matters...)
 	return x
 }
 
 // fold applies one event. The caller holds the lock.
 func (x *index) fold(at es.Recorded) error {
 	of, id, _ := strings.Cut(at.Stream, "-")
-	if (of == "pathway" || of == "person") && !matters[at.Type] {
-		return nil
-	}
 	event, err := es.Decode(at)
 	if err != nil {
 		return err
 	}
-	if of == "referral" || of == "appointment" {
-		return x.changes(of, at, event)
+	if of == "referral" {
+		x.decision(at, event)
+		return nil
 	}
 	if of != category {
 		x.elsewhere(id, event, at.Position)
@@ -198,12 +195,15 @@ func put(m map[string]map[string]bool, key, id string) {
 	m[key][id] = true
 }
 
-// matters names the events of other services that are folded.
-var matters = func() map[string]bool {
-	names := map[string]bool{}
+// matters names the events that are folded: all of messages, and of other services
+// who is who, whose pathway, and what was decided on a referral.
+var matters = func() []string {
+	names := []string{"waymark.edge.v1."}
 	for _, m := range []proto.Message{&referralv1.PathwayStarted{}, &referralv1.PathwayClosed{}, &referralv1.ClockCorrected{}, &personv1.PersonMergedInto{}, &personv1.MergeReversed{},
-		&personv1.NhsNumberRecorded{}, &personv1.LocalIdentifierAdded{}, &personv1.LocalIdentifierReplaced{}} {
-		names[string(m.ProtoReflect().Descriptor().FullName())] = true
+		&personv1.NhsNumberRecorded{}, &personv1.LocalIdentifierAdded{}, &personv1.LocalIdentifierReplaced{},
+		&referralv1.ReferralAccepted{}, &referralv1.ReferralRejected{}, &referralv1.ReferralBegun{}, &referralv1.ReferralHeld{}, &referralv1.ReferralResumed{},
+		&referralv1.ReferralRedirected{}, &referralv1.ReferralNotAttended{}, &referralv1.ReferralCompleted{}} {
+		names = append(names, es.TypeOf(m))
 	}
 	return names
 }()
@@ -414,25 +414,6 @@ func (x *index) change(id string, at time.Time) {
 	}
 }
 
-// changes notes what was done here to a referral or an appointment. What a message
-// did counts as of when its sender said it, by the sender's clock.
-func (x *index) changes(of string, at es.Recorded, event proto.Message) error {
-	x.decision(at, event)
-	about := event.ProtoReflect()
-	field := about.Descriptor().Fields().ByName(protoreflect.Name(of + "_id"))
-	if field == nil || field.Kind() != protoreflect.StringKind || field.IsList() {
-		return nil
-	}
-	m, err := es.ParseMetadata(at)
-	if err != nil {
-		return err
-	}
-	if x.messages[m.CausationID] == nil {
-		x.change(about.Get(field).String(), at.Recorded)
-	}
-	return nil
-}
-
 // decision notes what the receiver of a referral decided, which its sender is told.
 // The caller holds the lock.
 func (x *index) decision(at es.Recorded, event proto.Message) {
@@ -472,7 +453,8 @@ func (x *index) decisions(organisation string, after es.Position, most int) (fou
 	return found
 }
 
-// newest is when a referral or an appointment was last changed; zero for never.
+// newest is when a referral or an appointment was last changed by a message, by its
+// sender's clock; zero for never.
 func (x *index) newest(id string) time.Time {
 	x.Lock()
 	defer x.Unlock()

@@ -77,6 +77,7 @@ func newService(deps run.Deps) *service {
 		facilities:   deps.Facilities,
 	}
 	s.index = newIndex(deps.Log, s.hash)
+	s.index.Keep(deps.Dir)
 	return s
 }
 

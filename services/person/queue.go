@@ -37,8 +37,13 @@ type item struct {
 }
 
 func newQueue(log es.Log) *queue {
-	q := &queue{items: map[itemKey]item{}}
+	q, types := &queue{items: map[itemKey]item{}}, []string{}
 	q.Follower = es.Follow(log, "person.queue.behind", q.apply, "person")
+	for _, m := range []proto.Message{&personv1.PersonRegistered{}, &personv1.NhsNumberRecorded{}, &personv1.NhsNumberStatusChanged{}, &personv1.NhsNumberInvalidated{}, &personv1.NhsNumberEnteredInError{},
+		&personv1.MergeHeldForReview{}, &personv1.MergeApproved{}, &personv1.MergeRejected{}, &personv1.PersonMergedInto{}, &personv1.MergeReversed{}} {
+		types = append(types, es.TypeOf(m))
+	}
+	q.Only(types...)
 	return q
 }
 

@@ -52,14 +52,16 @@ func newService(deps run.Deps) (*service, error) {
 	if len(deps.Key) < 32 {
 		return nil, errors.New("person: Deps.Key needs 32 bytes, the same for the life of the log")
 	}
-	return &service{
+	s := &service{
 		people:     es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Jitter: deps.Jitter}),
 		identities: es.NewStreams(deps.Log, identityDecider(), es.Options{Key: deps.Key, Jitter: deps.Jitter}),
 		key:        deps.Key,
 		clock:      deps.Clock,
 		slog:       deps.Slog,
 		queue:      newQueue(deps.Log),
-	}, nil
+	}
+	s.queue.Keep(deps.Dir)
+	return s, nil
 }
 
 // RegisterPerson claims the number, then registers whoever holds the claim. A

@@ -10,7 +10,7 @@ import (
 )
 
 // kin is which pathways are of which person, who was merged into whom and who
-// died. It lives in memory, is built from the log at each start and decides
+// died. It lives in memory, is built anew at each start and decides
 // nothing.
 type kin struct {
 	*es.Follower // its lock guards all below
@@ -25,6 +25,7 @@ type kin struct {
 func newKin(log es.Log) *kin {
 	k := &kin{pathways: map[string][]string{}, merged: map[string][]string{}, into: map[string]string{}, parted: map[string][]string{}, dead: map[string]bool{}}
 	k.Follower = es.Follow(log, "plan.behind", k.apply, "pathway", "person")
+	k.Only(es.TypeOf(&referralv1.PathwayStarted{}), es.TypeOf(&personv1.PersonsMerged{}), es.TypeOf(&personv1.MergeReversed{}), es.TypeOf(&personv1.DeathConfirmed{}), es.TypeOf(&personv1.DeathNotificationRetracted{}))
 	return k
 }
 

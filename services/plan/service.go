@@ -42,6 +42,7 @@ func New(deps run.Deps) (run.Part, error) {
 	}
 	s := &server{plans: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Jitter: deps.Jitter}), log: deps.Log,
 		rounds: &rounds{checked: make(map[string]nhs.Date)}, kin: newKin(deps.Log), clock: deps.Clock, slog: deps.Slog}
+	s.kin.Keep(deps.Dir)
 	if s.slog == nil {
 		s.slog = slog.New(slog.DiscardHandler)
 	}

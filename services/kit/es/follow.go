@@ -3,8 +3,12 @@ package es
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"waymark/services/kit/fault"
 )
@@ -19,6 +23,9 @@ type Follower struct {
 	filter   Filter
 	code     string
 	apply    func(Recorded) error
+	types    []string      // what apply is handed; none is all
+	dir      string        // of the journal; "" keeps none
+	journal  *journal      // owned by Run; nil where there is none
 	position Position      // of the last event applied
 	live     bool          // has once reached the end of the log
 	moved    chan struct{} // closed and renewed when position or live changes
@@ -31,26 +38,94 @@ func Follow(log Log, code string, apply func(Recorded) error, categories ...stri
 	return &Follower{log: log, filter: Filter{Categories: categories}, code: code, apply: apply, moved: make(chan struct{})}
 }
 
+// Only hands apply the events of these types alone, by the names of TypeOf; one
+// that ends in a dot stands for all that begin with it. Before Run.
+func (f *Follower) Only(types ...string) { f.types = types }
+
+// Keep keeps the events that apply is handed in a file in dir as well, so that the
+// next start takes them from there and only what is newer from the log. "" keeps
+// nothing. The file can be deleted at any time that nobody follows. Before Run.
+func (f *Follower) Keep(dir string) { f.dir = dir }
+
+// TypeOf is the type of an event.
+func TypeOf(event proto.Message) string { return string(event.ProtoReflect().Descriptor().FullName()) }
+
 // Run applies events until ctx ends, the log fails or apply does; it goes on
 // where an earlier run stopped. One run at a time.
 func (f *Follower) Run(ctx context.Context) error {
 	f.Lock()
 	after := f.position
 	f.Unlock()
+	if after == 0 && f.dir != "" {
+		if err := f.restore(ctx); err != nil {
+			return err
+		}
+		f.Lock()
+		after = f.position
+		f.Unlock()
+	}
+	defer f.note(func(j *journal) error { return errors.Join(j.mark(), j.out.Flush()) })
 	return f.log.Subscribe(ctx, after, f.filter, func(m Message) error {
 		f.Lock()
 		defer f.Unlock()
 		if m.Event != nil {
-			if err := f.apply(*m.Event); err != nil {
-				return err
+			wanted := wanted(f.types, m.Event.Type)
+			if wanted {
+				if err := f.apply(*m.Event); err != nil {
+					return err
+				}
 			}
 			f.position = m.Event.Position
+			f.note(func(j *journal) error { return j.add(*m.Event, wanted) })
 		}
-		f.live = f.live || m.CaughtUp
+		if m.CaughtUp {
+			f.live = true
+			f.note(func(j *journal) error { return j.out.Flush() })
+		}
 		close(f.moved)
 		f.moved = make(chan struct{})
 		return nil
 	})
+}
+
+// restore applies what the journal holds. Where the file is of no use it goes
+// without one; it fails with the log, or with apply.
+func (f *Follower) restore(ctx context.Context) error {
+	if f.journal != nil { // of a run that failed before its first event
+		f.journal.close()
+	}
+	var err error
+	if f.journal, err = openJournal(f.dir, f.code+".journal", strings.Join(append(slices.Clone(f.filter.Categories), f.types...), " ")); err != nil {
+		f.journal = nil
+		return nil
+	}
+	f.Lock()
+	defer f.Unlock()
+	last, err := f.journal.restore(ctx, f.log, func(e Recorded) error {
+		if err := f.apply(e); err != nil {
+			return err
+		}
+		f.position = e.Position
+		return nil
+	})
+	if err != nil { // what was applied is, and stands; the rest comes from the log
+		f.journal.close()
+		f.journal = nil
+		if errors.Is(err, errUnusable) {
+			err = nil
+		}
+		return err
+	}
+	f.position = last.Position
+	return nil
+}
+
+// note writes to the journal, and does without it once it cannot be written.
+func (f *Follower) note(write func(*journal) error) {
+	if f.journal != nil && write(f.journal) != nil {
+		f.journal.close()
+		f.journal = nil
+	}
 }
 
 // At is the position up to which the model holds everything. The caller holds the lock.

@@ -52,7 +52,8 @@ type Deps struct {
 	// Facilities are ODS codes by the names that other systems send in HL7 MSH-4.
 	Facilities map[string]string
 	Meter      metric.Meter // for gauges of a part's own; no patient in any label
-	// Dir is a folder for what a part can make again, such as a read model, and for
+	// Dir is a folder for what a part can make again, such as a read model or the
+	// events that a follower took in, and for
 	// what it only does better with, such as which figures it has given out; ""
 	// keeps it in memory.
 	Dir string
