@@ -115,6 +115,28 @@ func TestClientOfNode(t *testing.T) {
 	}
 }
 
+// TestSubscribeAfterTheEnd: a subscription that came too late leaves nothing in use
+// that Close would wait for.
+func TestSubscribeAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	c := startNode(t).dial("esdb")
+	if _, err := c.Head(t.Context()); err != nil { // there is a session
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := c.Subscribe(ended, 0, es.Filter{}, func(es.Message) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- c.Close() }()
+	select {
+	case <-closed:
+	case <-time.After(time.Minute):
+		t.Fatal("Close waits for a session that nobody uses")
+	}
+}
+
 func TestTwoWritersOnNode(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)

@@ -15,11 +15,14 @@ func (c *Client) Subscribe(ctx context.Context, after Position, filter Filter, h
 	wait := 20 * time.Millisecond
 	for {
 		s, err := c.enter(ctx, math.MaxInt64)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			return err // closed
+		}
+		if ctx.Err() != nil {
+			if err == nil {
+				c.leave(s)
+			}
+			return ctx.Err()
 		}
 		before := after
 		failed, err := c.follow(ctx, s, filter, &after, handle)
