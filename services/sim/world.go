@@ -43,9 +43,9 @@ type Options struct {
 func Drawn(seed uint64) Options {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	o := Options{
-		Writers:   2 + rng.IntN(4),
+		Writers:   2 + rng.IntN(3),
 		Streams:   1 + rng.IntN(3),
-		Commands:  10 + rng.IntN(15),
+		Commands:  5 + rng.IntN(8),
 		Delay:     time.Duration(1+rng.IntN(8)) * time.Millisecond,
 		Dropped:   rng.IntN(5),
 		Unheard:   10,
@@ -54,7 +54,7 @@ func Drawn(seed uint64) Options {
 		StopGap:   time.Duration(3000+rng.IntN(8000)) * time.Millisecond,
 		Rate:      21_600,
 		Processes: 1 + rng.IntN(2),
-		Clients:   1 + rng.IntN(3),
+		Clients:   1 + rng.IntN(2),
 		Patients:  1 + rng.IntN(2),
 		Unsynced:  -1,
 		Skew:      time.Duration(rng.IntN(3000)) * time.Millisecond,
