@@ -306,7 +306,7 @@ func (l *link) follow(ctx context.Context, purpose string, filter es.Filter, aft
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil {
+		if err != nil || to.ctx.Err() != nil { // what a dead node still sends comes first or does not, by chance
 			return nil
 		}
 		var m es.Message
