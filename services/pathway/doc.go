@@ -8,8 +8,8 @@
 // compared.
 //
 // Files: fold*.go take events in, derive.go computes what follows from them,
-// history.go reads one pathway, timeline.go and lines.go tell it, service.go
-// answers.
+// history.go reads one pathway, timeline.go and lines.go tell it, model.go keeps the
+// views, intake.go takes the log into them on all cores, service.go answers.
 //
 // Nothing here decides anything or is input to anything.
 package pathway

@@ -27,5 +27,10 @@
 //     loser finds the command id in the tail and returns the winner's result.
 //
 // Client is the Log of an EventStoreDB-protocol node, estest.Log the one in
-// memory; one suite, estest.LogSuite, holds both to the promises of Log.
+// memory; one suite, estest.LogSuite, holds both to the promises of Log. Client
+// appends over one standing BatchAppend call where the store has one address
+// (writer.go), by the library to a cluster, and reads by the library.
+//
+// Follower keeps a model of the whole log in memory, and the events that it was
+// made of in a file (journal.go), so that a start need not read the log again.
 package es
