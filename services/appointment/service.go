@@ -55,7 +55,7 @@ func New(deps run.Deps) (run.Part, error) {
 }
 
 func newService(deps run.Deps) *service {
-	opts := es.Options{Key: deps.Key, Jitter: deps.Jitter}
+	opts := es.Options{Key: deps.Key, Jitter: deps.Jitter, Cache: deps.Folds}
 	s := &service{
 		clock:        deps.Clock,
 		log:          deps.Log,

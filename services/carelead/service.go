@@ -59,7 +59,7 @@ func New(deps run.Deps) (run.Part, error) {
 }
 
 func newService(deps run.Deps) *service {
-	opts := es.Options{Key: deps.Key, Jitter: deps.Jitter}
+	opts := es.Options{Key: deps.Key, Jitter: deps.Jitter, Cache: deps.Folds}
 	s := &service{
 		log:            deps.Log,
 		clock:          deps.Clock,

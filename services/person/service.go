@@ -53,8 +53,8 @@ func newService(deps run.Deps) (*service, error) {
 		return nil, errors.New("person: Deps.Key needs 32 bytes, the same for the life of the log")
 	}
 	s := &service{
-		people:     es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Jitter: deps.Jitter}),
-		identities: es.NewStreams(deps.Log, identityDecider(), es.Options{Key: deps.Key, Jitter: deps.Jitter}),
+		people:     es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Jitter: deps.Jitter, Cache: deps.Folds}),
+		identities: es.NewStreams(deps.Log, identityDecider(), es.Options{Key: deps.Key, Jitter: deps.Jitter, Cache: deps.Folds}),
 		key:        deps.Key,
 		clock:      deps.Clock,
 		slog:       deps.Slog,

@@ -40,7 +40,7 @@ func New(deps run.Deps) (run.Part, error) {
 	if deps.Log == nil || deps.Clock == nil {
 		return run.Part{}, errors.New("plan: needs a log and a clock")
 	}
-	s := &server{plans: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Jitter: deps.Jitter}), log: deps.Log,
+	s := &server{plans: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Jitter: deps.Jitter, Cache: deps.Folds}), log: deps.Log,
 		rounds: &rounds{checked: make(map[string]nhs.Date)}, kin: newKin(deps.Log), clock: deps.Clock, slog: deps.Slog}
 	s.kin.Keep(deps.Dir)
 	if s.slog == nil {

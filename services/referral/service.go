@@ -49,7 +49,7 @@ func New(deps run.Deps) (run.Part, error) {
 }
 
 func newService(deps run.Deps) *service {
-	opts := es.Options{Key: deps.Key, Jitter: deps.Jitter}
+	opts := es.Options{Key: deps.Key, Jitter: deps.Jitter, Cache: deps.Folds}
 	s := &service{
 		clock:     deps.Clock,
 		pathways:  es.NewStreams(deps.Log, pathwayDecider(), opts),

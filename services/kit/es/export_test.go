@@ -22,3 +22,22 @@ func CommandIn(metadata []byte) (uuid.UUID, bool) {
 	id, _, ok := parseHead(metadata)
 	return id, ok
 }
+
+// Counts returns what a cache counts, and what its idle folds add up to.
+func Counts(c *Cache) (counted, idle int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for e := c.idle.Front(); e != nil; e = e.Next() {
+		idle += e.Value.(interface{ bytes() int }).bytes()
+	}
+	return c.size, idle
+}
+
+func (e *entry[S]) bytes() int { return e.size }
+
+// Kept says whether the fold of stream id is in the cache.
+func Kept[S any](s *Streams[S], id string) bool {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	return s.entries[s.decider.Category+"-"+id] != nil
+}

@@ -29,6 +29,7 @@ type fold[S any] struct {
 	tenant string   // of the first event
 	taken  []taken  // oldest first, at most 2*remembered, the last 256 count
 	marks  []uint32 // the last bytes of their ids, which are looked through for each command
+	data   int      // bytes of the events that it was made of
 
 	recent [atHand]State[S] // after each of the last commands
 	newest int              // index of the last one in recent
@@ -71,6 +72,7 @@ func (f *fold[S]) apply(evolve func(S, proto.Message) S, e Recorded) error {
 	}
 	f.state = State[S]{Value: value, Revision: e.Revision, Position: e.Position}
 	f.chain = chain
+	f.data += len(e.Data)
 	f.take(taken{id: id, hash: hash, revision: e.Revision, position: e.Position})
 	return nil
 }

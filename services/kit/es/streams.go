@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"sync"
 	"time"
 
@@ -58,14 +59,17 @@ type Options struct {
 	// body with an NHS number could be reversed by trying all numbers. At least
 	// 16 bytes, the same for every instance and for the life of the log.
 	Key []byte
-	// Cached is how many folded streams are kept; 0 means 10,000.
+	// Cache keeps the folded streams; nil makes one of 64 MiB for these alone. The
+	// kinds of stream of a process share one, so that the busy ones get the room.
+	Cache *Cache
+	// Cached is how many folded streams are kept, in a cache for these alone; 0 is
+	// as many as fit.
 	Cached int
 	// Jitter draws a wait between 0 and max; nil draws at random. Simulations set it.
 	Jitter func(max time.Duration) time.Duration
 }
 
 const (
-	defaultCached = 10_000
 	// attempts is how often one command may lose a race before it is given up.
 	attempts = 5
 	// repeats is how often the same bytes are sent while the outcome is unknown.
@@ -90,20 +94,21 @@ type Streams[S any] struct {
 	decider Decider[S]
 	macs    sync.Pool // of hash.Hash: HMAC-SHA-256 with Options.Key; a used one has its key schedule
 	cached  int
+	weight  int // bytes of an entry without what its events brought
 	jitter  func(time.Duration) time.Duration
 
 	// What tests replace to plant the bugs that they must catch.
 	eventID   func(command uuid.UUID, n int, content [sha256.Size]byte) uuid.UUID
 	forgetful bool
 
-	mu      sync.Mutex // guards all below, never held over a call
-	entries map[string]*entry[S]
-	idle    *list.List // of *entry[S] in nobody's hands, least recently used first
+	cache   *Cache
+	entries map[string]*entry[S] // guarded by the cache
 }
 
 // entry is the cached fold of one stream. Whoever has put a token into lock owns
-// fold, behind and shared; users and element are guarded by Streams.mu.
+// fold, behind and shared; the rest is guarded by the cache.
 type entry[S any] struct {
+	of     *Streams[S]
 	stream string
 	lock   chan struct{}
 	fold   fold[S]
@@ -111,6 +116,7 @@ type entry[S any] struct {
 	shared int  // commands that still show courtesy to other instances
 
 	users   int
+	size    int // of the fold, as the cache counts it
 	element *list.Element
 }
 
@@ -121,10 +127,10 @@ func NewStreams[S any](log Log, decider Decider[S], opts Options) *Streams[S] {
 		panic("es: Options.Key needs at least 16 bytes")
 	}
 	s := &Streams[S]{log: log, decider: decider, cached: opts.Cached, jitter: opts.Jitter, eventID: eventID,
-		entries: make(map[string]*entry[S]), idle: list.New()}
+		weight: entryBytes + int(reflect.TypeFor[entry[S]]().Size()), cache: opts.Cache, entries: make(map[string]*entry[S])}
 	s.macs.New = func() any { return hmac.New(sha256.New, opts.Key) }
-	if s.cached <= 0 {
-		s.cached = defaultCached
+	if s.cache == nil || s.cached > 0 {
+		s.cache = NewCache(DefaultCache)
 	}
 	if s.jitter == nil {
 		s.jitter = func(max time.Duration) time.Duration { return rand.N(max) }
@@ -386,6 +392,9 @@ func (s *Streams[S]) adopt(e *entry[S], cmd command, d draft[S], at Appended) St
 	e.fold.tenant = cmp.Or(e.fold.tenant, cmd.tenant(""))
 	e.fold.state = State[S]{Value: d.value, Revision: e.fold.state.Revision + Revision(len(d.events)), Position: at.Position}
 	e.fold.chain = d.chain
+	for _, event := range d.events {
+		e.fold.data += len(event.Data)
+	}
 	e.fold.take(taken{id: cmd.id, hash: cmd.hash, revision: e.fold.state.Revision, position: at.Position})
 	return e.fold.state
 }
@@ -396,17 +405,17 @@ func (s *Streams[S]) acquire(ctx context.Context, id string) (*entry[S], error) 
 		return nil, fmt.Errorf("es: empty id of a %s stream", s.decider.Category)
 	}
 	stream := s.decider.Category + "-" + id
-	s.mu.Lock()
+	s.cache.mu.Lock()
 	e := s.entries[stream]
 	if e == nil {
-		e = &entry[S]{stream: stream, lock: make(chan struct{}, 1), fold: emptyFold[S](), behind: true}
+		e = &entry[S]{of: s, stream: stream, lock: make(chan struct{}, 1), fold: emptyFold[S](), behind: true}
 		s.entries[stream] = e
 	}
 	if e.users++; e.element != nil {
-		s.idle.Remove(e.element)
+		s.cache.idle.Remove(e.element)
 		e.element = nil
 	}
-	s.mu.Unlock()
+	s.cache.mu.Unlock()
 
 	select {
 	case e.lock <- struct{}{}:
@@ -417,28 +426,40 @@ func (s *Streams[S]) acquire(ctx context.Context, id string) (*entry[S], error) 
 	case e.lock <- struct{}{}:
 		return e, nil
 	case <-ctx.Done():
+		s.cache.mu.Lock()
+		defer s.cache.mu.Unlock()
 		s.leave(e)
 		return nil, outage(ctx, ctx.Err())
 	}
 }
 
+// release gives back an entry that acquire returned.
 func (s *Streams[S]) release(e *entry[S]) {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	size := s.weight + len(e.stream) + e.fold.size()
+	s.cache.size += size - e.size
+	e.size = size
 	<-e.lock
 	s.leave(e)
 }
 
 // leave gives an entry up and forgets the streams that were not used for longest.
+// The caller holds the cache's lock.
 func (s *Streams[S]) leave(e *entry[S]) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if e.users--; e.users == 0 {
-		e.element = s.idle.PushBack(e)
+		e.element = s.cache.idle.PushBack(e)
 	}
-	for len(s.entries) > s.cached && s.idle.Len() > 0 {
-		oldest := s.idle.Remove(s.idle.Front()).(*entry[S])
-		oldest.element = nil
-		delete(s.entries, oldest.stream)
+	for s.cache.idle.Len() > 0 && (s.cache.size > s.cache.bytes || s.cached > 0 && len(s.entries) > s.cached) {
+		s.cache.size -= s.cache.idle.Remove(s.cache.idle.Front()).(kept).forget()
 	}
+}
+
+// forget takes an idle entry out of its Streams and returns its size.
+func (e *entry[S]) forget() int {
+	e.element = nil
+	delete(e.of.entries, e.stream)
+	return e.size
 }
 
 // wait waits up to max, or fails with ctx.

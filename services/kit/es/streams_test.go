@@ -629,6 +629,83 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
+// TestCacheIsShared: kinds of stream that share a cache keep no more than its bytes
+// together, what was used last of whichever kind, and folds in hands besides. What
+// the cache counts is what its folds add up to, and grows with what they hold.
+func TestCacheIsShared(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		bytes := rapid.SampledFrom([]int{1, 5_000, 20_000, 1 << 20}).Draw(t, "bytes")
+		cache, log := es.NewCache(bytes), estest.NewLog()
+		other := tallies
+		other.Category = "other"
+		kinds := []*es.Streams[tally]{es.NewStreams(log, tallies, es.Options{Key: key, Cache: cache}), es.NewStreams(log, other, es.Options{Key: key, Cache: cache})}
+		type used struct {
+			kind int
+			id   string
+		}
+		var last []used // the newest at the end
+		now := func(u used) { last = append(slices.DeleteFunc(last, func(o used) bool { return o == u }), u) }
+		use := func(t *rapid.T, held bool) {
+			u := used{rapid.IntRange(0, 1).Draw(t, "kind"), rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "id")}
+			_, err := kinds[u.kind].Do(context.Background(), u.id, newRequest(), func(s tally) ([]proto.Message, error) {
+				if held { // u is in hands while others push
+					for i := range 8 {
+						if _, err := kinds[1-u.kind].Do(context.Background(), fmt.Sprint("push", i), newRequest(), add(1)); err != nil {
+							return nil, err
+						}
+						now(used{1 - u.kind, fmt.Sprint("push", i)})
+					}
+					if !es.Kept(kinds[u.kind], u.id) {
+						t.Fatalf("%v is in hands and was forgotten", u)
+					}
+				}
+				return add(make([]int64, rapid.IntRange(1, 9).Draw(t, "more"))...)(s)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			now(u)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"use":  func(t *rapid.T) { use(t, false) },
+			"hold": func(t *rapid.T) { use(t, true) },
+			"": func(t *rapid.T) {
+				counted, idle := es.Counts(cache)
+				if counted != idle || counted > bytes {
+					t.Fatalf("%d bytes counted, %d idle, of %d", counted, idle, bytes)
+				}
+				gone := false
+				for _, u := range slices.Backward(last) {
+					if kept := es.Kept(kinds[u.kind], u.id); kept && gone {
+						t.Fatalf("%v is kept, and one used later is not", u)
+					} else if !kept {
+						gone = true
+					}
+				}
+			},
+		})
+	})
+	log, cache, again, before := estest.NewLog(), es.NewCache(1<<20), es.NewCache(1<<20), 0
+	s := es.NewStreams(log, tallies, es.Options{Key: key, Cache: cache})
+	for range 20 {
+		if _, err := s.Do(t.Context(), "a", newRequest(), add(1)); err != nil {
+			t.Fatal(err)
+		}
+		now, _ := es.Counts(cache)
+		if now <= before {
+			t.Fatalf("%d bytes after a command more, %d before", now, before)
+		}
+		before = now
+	}
+	if _, err := es.NewStreams(log, tallies, es.Options{Key: key, Cache: again}).Load(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if now, _ := es.Counts(again); now != before {
+		t.Fatalf("%d bytes when it was read from the log, %d when it was written", now, before)
+	}
+}
+
 // A command waits no longer than its caller, whatever the log and the command
 // before it do.
 func TestDeadlines(t *testing.T) {

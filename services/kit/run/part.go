@@ -59,6 +59,9 @@ type Deps struct {
 	Dir string
 	// Jitter draws a wait between 0 and max; nil draws at random. Simulations set it.
 	Jitter func(max time.Duration) time.Duration
+	// Folds keeps the folded streams of all parts of the process; nil lets each kind
+	// of stream keep its own.
+	Folds *es.Cache
 	// Key keys hashes of identifiers and of command bodies (32 bytes).
 	Key []byte
 }

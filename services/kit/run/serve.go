@@ -83,7 +83,7 @@ func (p *Program) Ready() <-chan struct{} { return p.ready }
 
 // Deps returns what services are made of in this process.
 func (p *Program) Deps(log es.Log, js jetstream.JetStream, key []byte) Deps {
-	return Deps{Log: log, Bus: js, Dial: p.dialer.dial, Clock: Clock, Slog: p.slog, Meter: p.telemetry.Meter("waymark"), Key: key, Dir: p.cfg.Models, Environment: p.cfg.Environment, Facilities: p.cfg.facilities()}
+	return Deps{Log: log, Bus: js, Dial: p.dialer.dial, Clock: Clock, Slog: p.slog, Meter: p.telemetry.Meter("waymark"), Key: key, Folds: es.NewCache(es.DefaultCache), Dir: p.cfg.Models, Environment: p.cfg.Environment, Facilities: p.cfg.facilities()}
 }
 
 // Close lets go of the addresses and the connections; Serve does it at its end.
