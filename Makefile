@@ -38,8 +38,13 @@ interop: build tools/node_modules/.bin/buf ## HL7 v2 and FHIR against a running 
 real-input: build ## feed the HL7 v2 and FHIR in the folders of DATA=folder, write what became of it into services/edge/README.md
 	@bin/waymark real-input '$(or $(DATA),$(error say which: DATA=folder))' --into services/edge/README.md
 
-sim: ## simulate the whole system under faults: SEEDS=500, SEED=17 replays one, PLANT=all finds the planted bugs
-ifdef PLANT
+sim: ## simulate the whole system under faults: SEEDS=500, SEED=17 replays one, PLANT=all finds the planted bugs, SAME=20 plays twice
+ifdef SAME
+	@mkdir -p bin/shuffled && root=$$(go env GOROOT)/src/runtime/proc.go && \
+		sed 's/^const randomizeScheduler = .*/const randomizeScheduler = true/' $$root > bin/shuffled/proc.go && grep -q '^const randomizeScheduler = true' bin/shuffled/proc.go && \
+		echo "{\"Replace\": {\"$$root\": \"$(CURDIR)/bin/shuffled/proc.go\"}}" > bin/shuffled/overlay.json
+	@cd services && SAME='$(SAME)' FIRST='$(FIRST)' go test -overlay ../bin/shuffled/overlay.json -count=1 -timeout 60m -run '^TestSameSeedSameHistory$$' -v ./sim | grep -vE '^(=== | *--- PASS|ok|PASS)'
+else ifdef PLANT
 	@cd services && go test -tags planted -count=1 -timeout 15m -run '^TestPlanted$$' -v ./sim -args "$(PLANT)" | grep -vE '^(=== |--- |ok|PASS)'
 else
 	@cd services && SEED='$(SEED)' FIRST='$(FIRST)' SEEDS='$(or $(SEEDS),500)' go test -count=1 -timeout 30m -run '^TestSeeds$$' -v ./sim | grep -vE '^(=== | *--- PASS|ok|PASS)'

@@ -73,18 +73,41 @@ func (b *broker) stop(lost bool) {
 	}
 }
 
+// port is where the connections of an actor begin.
+type port struct {
+	*broker
+	life context.Context // of the actor
+}
+
 // InProcessConn implements nats.InProcessConnProvider.
-func (b *broker) InProcessConn() (net.Conn, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.server == nil {
+func (p port) InProcessConn() (net.Conn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.server == nil {
 		return nil, errors.New("sim: NATS is down")
 	}
-	c, err := b.server.InProcessConn()
-	if err == nil {
-		b.conns = append(b.conns, c)
+	c, err := p.server.InProcessConn()
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	p.conns = append(p.conns, c)
+	return &socket{c, p.life}, nil
+}
+
+// socket is a connection of which nothing leaves once its process is dead. What
+// the process still did at that instant (it tells NATS to forget its consumers)
+// came before the connection was closed or after it, by chance: NATS kept the
+// consumers or did not, and so took 50 ms longer or not to stop.
+type socket struct {
+	net.Conn
+	life context.Context
+}
+
+func (s *socket) Write(b []byte) (int, error) {
+	if s.life.Err() != nil {
+		return 0, net.ErrClosed
+	}
+	return s.Conn.Write(b)
 }
 
 // cut breaks one connection.
@@ -103,7 +126,7 @@ func (b *broker) cut(n int) {
 // connect returns a connection that never gives up.
 func (b *broker) connect(a *actor) (*nats.Conn, jetstream.JetStream, error) {
 	reconnect := a.jitter("reconnect")
-	conn, err := nats.Connect("", nats.InProcessServer(b), nats.Name(a.name), nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true),
+	conn, err := nats.Connect("", nats.InProcessServer(port{b, a.life}), nats.Name(a.name), nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true),
 		nats.ReconnectBufSize(-1), nats.ReconnectJitter(0, 0), nats.CustomReconnectDelay(func(int) time.Duration { return reconnect(250*time.Millisecond) + 1 }),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {

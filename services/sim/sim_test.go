@@ -148,24 +148,15 @@ func conclude(t *testing.T, results []Result) {
 
 // TestSameSeedSameHistory plays each seed twice: both have the same hash,
 // which is over all that anybody was told and did and when, and the log. One that
-// differs is shown from its first step that does. On a machine with much else to do
-// an outage of NATS, whose goroutines are not ours, was seen at another step: two
-// plays that differ are played again, twice at most.
+// differs is shown from its first step that does.
 func TestSameSeedSameHistory(t *testing.T) {
-	first := number(t, "FIRST", 0)
-	for seed := first; seed < first+number(t, "SAME", 5); seed++ {
-		for try := 0; ; try++ {
-			d := difference(t, seed, Drawn(seed), 2)
-			if d == "" {
-				break
-			}
-			t.Logf("two plays of seed %d differ: %s", seed, d)
-			if try == 2 {
-				t.Error("of seed", seed, "no two plays in a row were alike")
-				break
-			}
+	first, count := number(t, "FIRST", 0), number(t, "SAME", 5)
+	for seed := first; seed < first+count; seed++ {
+		if d := difference(t, seed, Drawn(seed), 2); d != "" {
+			t.Errorf("two plays of seed %d differ: %s", seed, d)
 		}
 	}
+	fmt.Printf("%d seeds played twice\n", count)
 }
 
 // TestChanceIsFound is the control: one wait that the machine draws.
