@@ -1,10 +1,12 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 
+	careleadv1 "waymark/proto/waymark/carelead/v1"
 	pathwayv1 "waymark/proto/waymark/pathway/v1"
 
 	"waymark/services/allinone"
@@ -26,40 +29,100 @@ type listed struct {
 	process  string
 	at       time.Time
 	position es.Position
+	parties  []string // that were asked for
 	replies  []proto.Message
 }
 
-// lists asks for every list of the read model, and last for all indicators.
-func lists(ctx context.Context, conn grpc.ClientConnInterface, least uint64) ([]proto.Message, es.Position, error) {
+// lists asks for every list of the read model, for those of each party too, and
+// last for all indicators.
+func lists(ctx context.Context, conn grpc.ClientConnInterface, least uint64, parties []string) (replies []proto.Message, at es.Position, failed error) {
+	type reply interface {
+		proto.Message
+		GetFreshness() *pathwayv1.Freshness
+	}
+	is := func(position uint64) {
+		if failed == nil && len(replies) > 1 && es.Position(position) != at {
+			failed = errors.New("the lists moved while they were read")
+		}
+		at = es.Position(position)
+	}
+	take := func(r reply, err error) {
+		if err != nil {
+			failed = errors.Join(failed, err)
+			return
+		}
+		replies = append(replies, r)
+		is(r.GetFreshness().GetPosition())
+		m := r.ProtoReflect()
+		m.Clear(m.Descriptor().Fields().ByName("freshness"))
+	}
+	from := func(c pathwayv1.PathwayQueryServiceClient, party string) {
+		take(c.ListHandovers(ctx, &pathwayv1.ListHandoversRequest{MinPosition: least, ToPartyId: party}))
+		take(c.ListToBeBooked(ctx, &pathwayv1.ListToBeBookedRequest{MinPosition: least, PartyId: party}))
+		take(c.ListOverdue(ctx, &pathwayv1.ListOverdueRequest{MinPosition: least, PartyId: party}))
+	}
 	c := pathwayv1.NewPathwayQueryServiceClient(conn)
-	handovers, err1 := c.ListHandovers(ctx, &pathwayv1.ListHandoversRequest{MinPosition: least})
-	booked, err2 := c.ListToBeBooked(ctx, &pathwayv1.ListToBeBookedRequest{MinPosition: least})
-	deadlines, err3 := c.ListDeadlines(ctx, &pathwayv1.ListDeadlinesRequest{MinPosition: least})
-	counted, err4 := pathwayv1.NewIndicatorServiceClient(conn).GetIndicators(ctx, &pathwayv1.GetIndicatorsRequest{AtLeastPosition: least, By: []pathwayv1.IndicatorDimension{
+	from(c, "")
+	take(c.ListHandovers(ctx, &pathwayv1.ListHandoversRequest{MinPosition: least, OverdueOnly: true}))
+	take(c.ListToBeBooked(ctx, &pathwayv1.ListToBeBookedRequest{MinPosition: least, OverdueOnly: true}))
+	take(c.ListDeadlines(ctx, &pathwayv1.ListDeadlinesRequest{MinPosition: least}))
+	for _, party := range parties {
+		from(c, party)
+		take(c.ListCaseload(ctx, &pathwayv1.ListCaseloadRequest{MinPosition: least, PartyId: party}))
+		take(c.ListCaseload(ctx, &pathwayv1.ListCaseloadRequest{MinPosition: least, PartyId: party, OverdueOnly: true}))
+	}
+	counted, err := pathwayv1.NewIndicatorServiceClient(conn).GetIndicators(ctx, &pathwayv1.GetIndicatorsRequest{AtLeastPosition: least, By: []pathwayv1.IndicatorDimension{
 		pathwayv1.IndicatorDimension_INDICATOR_DIMENSION_PROVIDER, pathwayv1.IndicatorDimension_INDICATOR_DIMENSION_TUMOUR_GROUP, pathwayv1.IndicatorDimension_INDICATOR_DIMENSION_ROUTE}})
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
-		return nil, 0, err
+	if err != nil {
+		return nil, 0, errors.Join(failed, err)
 	}
-	at := es.Position(deadlines.GetFreshness().GetPosition())
-	if handovers.GetFreshness().GetPosition() != uint64(at) || booked.GetFreshness().GetPosition() != uint64(at) || counted.GetPosition() != uint64(at) {
-		return nil, 0, errors.New("the lists moved while they were read")
+	is(counted.GetPosition())
+	return append(replies, counted), at, failed
+}
+
+// parties are all who ever held a pathway.
+func parties(log []es.Recorded) []string {
+	held := map[string]bool{}
+	note := func(p *careleadv1.Party) {
+		if key := cmp.Or(p.GetId(), p.GetOrganisation()); key != "" {
+			held[key] = true
+		}
 	}
-	handovers.Freshness, booked.Freshness, deadlines.Freshness = nil, nil, nil
-	return []proto.Message{handovers, booked, deadlines, counted}, at, nil
+	for _, e := range log {
+		if !strings.HasPrefix(e.Stream, "carelead-") {
+			continue
+		}
+		m, _ := es.Decode(e) // what cannot be decoded is noticed in Check
+		switch m := m.(type) {
+		case *careleadv1.LedgerOpened:
+			note(m.Holder)
+		case *careleadv1.AccountabilityTransferred:
+			note(m.From)
+			note(m.To)
+		}
+	}
+	return slices.Sorted(maps.Keys(held))
+}
+
+// rows is how many rows a list has.
+func rows(list proto.Message) int {
+	m := list.ProtoReflect()
+	return m.Get(m.Descriptor().Fields().ByName("rows")).List().Len()
 }
 
 // list keeps what the read model of each process says now.
-func (w *world) list() {
+func (w *world) list(log []es.Recorded) {
+	held := parties(log)
 	for _, p := range w.processes {
 		l := p.alive()
 		ctx, cancel := context.WithTimeout(w.life, longest)
-		replies, at, err := lists(ctx, l.conn, 0)
+		replies, at, err := lists(ctx, l.conn, 0, held)
 		cancel()
 		if err != nil {
 			w.fail("the lists of %s: %v", p.name, err)
 			continue
 		}
-		w.lists = append(w.lists, listed{p.name, w.clock().Add(l.skew), at, replies})
+		w.lists = append(w.lists, listed{p.name, w.clock().Add(l.skew), at, held, replies})
 	}
 }
 
@@ -76,7 +139,13 @@ func (r *Result) projections(w *world) {
 				r.unexplained("%s of %s at position %d is not a fold of the log: %v, %v", was.ProtoReflect().Descriptor().Name(), l.process, l.position, was, fresh[i])
 			}
 		}
-		if slices.ContainsFunc(l.replies[:3], func(m proto.Message) bool { return proto.Size(m) > 0 }) {
+		all := 0
+		for _, was := range l.replies[:len(l.replies)-1] { // but the indicators
+			n := rows(was)
+			r.Rows[string(was.ProtoReflect().Descriptor().Name())] += n
+			all += n
+		}
+		if all > 0 {
 			r.Compared++ // of empty lists nothing is learnt
 		}
 	}
@@ -114,7 +183,7 @@ func refold(l listed, all []es.Recorded) ([]proto.Message, error) {
 	go func() { ended <- part.Run(ctx) }()
 	asked, done := context.WithTimeout(ctx, 30*time.Second)
 	defer done()
-	replies, _, err := lists(asked, conn, uint64(l.position))
+	replies, _, err := lists(asked, conn, uint64(l.position), l.parties)
 	cancel()
 	<-ended
 	return replies, errors.Join(err, part.Close())

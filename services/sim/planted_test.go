@@ -21,6 +21,7 @@ func bugs() []string {
 		"a time-out transfers",
 		"lead without acceptance",
 		"read model drops an event",
+		"caseload keeps who left",
 	}
 }
 

@@ -143,6 +143,11 @@ func conclude(t *testing.T, results []Result) {
 	if len(results) > 1 && sum.InFlight == 0 {
 		t.Error("no crash hit an append: the seeds show nothing")
 	}
+	for list, n := range sum.Rows {
+		if n == 0 && len(results) >= 50 {
+			t.Errorf("no %s had a row: nothing is learnt of it", list)
+		}
+	}
 	fmt.Printf("seeds %d, %s\n%d passed, %d failed\n", len(results), sum, len(results)-failed, failed)
 }
 

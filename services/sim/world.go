@@ -86,6 +86,7 @@ type Result struct {
 	Outages    int            // of NATS
 	StoresLost int            // of NATS
 	Compared   int            // read models with a fresh fold
+	Rows       map[string]int // of the lists that were compared, by reply
 	Relayed    int            // messages on the bus
 	Restarts   int            // of background work
 	Answered   int            // commands of clients to services
@@ -120,10 +121,13 @@ func (r *Result) add(o Result) {
 	r.Answered += o.Answered
 	r.Refused += o.Refused
 	if r.Methods == nil {
-		r.Methods = map[string]int{}
+		r.Methods, r.Rows = map[string]int{}, map[string]int{}
 	}
 	for m, n := range o.Methods {
 		r.Methods[m] += n
+	}
+	for m, n := range o.Rows {
+		r.Rows[m] += n
 	}
 	r.Lost += o.Lost
 	r.Doubled += o.Doubled
@@ -140,8 +144,8 @@ func (r Result) String() string {
 	}
 	fmt.Fprintf(&b, "operations %d, crashes %d (%d appends under way), events %d, acknowledged %d, retries %d, simulated %s\n",
 		r.Ops, r.Crashes, r.InFlight, r.Events, r.Acked, r.Retries, r.Simulated.Round(time.Millisecond))
-	fmt.Fprintf(&b, "services: %d commands answered, %d of them with a refusal, %d crashes, %d tasks started again; %s\n", r.Answered, r.Refused, r.Stops, r.Restarts, r.methods())
-	fmt.Fprintf(&b, "NATS: %d messages, %d outages, %d stores lost; read models compared %d\n", r.Relayed, r.Outages, r.StoresLost, r.Compared)
+	fmt.Fprintf(&b, "services: %d commands answered, %d of them with a refusal, %d crashes, %d tasks started again; %s\n", r.Answered, r.Refused, r.Stops, r.Restarts, counts(r.Methods))
+	fmt.Fprintf(&b, "NATS: %d messages, %d outages, %d stores lost; read models compared %d; rows: %s\n", r.Relayed, r.Outages, r.StoresLost, r.Compared, counts(r.Rows))
 	fmt.Fprintf(&b, "lost %d, doubled %d, reordered %d, unexplained %d", r.Lost, r.Doubled, r.Reordered, r.Unexplained)
 	for _, f := range r.Faults {
 		b.WriteString("\n  " + f)
@@ -149,11 +153,11 @@ func (r Result) String() string {
 	return b.String()
 }
 
-// methods lists what was answered, by method.
-func (r Result) methods() string {
+// counts lists what was counted by name.
+func counts(of map[string]int) string {
 	var all []string
-	for _, m := range slices.Sorted(maps.Keys(r.Methods)) {
-		all = append(all, fmt.Sprint(m, " ", r.Methods[m]))
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		all = append(all, fmt.Sprint(name, " ", of[name]))
 	}
 	return strings.Join(all, ", ")
 }
@@ -198,7 +202,7 @@ func Play(seed uint64, opt Options, dir string) *world {
 }
 
 func newWorld(seed uint64, opt Options) *world {
-	w := &world{seed: seed, opt: opt, begun: time.Now(), cut: map[*actor]bool{}, result: Result{Seed: seed, Options: opt, Methods: map[string]int{}}}
+	w := &world{seed: seed, opt: opt, begun: time.Now(), cut: map[*actor]bool{}, result: Result{Seed: seed, Options: opt, Methods: map[string]int{}, Rows: map[string]int{}}}
 	w.life, w.end = context.WithCancel(context.Background())
 	w.history = newHistory(w)
 	w.node = newNode(w)
@@ -315,7 +319,7 @@ func (w *world) settle(a *actor, r *reader) {
 			return
 		}
 	}
-	w.list()
+	w.list(all)
 	if len(w.processes) > 0 {
 		if err := w.broker.scrub(limit, a, log); err != nil {
 			w.fail("%v", err)
