@@ -24,11 +24,14 @@ type Follower struct {
 	code     string
 	apply    func(Recorded) error
 	types    []string      // what apply is handed; none is all
+	bare     bool          // apply is handed no data and no metadata
 	dir      string        // of the journal; "" keeps none
 	journal  *journal      // owned by Run; nil where there is none
 	position Position      // of the last event applied
 	live     bool          // has once reached the end of the log
 	moved    chan struct{} // closed and renewed when position or live changes
+
+	unchecked bool // what tests set to plant a bug that they must catch: the journal is believed
 }
 
 // Follow returns a Follower of the categories' events. It hands them to apply,
@@ -41,6 +44,10 @@ func Follow(log Log, code string, apply func(Recorded) error, categories ...stri
 // Only hands apply the events of these types alone, by the names of TypeOf; one
 // that ends in a dot stands for all that begin with it. Before Run.
 func (f *Follower) Only(types ...string) { f.types = types }
+
+// Bare hands apply the events without their data and metadata, for a model of which
+// streams changed; the journal is small then and without personal data. Before Run.
+func (f *Follower) Bare() { f.bare = true }
 
 // Keep keeps the events that apply is handed in a file in dir as well, so that the
 // next start takes them from there and only what is newer from the log. "" keeps
@@ -69,14 +76,17 @@ func (f *Follower) Run(ctx context.Context) error {
 		f.Lock()
 		defer f.Unlock()
 		if m.Event != nil {
-			wanted := wanted(f.types, m.Event.Type)
+			e, wanted := *m.Event, wanted(f.types, m.Event.Type)
+			if f.bare {
+				e.Data, e.Metadata = nil, nil
+			}
 			if wanted {
-				if err := f.apply(*m.Event); err != nil {
+				if err := f.apply(e); err != nil {
 					return err
 				}
 			}
-			f.position = m.Event.Position
-			f.note(func(j *journal) error { return j.add(*m.Event, wanted) })
+			f.position = e.Position
+			f.note(func(j *journal) error { return j.add(e, wanted) })
 		}
 		if m.CaughtUp {
 			f.live = true
@@ -94,11 +104,16 @@ func (f *Follower) restore(ctx context.Context) error {
 	if f.journal != nil { // of a run that failed before its first event
 		f.journal.close()
 	}
+	of := append(slices.Clone(f.filter.Categories), f.types...)
+	if f.bare {
+		of = append(of, "(bare)")
+	}
 	var err error
-	if f.journal, err = openJournal(f.dir, f.code+".journal", strings.Join(append(slices.Clone(f.filter.Categories), f.types...), " ")); err != nil {
+	if f.journal, err = openJournal(f.dir, f.code+".journal", strings.Join(of, " ")); err != nil {
 		f.journal = nil
 		return nil
 	}
+	f.journal.unchecked = f.unchecked
 	f.Lock()
 	defer f.Unlock()
 	last, err := f.journal.restore(ctx, f.log, func(e Recorded) error {

@@ -38,6 +38,8 @@ type journal struct {
 	out     *bufio.Writer
 	last    Recorded // the newest event that was followed, noted or not
 	unnoted int      // events since the last entry
+
+	unchecked bool // planted, see Follower
 }
 
 const (
@@ -88,7 +90,7 @@ func (j *journal) restore(ctx context.Context, log Log, yield func(Recorded) err
 	if err := j.each(begin, func(e Recorded, next int64) error { last, end = e, next; return nil }); err != nil {
 		return Recorded{}, err
 	}
-	if last.Stream != "" {
+	if last.Stream != "" && !j.unchecked {
 		found, err := holds(ctx, log, last)
 		if err != nil {
 			return Recorded{}, err

@@ -35,7 +35,7 @@ func (h *heard) Subscribe(ctx context.Context, after es.Position, f es.Filter, h
 
 // kept follows a log with a journal until it has caught up, and returns what was
 // applied and how much of it came from the log.
-func kept(t rapid.TB, log es.Log, dir string) (applied []string, fromLog int) {
+func kept(t rapid.TB, log es.Log, dir string, change ...func(*es.Follower)) (applied []string, fromLog int) {
 	h := &heard{Log: log}
 	f := es.Follow(h, "test.behind", func(e es.Recorded) error {
 		applied = append(applied, fmt.Sprintf("%+v", e))
@@ -43,6 +43,9 @@ func kept(t rapid.TB, log es.Log, dir string) (applied []string, fromLog int) {
 	}, "a", "b")
 	f.Only("waymark.One", "waymark.many.")
 	f.Keep(dir)
+	for _, change := range change {
+		change(f)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -57,13 +60,15 @@ func kept(t rapid.TB, log es.Log, dir string) (applied []string, fromLog int) {
 	return applied, h.events
 }
 
-func expected(t rapid.TB, log es.Log) (all []string, last es.Position) {
+func expected(t rapid.TB, log es.Log, bare bool) (all []string) {
 	err := log.ReadAll(context.Background(), 0, func(e es.Recorded) error {
 		category, _, _ := strings.Cut(e.Stream, "-")
 		if category != "a" && category != "b" {
 			return nil
 		}
-		last = e.Position
+		if bare {
+			e.Data, e.Metadata = nil, nil
+		}
 		if e.Type == "waymark.One" || strings.HasPrefix(e.Type, "waymark.many.") {
 			all = append(all, fmt.Sprintf("%+v", e))
 		}
@@ -72,7 +77,7 @@ func expected(t rapid.TB, log es.Log) (all []string, last es.Position) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return all, last
+	return all
 }
 
 // TestFollowerKeeps starts followers again and again on one journal, while the log
@@ -89,6 +94,11 @@ func TestFollowerKeeps(t *testing.T) {
 		defer os.RemoveAll(dir)
 		file := filepath.Join(dir, "test.behind.journal")
 		log, revisions := estest.NewLog(), map[string]es.Revision{}
+		var how []func(*es.Follower)
+		bare := rapid.Bool().Draw(t, "bare")
+		if bare {
+			how = append(how, (*es.Follower).Bare)
+		}
 		grow := func(t *rapid.T) {
 			for range rapid.IntRange(1, 8).Draw(t, "events") {
 				stream := rapid.SampledFrom([]string{"a-1", "a-2", "b-1", "other-1"}).Draw(t, "stream")
@@ -140,8 +150,8 @@ func TestFollowerKeeps(t *testing.T) {
 				})(t)
 			},
 			"follow": func(t *rapid.T) {
-				want, _ := expected(t, log)
-				got, fromLog := kept(t, log, dir)
+				want := expected(t, log, bare)
+				got, fromLog := kept(t, log, dir, how...)
 				if !slices.Equal(got, want) {
 					t.Fatalf("applied\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 				}
@@ -152,6 +162,32 @@ func TestFollowerKeeps(t *testing.T) {
 			},
 		})
 	})
+}
+
+// TestFollowerKeepsOfThisLog: a journal of another log is not believed. The control
+// believes it, and takes in what this log does not hold.
+func TestFollowerKeepsOfThisLog(t *testing.T) {
+	t.Parallel()
+	for _, planted := range []bool{false, true} {
+		dir := t.TempDir()
+		var log es.Log
+		for _, size := range []int{2, 3} {
+			log = estest.NewLog()
+			for i := range size {
+				if _, err := log.Append(t.Context(), "a-1", es.Revision(i)-1, []es.NewEvent{{ID: uuid.New(), Type: "waymark.One", Metadata: []byte("{}")}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var how []func(*es.Follower)
+			if planted {
+				how = append(how, es.Unchecked)
+			}
+			got, _ := kept(t, log, dir, how...)
+			if right := slices.Equal(got, expected(t, log, false)); right == (planted && size == 3) {
+				t.Errorf("planted %v, a log of %d events: applied\n%s", planted, size, strings.Join(got, "\n"))
+			}
+		}
+	}
 }
 
 // TestFollowerKeepsWhatItFollows: a journal of other categories or types is not used.
