@@ -16,9 +16,9 @@ import (
 )
 
 // diary is the read model of this room: which pathways are of one person, what
-// the person needs, and which sessions there are. It lives in memory, is built
-// anew at each start and decides nothing: whoever finds a pathway or a
-// session here reads its stream before acting.
+// the person needs, which sessions there are and which slots are held. It lives in
+// memory and decides nothing: whoever finds a pathway or a session here reads its
+// stream before acting.
 type diary struct {
 	*es.Follower // its lock guards all below
 
@@ -28,11 +28,12 @@ type diary struct {
 	into     map[string]string            // merged person id -> survivor
 	needs    map[string]map[string]string // person id -> need id -> code
 	sessions map[string]Session
+	held     map[string]map[string]time.Time // session -> hold -> until when; what was followed up is not in it
 }
 
 func newDiary(log es.Log) *diary {
 	d := &diary{person: map[string]string{}, pathways: map[string][]string{}, merged: map[string][]string{}, into: map[string]string{},
-		needs: map[string]map[string]string{}, sessions: map[string]Session{}}
+		needs: map[string]map[string]string{}, sessions: map[string]Session{}, held: map[string]map[string]time.Time{}}
 	d.Follower = es.Follow(log, "appointment.behind", d.apply, "pathway", "person", "session")
 	d.Only("waymark.appointment.v1.", es.TypeOf(&referralv1.PathwayStarted{}), es.TypeOf(&personv1.PersonsMerged{}), es.TypeOf(&personv1.MergeReversed{}),
 		es.TypeOf(&personv1.CommunicationNeedRecorded{}), es.TypeOf(&personv1.AdjustmentRecorded{}), es.TypeOf(&personv1.NeedsReviewed{}))
@@ -46,6 +47,7 @@ func (d *diary) apply(e es.Recorded) error {
 	}
 	category, id, _ := strings.Cut(e.Stream, "-")
 	if category == "session" {
+		d.hold(id, event)
 		d.sessions[id], err = es.TryEvolve(EvolveSession, d.sessions[id], event)
 		return err
 	}

@@ -281,7 +281,7 @@ func TestEveryBookingCarriesTheNeeds(t *testing.T) {
 
 func TestFindSlots(t *testing.T) {
 	t.Parallel()
-	_, s := twoClinics(t)
+	log, s := twoClinics(t)
 	routine := clinic(5, 5, 2)
 	routine.CancerPriorityReason, routine.Site, routine.TreatmentFunction, routine.Medium = "", "RJ122", "103", pb.Medium_MEDIUM_TELEPHONE
 	opened, err := s.clinics().OpenSession(t.Context(), routine)
@@ -330,7 +330,7 @@ func TestFindSlots(t *testing.T) {
 	refused(t, err, "appointment.time.invalid")
 
 	// A diary that does not hear of a booking offers no slot that is gone.
-	stale := instance(s.log, now)
+	stale := instance(log, now)
 	stale.diary = s.diary
 	if _, err := s.front().BookAppointment(t.Context(), booking(20, 3, 5, 0)); err != nil {
 		t.Fatal(err)

@@ -21,9 +21,7 @@ import (
 // service is what the two gRPC services and the reactions share.
 type service struct {
 	clock        func() time.Time
-	log          es.Log
 	slog         *slog.Logger
-	holds        holds
 	appointments *es.Streams[Appointments]
 	sessions     *es.Streams[Session]
 	diary        *diary
@@ -58,12 +56,10 @@ func newService(deps run.Deps) *service {
 	opts := es.Options{Key: deps.Key, Jitter: deps.Jitter, Cache: deps.Folds}
 	s := &service{
 		clock:        deps.Clock,
-		log:          deps.Log,
 		slog:         deps.Slog,
 		appointments: es.NewStreams(deps.Log, appointmentDecider(), opts),
 		sessions:     es.NewStreams(deps.Log, sessionDecider(), opts),
 	}
-	s.holds.clear()
 	if s.slog == nil {
 		s.slog = slog.New(slog.DiscardHandler)
 	}

@@ -2,64 +2,47 @@ package appointment
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
 
 	pb "waymark/proto/waymark/appointment/v1"
 	metav1 "waymark/proto/waymark/meta/v1"
-	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
 )
 
 // sweepEvery is how often lapsed holds are looked for; a hold lasts for minutes.
 const sweepEvery = 15 * time.Second
 
-// holds is which slots are held, and until when.
-type holds struct {
-	mu    sync.Mutex
-	until map[string]map[string]time.Time // by session and hold; under mu
-}
-
-// heard takes in one event of a session.
-func (h *holds) heard(e es.Recorded) error {
-	m, err := es.Decode(e)
-	if err != nil {
-		return err
-	}
-	_, session, _ := strings.Cut(e.Stream, "-")
-	h.mu.Lock()
-	defer h.mu.Unlock()
+// hold takes in one event of a session. The caller holds the lock.
+func (d *diary) hold(session string, event proto.Message) {
 	over := func(hold string) {
-		delete(h.until[session], hold)
-		if len(h.until[session]) == 0 {
-			delete(h.until, session)
+		delete(d.held[session], hold)
+		if len(d.held[session]) == 0 {
+			delete(d.held, session)
 		}
 	}
-	switch m := m.(type) {
+	switch m := event.(type) {
 	case *pb.SlotHeld:
-		if h.until[session] == nil {
-			h.until[session] = make(map[string]time.Time)
+		if d.held[session] == nil {
+			d.held[session] = make(map[string]time.Time)
 		}
-		h.until[session][m.HoldId] = m.Until.AsTime()
+		d.held[session][m.HoldId] = m.Until.AsTime()
 	case *pb.SlotTaken:
 		over(m.HoldId)
 	case *pb.SlotReleased:
 		over(m.HoldId)
 	}
-	return nil
 }
 
 // lapsed lists the sessions with a hold that has lapsed.
-func (h *holds) lapsed(now time.Time) (sessions []string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for session, until := range h.until {
+func (d *diary) lapsed(now time.Time) (sessions []string) {
+	d.Lock()
+	defer d.Unlock()
+	for session, until := range d.held {
 		for _, at := range until {
 			if !now.Before(at) {
 				sessions = append(sessions, session)
@@ -71,45 +54,17 @@ func (h *holds) lapsed(now time.Time) (sessions []string) {
 	return sessions
 }
 
-// clear forgets all, before the sessions are followed from their beginning.
-func (h *holds) clear() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.until = make(map[string]map[string]time.Time)
-}
-
-// keep keeps the diary and settles lapsed holds, until ctx ends or one of them fails.
+// keep keeps the diary and settles holds that have lapsed, as soon as it has
+// caught up and then from time to time, until ctx ends or the log fails.
 func (s *service) keep(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	followed := make(chan error, 1)
+	ended, caughtUp := make(chan error, 1), make(chan struct{})
+	go func() { ended <- s.diary.Run(ctx) }()
 	go func() {
-		defer cancel()
-		followed <- s.diary.Run(ctx)
-	}()
-	err := s.run(ctx)
-	cancel()
-	return errors.Join(err, <-followed)
-}
-
-// run follows the sessions and settles holds that have lapsed, as soon as it has
-// caught up and then from time to time, until ctx ends or the log fails.
-func (s *service) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	s.holds.clear()
-	ended, caughtUp := make(chan error, 1), make(chan struct{}, 1)
-	go func() {
-		ended <- s.log.Subscribe(ctx, 0, es.Filter{Categories: []string{"session"}}, func(m es.Message) error {
-			if m.Event != nil {
-				return s.holds.heard(*m.Event)
-			}
-			select {
-			case caughtUp <- struct{}{}:
-			default:
-			}
-			return nil
-		})
+		if s.diary.Wait(ctx, 0) == nil {
+			close(caughtUp)
+		}
 	}()
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -118,7 +73,7 @@ func (s *service) run(ctx context.Context) error {
 		case err := <-ended:
 			return err
 		case <-first:
-			first = nil // it catches up after every event
+			first = nil
 		case <-tick.C:
 		}
 		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
@@ -130,7 +85,7 @@ func (s *service) run(ctx context.Context) error {
 // sweep settles every hold that has lapsed. Instances that sweep together give
 // the same command, so that each settlement is recorded once.
 func (s *service) sweep(ctx context.Context) (failed error) {
-	for _, session := range s.holds.lapsed(s.clock()) {
+	for _, session := range s.diary.lapsed(s.clock()) {
 		first := &metav1.Command{
 			CommandId: uuid.NewSHA1(uuid.NameSpaceOID, []byte("holds of "+session)).String(), // settle adds the hold to it
 			Actor:     &metav1.Actor{User: "waymark/appointment", Organisation: system},

@@ -3,11 +3,16 @@ package appointment
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	pb "waymark/proto/waymark/appointment/v1"
+	personv1 "waymark/proto/waymark/person/v1"
+	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/estest"
 )
@@ -31,8 +36,9 @@ func until(t *testing.T, log *estest.Log, want func(es.Recorded) bool, instances
 	defer wg.Wait()
 	defer cancel()
 	for _, s := range instances {
+		s.diary = newDiary(log)
 		wg.Go(func() {
-			if err := s.run(ctx); ctx.Err() == nil {
+			if err := s.keep(ctx); ctx.Err() == nil {
 				t.Errorf("run ended with %v", err)
 			}
 		})
@@ -79,9 +85,10 @@ func TestLapsedHoldsAreSettled(t *testing.T) {
 	}
 
 	early := instance(st.log, now.Add(holdFor-time.Second))
+	early.diary = newDiary(st.log)
 	for _, e := range st.log.Events() {
 		if e.Stream == "session-"+id("session", 0) {
-			if err := early.holds.heard(e); err != nil {
+			if err := early.diary.apply(e); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -122,15 +129,41 @@ func TestHoldsForgetWhatIsOver(t *testing.T) {
 	t.Parallel()
 	st := begin(t)
 	st.book(1, 0)
-	st.s.holds.clear()
+	d := newDiary(st.log)
 	for _, e := range st.log.Events() {
 		if e.Stream == "session-"+id("session", 0) {
-			if err := st.s.holds.heard(e); err != nil {
+			if err := d.apply(e); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if len(st.s.holds.until) != 0 {
-		t.Errorf("%v", st.s.holds.until)
+	if len(d.held) != 0 {
+		t.Errorf("%v", d.held)
 	}
+}
+
+// TestDiaryRestarts: with its journal the diary goes on where it stood, the holds in it too.
+func TestDiaryRestarts(t *testing.T) {
+	t.Parallel()
+	var stories [][]es.Recorded
+	for n := range 2 {
+		st := begin(t)
+		record(t, st.log, n, "pathway-"+id("pathway", 1), &referralv1.PathwayStarted{FactId: "f", PersonId: id("person", n)})
+		record(t, st.log, 2+n, "person-"+id("person", n), &personv1.CommunicationNeedRecorded{NeedId: "n", Need: &personv1.CommunicationNeed{Code: "c"}})
+		st.book(1, 2*n)
+		hold := &pb.HoldSlotRequest{Command: st.header(), SessionId: id("session", 0), SlotId: id("slot", 2*n+1), PathwayId: id("pathway", 1)}
+		_, err := st.s.clinics().HoldSlot(t.Context(), hold)
+		st.ok(err)
+		stories = append(stories, st.log.Events())
+	}
+	estest.Restarts(t, func(log es.Log) (*es.Follower, func() string) {
+		d := newDiary(log)
+		return d.Follower, func() string {
+			text := fmt.Sprint(d.At(), d.person, d.pathways, d.needs, d.held)
+			for _, id := range slices.Sorted(maps.Keys(d.sessions)) {
+				text += fmt.Sprintf("\n%s %v", id, d.sessions[id].Message(id))
+			}
+			return text
+		}
+	}, stories...)
 }

@@ -228,7 +228,7 @@ func refusals() map[string]func(d *desk) decision {
 
 // answered are the codes of the service's queries and look-ups, which the tests
 // over a connection provoke, and the name of what is logged.
-var answered = []string{"plan.sweep_failed", "plan.behind", "plan.not_found", "plan.version.not_found", "plan.pathway.not_connected"}
+var answered = []string{"plan.sweep_failed", "plan.behind", "plan.rounds.behind", "plan.not_found", "plan.version.not_found", "plan.pathway.not_connected"}
 
 // TestEveryRefusal provokes each code, and finds each code of the source among them.
 func TestEveryRefusal(t *testing.T) {

@@ -17,7 +17,6 @@ import (
 	referralv1 "waymark/proto/waymark/referral/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
-	"waymark/services/kit/nhs"
 	"waymark/services/kit/run"
 )
 
@@ -26,7 +25,6 @@ import (
 type server struct {
 	pb.UnimplementedPlanServiceServer
 	plans    *es.Streams[State]
-	log      es.Log
 	rounds   *rounds
 	kin      *kin
 	clock    func() time.Time
@@ -40,9 +38,10 @@ func New(deps run.Deps) (run.Part, error) {
 	if deps.Log == nil || deps.Clock == nil {
 		return run.Part{}, errors.New("plan: needs a log and a clock")
 	}
-	s := &server{plans: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Jitter: deps.Jitter, Cache: deps.Folds}), log: deps.Log,
-		rounds: &rounds{checked: make(map[string]nhs.Date)}, kin: newKin(deps.Log), clock: deps.Clock, slog: deps.Slog}
+	s := &server{plans: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Jitter: deps.Jitter, Cache: deps.Folds}),
+		rounds: newRounds(deps.Log), kin: newKin(deps.Log), clock: deps.Clock, slog: deps.Slog}
 	s.kin.Keep(deps.Dir)
+	s.rounds.Keep(deps.Dir)
 	if s.slog == nil {
 		s.slog = slog.New(slog.DiscardHandler)
 	}

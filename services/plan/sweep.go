@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,64 +27,53 @@ const sweepEvery = time.Minute
 // once a day, and once more after a day on which it changed; nothing else can
 // make a timer run out.
 type rounds struct {
-	mu      sync.Mutex          // guards below
+	*es.Follower // its lock guards checked
+
 	checked map[string]nhs.Date // pathway id -> day of the last look; no date after a change
 }
 
-// heard takes in that a record changed.
-func (r *rounds) heard(e es.Recorded) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+func newRounds(log es.Log) *rounds {
+	r := &rounds{checked: make(map[string]nhs.Date)}
+	r.Follower = es.Follow(log, "plan.rounds.behind", r.heard, "plan")
+	r.Bare()
+	return r
+}
+
+// heard takes in that a record changed. The caller holds the lock.
+func (r *rounds) heard(e es.Recorded) error {
 	_, id, _ := strings.Cut(e.Stream, "-")
 	r.checked[id] = nhs.Date{}
+	return nil
 }
 
 // open lists the records to look at on a day.
 func (r *rounds) open(day nhs.Date) []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.Lock()
+	defer r.Unlock()
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(r.checked)), func(id string) bool { return !r.checked[id].Before(day) })
 }
 
 func (r *rounds) set(id string, day nhs.Date) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.Lock()
+	defer r.Unlock()
 	r.checked[id] = day
 }
 
-// keep keeps kin and runs timers, until ctx ends or one of them fails.
+// keep keeps kin and rounds and records what falls due, until ctx ends or the log fails.
 func (s *server) keep(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	followed := make(chan error, 1)
-	go func() {
-		defer cancel()
-		followed <- s.kin.Run(ctx)
-	}()
-	err := s.run(ctx)
-	cancel()
-	return errors.Join(err, <-followed)
-}
-
-// run follows the log and records what falls due, until ctx ends or the log fails.
-func (s *server) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended := make(chan error, 1)
-	go func() {
-		ended <- s.log.Subscribe(ctx, 0, es.Filter{Categories: []string{"plan"}}, func(m es.Message) error {
-			if m.Event != nil {
-				s.rounds.heard(*m.Event)
-			}
-			return nil
-		})
-	}()
+	ended := make(chan error, 2)
+	for _, f := range []*es.Follower{s.kin.Follower, s.rounds.Follower} {
+		go func() { ended <- f.Run(ctx) }()
+	}
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case err := <-ended:
-			return err
+			cancel()
+			return errors.Join(err, <-ended)
 		case <-tick.C:
 			if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
 				s.slog.WarnContext(ctx, "timers were not all run; they are tried again", slog.String("event.name", "plan.sweep_failed"))

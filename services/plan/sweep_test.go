@@ -1,10 +1,13 @@
 package plan
 
 import (
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	pb "waymark/proto/waymark/plan/v1"
 	"waymark/services/kit/es"
@@ -20,8 +23,8 @@ func TestSweep(t *testing.T) {
 	log := estest.NewAuditedLog(t)
 	var ahead atomic.Int64 // days
 	instance := func() *server {
-		return &server{plans: es.NewStreams(log, decider(), es.Options{Key: runtest.Key}), log: log, slog: slog.New(slog.DiscardHandler),
-			rounds: &rounds{checked: map[string]nhs.Date{}}, clock: func() time.Time { return now.AddDate(0, 0, int(ahead.Load())) }}
+		return &server{plans: es.NewStreams(log, decider(), es.Options{Key: runtest.Key}), slog: slog.New(slog.DiscardHandler),
+			rounds: newRounds(log), clock: func() time.Time { return now.AddDate(0, 0, int(ahead.Load())) }}
 	}
 	one, two := instance(), instance()
 	req := startRequest()
@@ -33,8 +36,11 @@ func TestSweep(t *testing.T) {
 	both := func() int {
 		t.Helper()
 		for ; taken < len(log.Events()); taken++ {
-			one.rounds.heard(log.Events()[taken])
-			two.rounds.heard(log.Events()[taken])
+			for _, s := range []*server{one, two} {
+				if err := s.rounds.heard(log.Events()[taken]); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 		before := len(log.Events())
 		for _, s := range []*server{one, two, one} {
@@ -70,4 +76,27 @@ func TestSweep(t *testing.T) {
 	if len(one.rounds.open(nhs.DateOf(now).AddDays(183))) != 0 {
 		t.Error("a record is looked at twice a day")
 	}
+}
+
+// TestRoundsRestart: with its journal, which holds no content, a start knows every
+// record that there is.
+func TestRoundsRestart(t *testing.T) {
+	t.Parallel()
+	var stories [][]es.Recorded
+	for n := range 2 {
+		log := estest.NewAuditedLog(t)
+		s := &server{plans: es.NewStreams(log, decider(), es.Options{Key: runtest.Key}), clock: func() time.Time { return now }}
+		for i := range 4 {
+			req := startRequest()
+			req.Command, req.PathwayId = header(10*n+i), uuid.NewSHA1(uuid.Nil, fmt.Append(nil, (n+1)*i)).String()
+			if _, err := s.StartSurveillance(t.Context(), req); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stories = append(stories, log.Events())
+	}
+	estest.Restarts(t, func(log es.Log) (*es.Follower, func() string) {
+		r := newRounds(log)
+		return r.Follower, func() string { return fmt.Sprint(r.At(), r.checked) }
+	}, stories...)
 }

@@ -147,6 +147,27 @@ func TestDirectoryRestarts(t *testing.T) {
 	}
 }
 
+// TestDirectoryKeeps: with its journal it goes on where it stood.
+func TestDirectoryKeeps(t *testing.T) {
+	t.Parallel()
+	var stories [][]es.Recorded
+	for story := range 2 {
+		log := estest.NewLog()
+		entries := es.NewStreams(log, directoryDecider(), es.Options{Key: runtest.Key})
+		for n := range 5 {
+			req := charity(story+2*n, fmt.Sprint("Hope ", story), nil, nil, nil)
+			if _, err := entries.Do(t.Context(), serviceID(commandID(req)), req, RegisterService{req, commandID(req)}.Decide); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stories = append(stories, log.Events())
+	}
+	estest.Restarts(t, func(log es.Log) (*es.Follower, func() string) {
+		d := newDirectory(log)
+		return d.Follower, func() string { return fmt.Sprint(d.search(func(*pb.Service) bool { return true })) }
+	}, stories...)
+}
+
 func TestDirectoryEvents(t *testing.T) {
 	estest.EvolvesAll(t, pb.File_waymark_referral_v1_events_proto, directoryDecider())
 	estest.StoredExamples(t, "testdata/events", pb.File_waymark_referral_v1_events_proto, directoryDecider())

@@ -58,6 +58,7 @@ func newService(deps run.Deps) *service {
 		directory: newDirectory(deps.Log),
 		key:       deps.Key,
 	}
+	s.directory.Keep(deps.Dir)
 	if deps.Dial != nil {
 		if conn := deps.Dial("person"); conn != nil {
 			s.person = personv1.NewPersonServiceClient(conn)
