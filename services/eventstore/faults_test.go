@@ -21,7 +21,8 @@ import (
 // and must not be 0 in the control, the same test with a planted bug.
 type tally struct {
 	name                                              string
-	cycles, ops, acked, lost, dup, reordered, torn, x int // x: unexplained
+	cycles, ops, acked, lost, dup, reordered, torn, x int    // x: unexplained
+	more                                              string // what else its line says
 }
 
 func (y tally) bad() int { return y.lost + y.dup + y.reordered + y.torn + y.x }
@@ -35,8 +36,8 @@ func report(t *testing.T, got, control tally, minAcked int) {
 		caught = "MISSED"
 		t.Errorf("the control's bug was not seen: %+v", control)
 	}
-	fmt.Printf("%s cycles=%d ops=%d acked=%d lost=%d dup=%d reordered=%d torn=%d unexplained=%d control=%s\n",
-		got.name, got.cycles, got.ops, got.acked, got.lost, got.dup, got.reordered, got.torn, got.x, caught)
+	fmt.Printf("%s cycles=%d ops=%d acked=%d lost=%d dup=%d reordered=%d torn=%d unexplained=%d%s control=%s\n",
+		got.name, got.cycles, got.ops, got.acked, got.lost, got.dup, got.reordered, got.torn, got.x, got.more, caught)
 	if got.bad() > 0 {
 		t.Errorf("%+v", got)
 	}
