@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -292,6 +293,46 @@ func TestOverloadIsRefusedWithAWait(t *testing.T) {
 	err := r.do(within(t, time.Minute), command())
 	if status.Code(err) != codes.ResourceExhausted || detail[*errdetails.RetryInfo](err).GetRetryDelay().AsDuration() <= 0 {
 		t.Errorf("second call: %v", err)
+	}
+	close(leave)
+	if err := <-first; err != nil {
+		t.Errorf("first call: %v", err)
+	}
+}
+
+// TestRefusalsLeaveNothing: nobody can fill the memory with calls that are refused,
+// however far off their deadlines are.
+func TestRefusalsLeaveNothing(t *testing.T) {
+	inside, leave := make(chan struct{}), make(chan struct{})
+	r := start(t, Config{InFlight: 1, DeadlineCap: time.Second}, nil, served(func(context.Context, *metav1.Command) error {
+		close(inside)
+		<-leave
+		return nil
+	}))
+	first := make(chan error, 1)
+	go func() { first <- r.do(within(t, time.Minute), command()) }()
+	<-inside
+	objects := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapObjects)
+	}
+	refuse := func(n int) {
+		for range n {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			if err := r.do(ctx, command()); status.Code(err) != codes.ResourceExhausted {
+				t.Fatal(err)
+			}
+			cancel()
+		}
+	}
+	refuse(100)
+	before := objects()
+	const n = 2000
+	refuse(n)
+	if more := objects() - before; more > n {
+		t.Errorf("%d refused calls left %d objects", n, more)
 	}
 	close(leave)
 	if err := <-first; err != nil {
