@@ -49,7 +49,7 @@ type Config struct {
 	LogLevel       string        `flag:"log-level" default:"info" help:"debug, info, warn or error"`
 	LogFormat      string        `flag:"log-format" default:"json" help:"json or text"`
 	Environment    string        `flag:"environment" help:"the deployment, for example live: in the source of events and in telemetry"`
-	InFlight       int           `flag:"in-flight" default:"128" help:"calls in progress, and a quarter of the streams, before more are refused with RESOURCE_EXHAUSTED"`
+	InFlight       int           `flag:"in-flight" default:"96" help:"calls in progress, and a quarter of the streams, before more are refused with RESOURCE_EXHAUSTED"`
 	DeadlineCap    time.Duration `flag:"deadline-cap" default:"10s" help:"longest time a call may take, whatever its caller allows"`
 	HealthEvery    time.Duration `flag:"health-every" default:"2s" help:"time between two health checks"`
 	Drain          time.Duration `flag:"drain" default:"1s" help:"time between turning NOT_SERVING and refusing calls: one interval of the load balancer"`
