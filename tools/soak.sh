@@ -8,7 +8,7 @@ out=$(mktemp); trap 'rm -f "$out"' EXIT
 soak() { # soak PACKAGE PATTERN [TAG]
   go test -tags "${3-soak}" -count=1 -timeout 60m -run "$2" -v "$1" 2>&1 | tee -a "$out" | awk -v tty="$tty" '
     /^=== RUN/ && tty { printf "\r\033[K%s", $3 >"/dev/stderr" }
-    /^(===|--- PASS|PASS$|ok  )/ { next }
+    /^(===|PASS$|ok  )|^ *--- PASS/ { next }
     { if (tty) printf "\r\033[K" >"/dev/stderr"; sub(/^ +[a-z_]+_test\.go:[0-9]+: /, ""); print; fflush() }'
 }
 tty=0; [ ! -t 2 ] || tty=1 # the name of what runs is shown to people

@@ -116,7 +116,7 @@ func TestKillAndStartAgain(t *testing.T) {
 			t.Errorf("the bus has a person %d times, want once", on[id])
 		}
 	}
-	t.Logf("killed with %d people acknowledged: %d there after the restart, each once on the bus", len(people), len(people))
+	t.Logf("kill of the whole system: killed with %d people acknowledged: %d there after the restart, each once on the bus", len(people), len(people))
 }
 
 // published counts the events of each stream on the bus until all of want are there.

@@ -202,7 +202,7 @@ func TestThreeRelays(t *testing.T) {
 	}
 	want, got := expected(t, log), stored(t, js)
 	lost, doubled, reordered := faultsIn(want, got)
-	t.Logf("relays=3 events=%d stored=%d kills=%d fenced=%d lost=%d doubled=%d reordered=%d", len(want), len(got), kills, conflicts, lost, doubled, reordered)
+	t.Logf("three relays: events=%d stored=%d kills=%d fenced=%d lost=%d doubled=%d reordered=%d", len(want), len(got), kills, conflicts, lost, doubled, reordered)
 	if len(want) != events || len(got) != events || lost+doubled+reordered != 0 {
 		t.Error("the fence did not hold")
 	}
@@ -343,7 +343,7 @@ func TestRelayFaults(t *testing.T) {
 	mu.Lock()
 	lostHeard, doubledHeard, reorderedHeard := faultsIn(want, heard)
 	mu.Unlock()
-	t.Logf("events=%d restarts=%d stored_but_failed=%d dropped=%d sessions=%d lost=%d doubled=%d reordered=%d; consumer: lost=%d doubled=%d reordered=%d",
+	t.Logf("relay faults: events=%d restarts=%d stored_but_failed=%d dropped=%d sessions=%d lost=%d doubled=%d reordered=%d; consumer: lost=%d doubled=%d reordered=%d",
 		len(want), restarts, hidden.Load(), dropped.Load(), relay.Status().Sessions, lost, doubled, reordered, lostHeard, doubledHeard, reorderedHeard)
 	if lost+doubled+reordered+lostHeard+doubledHeard+reorderedHeard != 0 {
 		t.Error("not every event once and in order")

@@ -17,10 +17,14 @@ import (
 	"waymark/services/kit/estest"
 )
 
+// patience is how long a test waits for what does not come, on a machine that has
+// others to serve.
+const patience = 5 * time.Minute
+
 // fill relays the whole log, without a relay left running.
 func fill(t testing.TB, log es.Log, js jetstream.JetStream) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := NewRelay(log, js, RelayOptions{}).run(ctx, true); err != nil {
 		t.Fatal(err)
@@ -29,7 +33,7 @@ func fill(t testing.TB, log es.Log, js jetstream.JetStream) {
 
 func scrub(t testing.TB, log es.Log, js jetstream.JetStream) ScrubReport {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	r, err := Scrub(ctx, log, js, Mapping{}, nil)
 	if err != nil {
@@ -40,7 +44,7 @@ func scrub(t testing.TB, log es.Log, js jetstream.JetStream) ScrubReport {
 
 func rebuild(t testing.TB, log es.Log, js jetstream.JetStream) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := Rebuild(ctx, log, js, Mapping{}, nil); err != nil {
 		t.Fatal(err)
