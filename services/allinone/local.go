@@ -64,7 +64,7 @@ func (l *local) Subscribe(ctx context.Context, after es.Position, filter es.Filt
 		prefixes[i] = category + "-"
 	}
 	var failed error
-	err := l.node.Subscribe(ctx, uint64(after), prefixes, func(events []eventstore.Event) error {
+	err := l.node.Subscribe(ctx, uint64(after), prefixes, !filter.NoMetadata, func(events []eventstore.Event) error {
 		if len(events) == 0 {
 			failed = handle(es.Message{CaughtUp: true})
 			return failed

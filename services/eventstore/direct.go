@@ -62,8 +62,9 @@ func (n *Node) Head(ctx context.Context) (head uint64, err error) {
 
 // Subscribe yields what ReadAll does, of the streams whose name begins with one of
 // the prefixes where any are given, and then what is appended, without end. It
-// yields no events each time it has come to the end of the log.
-func (n *Node) Subscribe(ctx context.Context, after uint64, prefixes []string, yield func([]Event) error) error {
+// yields no events each time it has come to the end of the log. Events come without
+// their metadata where that is not wanted.
+func (n *Node) Subscribe(ctx context.Context, after uint64, prefixes []string, metadata bool, yield func([]Event) error) error {
 	r := &readRequest{at: after, subscribe: true}
 	if len(prefixes) > 0 {
 		r.filter = &filter{interval: math.MaxInt64}
@@ -71,7 +72,10 @@ func (n *Node) Subscribe(ctx context.Context, after uint64, prefixes []string, y
 			r.filter.prefixes = append(r.filter.prefixes, []byte(p))
 		}
 	}
-	return n.direct(ctx, yield, func(ctx context.Context, d *direct) error { return n.subscribe(ctx, r, d) })
+	return n.direct(ctx, yield, func(ctx context.Context, d *direct) error {
+		d.bare = !metadata
+		return n.subscribe(ctx, r, d)
+	})
 }
 
 // direct runs a read, which Close ends and waits for. It returns the error of
@@ -104,40 +108,62 @@ func (n *Node) direct(ctx context.Context, yield func([]Event) error, read func(
 
 // direct is the outlet of such a read.
 type direct struct {
-	yield  func([]Event) error
-	failed error // of yield
-	page   []Event
-	stream string            // of the event before: the next is often of the same
-	types  map[string]string // those met
+	yield   func([]Event) error
+	bare    bool  // metadata is left out
+	failed  error // of yield
+	damaged error // a record that could not be read
+	found   []Event
+	stream  string            // of the event before: the next is often of the same
+	types   map[string]string // those met
 }
 
+func (d *direct) page() page { return page{direct: d} }
+
+// add takes up an event. keep copies the parts of its record that are to be kept;
+// nil where the whole is.
+func (d *direct) add(r record, keep func([]byte) []byte) {
+	name := r.stream()
+	if bytes.HasPrefix(name, []byte("$")) {
+		return
+	}
+	if string(name) != d.stream {
+		d.stream = string(name)
+	}
+	typ, ok := d.types[string(r.typ())]
+	if !ok {
+		if d.types == nil {
+			d.types = make(map[string]string)
+		}
+		typ = string(r.typ())
+		d.types[typ] = typ
+	}
+	metadata, data, err := r.contents()
+	if err != nil {
+		d.damaged = errors.Join(d.damaged, err)
+		return
+	}
+	if d.bare {
+		metadata = nil
+	}
+	if keep != nil {
+		metadata, data = keep(metadata), keep(data)
+	}
+	d.found = append(d.found, Event{ID: uuid.UUID(r.id()), Stream: d.stream, Type: typ, Revision: r.revision(), Position: r.position(),
+		Data: data, Metadata: metadata, Created: time.Unix(0, r.created()*100).UTC()})
+}
+
+// events hands on what was taken up, and these.
 func (d *direct) events(records []record) error {
-	d.page = d.page[:0]
 	for _, r := range records {
-		if name := r.stream(); bytes.HasPrefix(name, []byte("$")) {
-			continue
-		} else if string(name) != d.stream {
-			d.stream = string(name)
-		}
-		typ, ok := d.types[string(r.typ())]
-		if !ok {
-			if d.types == nil {
-				d.types = make(map[string]string)
-			}
-			typ = string(r.typ())
-			d.types[typ] = typ
-		}
-		metadata, data, err := r.contents()
-		if err != nil {
-			return err
-		}
-		d.page = append(d.page, Event{ID: uuid.UUID(r.id()), Stream: d.stream, Type: typ, Revision: r.revision(), Position: r.position(),
-			Data: data, Metadata: metadata, Created: time.Unix(0, r.created()*100).UTC()})
+		d.add(r, nil)
 	}
-	if len(d.page) == 0 {
-		return nil
+	switch {
+	case d.damaged != nil:
+		return d.damaged
+	case len(d.found) > 0:
+		d.failed = d.yield(d.found)
+		d.found = d.found[:0]
 	}
-	d.failed = d.yield(d.page)
 	return d.failed
 }
 

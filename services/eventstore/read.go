@@ -139,7 +139,7 @@ func (n *Node) readAll(ctx context.Context, r *readRequest, out outlet) error {
 	case !r.backwards && !r.start:
 		first = max(r.at, 1)
 	}
-	var p page
+	p := out.page()
 	for left := r.count; left > 0 && first <= last && ctx.Err() == nil; {
 		p.reset()
 		err := n.store.all(first, last, r.backwards, func(rec record) bool {
@@ -192,7 +192,7 @@ func (n *Node) readStream(ctx context.Context, r *readRequest, out outlet) error
 	}
 	youngest := n.oldest(h)
 	sent := uint64(0)
-	var p page
+	p := out.page()
 	for first <= last && sent < r.count && ctx.Err() == nil {
 		p.reset()
 		err := n.store.stream(r.stream, first, last, r.backwards, func(rec record) bool {
@@ -245,8 +245,9 @@ func (n *Node) oldest(h *head) int64 {
 // iterator is closed while they are sent: a slow reader pins no files.
 type page struct {
 	records []record
-	block   []byte // memory that copies are cut from; given away once sent
-	size    int    // of the next block: it doubles, so that short reads stay cheap
+	direct  *direct // who takes copies of what it wants of them, instead
+	block   []byte  // memory that copies are cut from; given away once sent
+	size    int     // of the next block: it doubles, so that short reads stay cheap
 	used    int
 	passed  int
 	full    bool
@@ -255,25 +256,40 @@ type page struct {
 const (
 	firstPage = 8 << 10
 	pageBytes = 128 << 10
-	pagePass  = 1 << 14 // events passed over before the caller looks up
+	// Readers in the process are few, and a scan costs more to begin than a page to keep.
+	directBytes = 256 << 10
+	pagePass    = 1 << 14 // events passed over before the caller looks up
 )
 
 func (p *page) reset() {
 	p.records, p.used, p.passed, p.full = p.records[:0], 0, 0, false
-	p.size = min(max(firstPage, p.size*4), pageBytes)
+	most := pageBytes
+	if p.direct != nil {
+		most = directBytes
+	}
+	p.size = min(max(firstPage, p.size*4), most)
 }
 
 // add copies a record and reports whether there is room for another.
 func (p *page) add(r record) bool {
-	if cap(p.block)-len(p.block) < len(r) {
-		p.block = make([]byte, 0, max(p.size, len(r)))
+	if p.direct != nil {
+		p.direct.add(r, p.keep)
+	} else {
+		p.records = append(p.records, p.keep(r))
 	}
-	from := len(p.block)
-	p.block = append(p.block, r...)
-	p.records = append(p.records, record(p.block[from:len(p.block):len(p.block)]))
-	p.used += len(r)
 	p.full = p.used >= p.size
 	return !p.full
+}
+
+// keep copies bytes.
+func (p *page) keep(b []byte) []byte {
+	if cap(p.block)-len(p.block) < len(b) {
+		p.block = make([]byte, 0, max(p.size, len(b)))
+	}
+	from := len(p.block)
+	p.block = append(p.block, b...)
+	p.used += len(b)
+	return p.block[from:len(p.block):len(p.block)]
 }
 
 // pass counts a record that was not wanted.
@@ -289,6 +305,7 @@ type outlet interface {
 	events([]record) error
 	message(*streamspb.ReadResp) error
 	control(field protowire.Number, body []byte) error // a ReadResp with this one field
+	page() page
 }
 
 // sender sends events to one reader.
@@ -297,6 +314,8 @@ type sender struct {
 	stream           grpc.ServerStream
 	links, stringIDs bool
 }
+
+func (s *sender) page() page { return page{} }
 
 func (s *sender) message(m *streamspb.ReadResp) error { return s.stream.SendMsg(m) }
 

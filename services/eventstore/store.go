@@ -10,6 +10,7 @@ import (
 
 	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
@@ -60,6 +61,7 @@ func openStore(dir string, fs vfs.FS, log *slog.Logger, fatal func(string), read
 	// scans, which they make cheaper.
 	for i := range opts.Levels {
 		opts.Levels[i].BlockSize = 16 << 10
+		opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
 	}
 	if tune != nil {
 		tune(opts)

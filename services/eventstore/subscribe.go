@@ -139,7 +139,7 @@ func (s *subscription) catchUp(ctx context.Context, durable uint64) error {
 	if s.req.stream != "" {
 		return s.catchUpStream(ctx, durable)
 	}
-	var p page
+	p := s.out.page()
 	for s.considered < durable {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -189,7 +189,7 @@ func (s *subscription) catchUpStream(ctx context.Context, durable uint64) error 
 		s.next = max(s.next, h.last+1)
 	}
 	oldest := s.node.oldest(h)
-	var p page
+	p := s.out.page()
 	for {
 		if err := ctx.Err(); err != nil {
 			return err

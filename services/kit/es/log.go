@@ -56,6 +56,8 @@ func (e *WrongRevision) Error() string {
 // name does not begin with "$".
 type Filter struct {
 	Categories []string // "referral" lets streams "referral-..." pass
+	// NoMetadata: the reader has no use for it, so that events may come without.
+	NoMetadata bool
 }
 
 // Message is what a subscription hands on: an event, or the news that it has
