@@ -47,7 +47,7 @@ func lives(tb testing.TB, t *rapid.T, plant func(*model)) (wrong, checkpoints in
 	w, _ := someHistory(tb, rapid.Uint64().Draw(t, "seed"), 3)
 	events := w.Events()
 	random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "crashes"), 1))
-	fs := vfs.NewCrashableMem()
+	fs, patience := vfs.NewCrashableMem(), rapid.IntRange(1, 8).Draw(t, "patience")
 	open := func() *model {
 		m, err := openModel(w, discard, "m", fs)
 		if err != nil {
@@ -56,6 +56,7 @@ func lives(tb testing.TB, t *rapid.T, plant func(*model)) (wrong, checkpoints in
 		if err := m.begin(tb.Context()); err != nil {
 			t.Fatal(err)
 		}
+		m.patience = patience
 		plant(m)
 		return m
 	}
@@ -79,12 +80,16 @@ func lives(tb testing.TB, t *rapid.T, plant func(*model)) (wrong, checkpoints in
 			continue
 		}
 		next := 0
-		for next < len(events) && events[next].Position <= m.at() {
+		for next < len(events) && events[next].Position <= m.taken {
 			next++
 		}
 		from := max(0, next-rapid.IntRange(0, 4).Draw(t, "repeated"))
 		to := min(len(events), next+rapid.IntRange(0, 9).Draw(t, "new"))
-		if err := m.drain(pointers(events[from:to]), w.clock()); err != nil {
+		fresh := time.Time{}
+		if rapid.Bool().Draw(t, "caught up") {
+			fresh = w.clock()
+		}
+		if err := m.drain(pointers(events[from:to]), fresh); err != nil {
 			t.Fatal(err)
 		}
 		check()

@@ -19,12 +19,12 @@ var categories = []string{"pathway", "referral", "plan", "appointment", "carelea
 
 // event is a recorded event with its message.
 type event struct {
-	es.Recorded
+	*es.Recorded
 	message proto.Message
 }
 
-func decode(e es.Recorded) (event, error) {
-	m, err := es.Decode(e)
+func decode(e *es.Recorded) (event, error) {
+	m, err := es.Decode(*e)
 	return event{e, m}, err
 }
 
@@ -44,7 +44,10 @@ func fold(v *pb.Pathway, e event) error {
 	v.Events++
 	if p := uint64(e.Position); p > v.LastPosition {
 		v.LastPosition = p
-		v.LastRecorded = e.at()
+		if v.LastRecorded == nil {
+			v.LastRecorded = &timestamppb.Timestamp{}
+		}
+		v.LastRecorded.Seconds, v.LastRecorded.Nanos = e.Recorded.Recorded.Unix(), int32(e.Recorded.Recorded.Nanosecond())
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func load(ctx context.Context, log es.Log, id, expected string) (_ *history, err
 		go func() {
 			s := stream{category: category, id: id, events: make([]event, 0, 16)}
 			s.err = log.Read(ctx, category+"-"+id, 0, func(r es.Recorded) error {
-				s.events = append(s.events, event{Recorded: r})
+				s.events = append(s.events, event{Recorded: &r})
 				return nil
 			})
 			read <- s
@@ -89,7 +89,7 @@ func load(ctx context.Context, log es.Log, id, expected string) (_ *history, err
 		}
 		for i := range s.events {
 			e := &s.events[i]
-			if e.message, err = es.Decode(e.Recorded); err != nil {
+			if e.message, err = es.Decode(*e.Recorded); err != nil {
 				break
 			}
 			switch m := e.message.(type) {
@@ -274,7 +274,7 @@ func happened(e event) (time.Time, error) {
 	if _, ledger := ledgerEvent(e); ledger {
 		return e.Recorded.Recorded, nil
 	}
-	m, err := es.ParseMetadata(e.Recorded)
+	m, err := es.ParseMetadata(*e.Recorded)
 	if err != nil {
 		return time.Time{}, err
 	}

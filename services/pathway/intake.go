@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -22,8 +23,9 @@ import (
 )
 
 const (
-	atOnce = 16 << 10 // events in one batch at most
-	few    = 64       // events that are not worth another goroutine
+	atOnce = 8 << 10 // events in one batch at most
+	few    = 64      // events that are not worth another goroutine
+	unkept = 4 << 10 // changed messages that wait to be stored at most
 	shards = 8
 	cached = 20_000 / shards // messages that a shard keeps in memory between batches
 )
@@ -84,11 +86,17 @@ func tell(c chan<- struct{}) {
 	}
 }
 
-// drain takes in events in one batch. Those that were delivered before change
-// nothing. fresh is when the last of them was the log's end; zero where that is not
-// known. Where one cannot be taken in, those before it are.
+// errUnkept: events that were taken in are gone from memory before they were stored.
+var errUnkept = errors.New("pathway: events are to be taken in again")
+
+// drain takes in events. Those that were delivered before change nothing. fresh is
+// when the last of them was the log's end; zero where that is not known. They are
+// stored in one batch; while the model is far behind, with those of the next calls,
+// which are likely to change the same again. Where one cannot be taken in, those
+// before it are; with errUnkept all after the stored position are to be given again.
 func (m *model) drain(events []*es.Recorded, fresh time.Time) error {
-	at := m.at()
+	at := m.taken
+	behind := fresh.IsZero() && len(events) >= m.patience
 	events = slices.DeleteFunc(events, func(e *es.Recorded) bool {
 		if e.Position <= at && !m.repeats {
 			return true
@@ -100,6 +108,10 @@ func (m *model) drain(events []*es.Recorded, fresh time.Time) error {
 	if err != nil {
 		// The shards went on for themselves: only the events before it are to be kept.
 		m.forget()
+		if m.taken != m.at() {
+			m.patience = math.MaxInt
+			return errUnkept
+		}
 		if at = m.at(); failed > 0 {
 			at = events[failed-1].Position
 		}
@@ -107,8 +119,19 @@ func (m *model) drain(events []*es.Recorded, fresh time.Time) error {
 			return errors.Join(err, before)
 		}
 		fresh = time.Time{}
+	} else if behind && m.unstored() < unkept {
+		m.taken = at
+		return nil
 	}
 	return errors.Join(err, m.write(at, fresh))
+}
+
+// unstored is how many messages have changed since the last batch.
+func (m *model) unstored() (n int) {
+	for i := range m.shards {
+		n += len(m.shards[i].dirty)
+	}
+	return n
 }
 
 // shard is a part of what the model has in memory: all that belongs to one id is
@@ -116,7 +139,7 @@ func (m *model) drain(events []*es.Recorded, fresh time.Time) error {
 type shard struct {
 	came    []arrival // of this batch, in the order of the log
 	cache   map[keptKey]*kept
-	dirty   map[keptKey]*kept // those of the cache that are not stored yet
+	dirty   []*kept // those of the cache that are not stored yet
 	batch   *pebble.Batch
 	evicted bool // the cache lacks what is stored
 }
@@ -140,6 +163,9 @@ func (k keptKey) bytes() []byte { return append([]byte{k.kind}, k.id...) }
 
 // kept is one stored message as it is in memory.
 type kept struct {
+	key    keptKey
+	dirty  bool
+	size   int // of the value, once it is settled
 	value  proto.Message
 	keys   [][]byte // of the indexes of a view, as stored
 	person string   // of a view, as stored under its id
@@ -156,7 +182,7 @@ type arrival struct {
 func (m *model) forget() {
 	m.whole = false
 	for i := range m.shards {
-		m.shards[i] = shard{cache: make(map[keptKey]*kept), dirty: make(map[keptKey]*kept)}
+		m.shards[i] = shard{cache: make(map[keptKey]*kept)}
 	}
 }
 
@@ -232,7 +258,7 @@ func (m *model) fold(s *shard, w arrival) error {
 	if err != nil {
 		return err
 	}
-	e, err := decode(*w.event)
+	e, err := decode(w.event)
 	if err == nil {
 		switch into := k.value.(type) {
 		case *pb.Pathway:
@@ -246,7 +272,7 @@ func (m *model) fold(s *shard, w arrival) error {
 	if err != nil {
 		return fault.Lost("pathway.model.undecodable", fmt.Sprintf("the event at position %d cannot be taken in: %v", e.Position, err))
 	}
-	s.dirty[w.key] = k
+	s.changed(k)
 	if c, ok := e.message.(*planv1.ConcernRaised); ok {
 		key := keptKey{'k', w.key.id}
 		codes, err := m.entry(s, key)
@@ -255,7 +281,7 @@ func (m *model) fold(s *shard, w arrival) error {
 		}
 		all := codes.value.(*pb.ConcernCodes)
 		all.Codes = append(all.Codes, &pb.ConcernCodes_Code{ConcernId: c.ConcernId, Code: c.Code, RaisedOn: civil(e.at())})
-		s.dirty[key] = codes
+		s.changed(codes)
 	}
 	return nil
 }
@@ -265,7 +291,7 @@ func (m *model) entry(s *shard, key keptKey) (*kept, error) {
 	if e, ok := s.cache[key]; ok {
 		return e, nil
 	}
-	e := &kept{}
+	e := &kept{key: key}
 	switch key.kind {
 	case 'n':
 		e.value = &pb.Person{PersonId: key.id}
@@ -292,26 +318,32 @@ func (m *model) entry(s *shard, key keptKey) (*kept, error) {
 // write stores what changed and the position in one batch. fresh is when the
 // position was the log's end; zero where that is not known.
 func (m *model) write(at es.Position, fresh time.Time) (err error) {
-	changed := 0
-	for i := range m.shards {
-		changed += len(m.shards[i].dirty)
-	}
 	var errs [shards]error
-	m.work(changed, func(s *shard) {
-		s.batch = m.db.NewBatch()
-		for key, e := range s.dirty {
-			if err := e.store(key, s.batch); err != nil {
-				errs[key.shard()] = err
+	m.work(m.unstored(), func(s *shard) {
+		size := 0
+		for _, e := range s.dirty {
+			size += e.settle()
+		}
+		s.batch = m.db.NewBatchWithSize(size)
+		for _, e := range s.dirty {
+			if err := e.store(s.batch); err != nil {
+				errs[e.key.shard()] = err
 				return
 			}
+			e.dirty = false
 		}
 		clear(s.dirty)
+		s.dirty = s.dirty[:0]
 		if len(s.cache) > cached {
 			clear(s.cache)
 			s.evicted = true
 		}
 	})
-	b := m.db.NewBatch()
+	size := markLen
+	for i := range m.shards {
+		size += m.shards[i].batch.Len()
+	}
+	b := m.db.NewBatchWithSize(size+1<<10, pebble.WithMaxRetainedSizeBytes(4<<20))
 	defer b.Close()
 	for i := range m.shards {
 		s := &m.shards[i]
@@ -338,7 +370,7 @@ func (m *model) write(at es.Position, fresh time.Time) (err error) {
 	if err := b.Commit(pebble.NoSync); err != nil {
 		return err
 	}
-	m.position = at
+	m.position, m.taken = at, at
 	if !fresh.IsZero() {
 		m.fresh = fresh
 	}
@@ -347,10 +379,26 @@ func (m *model) write(at es.Position, fresh time.Time) (err error) {
 	return nil
 }
 
-// store adds what is kept under a key, and how it is found, to a batch.
-func (e *kept) store(key keptKey, b *pebble.Batch) error {
+func (s *shard) changed(e *kept) {
+	if !e.dirty {
+		e.dirty = true
+		s.dirty = append(s.dirty, e)
+	}
+}
+
+// settle makes the value ready to be stored, and returns about how much of a batch it takes.
+func (e *kept) settle() int {
 	if v, ok := e.value.(*pb.Pathway); ok {
 		derive(v)
+	}
+	const keys = 400 // its own, and those by which it is found
+	e.size = proto.Size(e.value)
+	return e.size + keys
+}
+
+// store adds a settled value, and how it is found, to a batch.
+func (e *kept) store(b *pebble.Batch) error {
+	if v, ok := e.value.(*pb.Pathway); ok {
 		next := indexKeys(v)
 		for _, k := range e.keys {
 			if !holds(next, k) && !(k[0] == 'h' && planted.Is("caseload keeps who left")) {
@@ -374,11 +422,14 @@ func (e *kept) store(key keptKey, b *pebble.Batch) error {
 			e.person = v.PersonId
 		}
 	}
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(e.value)
-	if err != nil {
-		return err
+	// Encoded into the batch itself.
+	op := b.SetDeferred(1+len(e.key.id), e.size)
+	op.Key[0] = e.key.kind
+	copy(op.Key[1:], e.key.id)
+	if data, err := (proto.MarshalOptions{Deterministic: true, UseCachedSize: true}).MarshalAppend(op.Value[:0], e.value); err != nil || len(data) != e.size {
+		return fmt.Errorf("a message of %d bytes became %d: %w", e.size, len(data), err)
 	}
-	return b.Set(key.bytes(), data, nil)
+	return op.Finish()
 }
 
 func holds(keys [][]byte, key []byte) bool {

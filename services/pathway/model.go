@@ -59,9 +59,11 @@ type model struct {
 	failed   error         // why it stands still
 
 	// Owned by follow, which is the one writer; a shard by whoever works on it.
-	last   mark
-	shards [shards]shard
-	whole  bool // the shards hold all that the store does
+	last     mark
+	taken    es.Position // what the shards are complete to: position, or beyond
+	patience int         // how many events at a time tell that more is behind them
+	shards   [shards]shard
+	whole    bool // the shards hold all that the store does
 
 	// What tests set to plant the bugs that they must catch: the position is stored
 	// before what it stands for; an event is folded as often as it is delivered.
@@ -69,17 +71,18 @@ type model struct {
 }
 
 func openModel(log es.Log, logger *slog.Logger, dir string, fs vfs.FS) (*model, error) {
-	db, err := pebble.Open(dir, &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{}})
+	db, err := pebble.Open(dir, &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{},
+		MemTableSize: 32 << 20}) // views are stored again and again: few of their versions are to reach a table
 	if err != nil {
 		return nil, fmt.Errorf("read model, of which another process may have the folder (--models): %w", err)
 	}
-	m := &model{log: log, slog: logger, db: db, moved: make(chan struct{})}
+	m := &model{log: log, slog: logger, db: db, moved: make(chan struct{}), patience: atOnce / 2}
 	m.forget()
 	at, last, err := readMark(db)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	m.position, m.last = at, last
+	m.position, m.taken, m.last = at, at, last
 	return m, nil
 }
 
@@ -166,7 +169,7 @@ func (m *model) begin(ctx context.Context) error {
 		last = mark{}
 	}
 	m.last, m.whole = last, last.stream == ""
-	if at == last.position {
+	if m.taken = last.position; at == last.position {
 		return nil
 	}
 	b := m.db.NewBatch()
@@ -206,6 +209,14 @@ const idleFor = time.Second
 // follow takes in the log from where the model stands, until ctx ends or an
 // event cannot be taken in. Events that wait are taken in together, in one batch.
 func (m *model) follow(ctx context.Context, now func() time.Time) (err error) {
+	for err = errUnkept; errors.Is(err, errUnkept); {
+		err = m.goOn(ctx, now)
+	}
+	return err
+}
+
+// goOn does so until the shards have lost what they held.
+func (m *model) goOn(ctx context.Context, now func() time.Time) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	m.fail(nil)
@@ -224,7 +235,7 @@ func (m *model) follow(ctx context.Context, now func() time.Time) (err error) {
 	defer cancel(nil)
 	wg.Go(func() {
 		// Every stream: a position that a caller waits for may be of any.
-		cancel(m.log.Subscribe(ctx, after, es.Filter{}, func(msg es.Message) error { return box.put(ctx, msg) }))
+		cancel(m.log.Subscribe(ctx, after, es.Filter{NoMetadata: true}, func(msg es.Message) error { return box.put(ctx, msg) }))
 	})
 	wg.Go(func() {
 		if err := m.compare(ctx, now); err != nil {

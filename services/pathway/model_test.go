@@ -283,6 +283,7 @@ func TestUndecodableEventStopsTheModel(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer m.close()
+			m.patience = 2
 			for range 2 { // started again it stops again
 				if err := m.follow(t.Context(), w.clock); err == nil || !strings.Contains(err.Error(), "undecodable") {
 					t.Fatalf("follow ended with %v", err)
@@ -313,6 +314,36 @@ func TestUndecodableEventStopsTheModel(t *testing.T) {
 			_, err = c.GetTimeline(t.Context(), &pb.GetTimelineRequest{PathwayId: other})
 			wantCode(t, err, codes.DataLoss)
 		})
+	}
+}
+
+// TestUnkeptEventsAreTakenInAgain: where an event cannot be taken in behind others
+// that were not stored yet, those are asked for once more, and stored.
+func TestUnkeptEventsAreTakenInAgain(t *testing.T) {
+	t.Parallel()
+	w, head := someHistory(t, 3, 4)
+	bad := w.record(t, "carelead-"+uuid.NewString(), time.Time{}, &careleadv1.CapacityChanged{})
+	events := pointers(w.Events())
+	m, err := openModel(w, discard, "m", vfs.NewMem())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	m.patience = 1
+	if err := m.drain(events[:10], time.Time{}); err != nil || m.at() != 0 || m.taken != events[9].Position {
+		t.Fatalf("%v, at %d, %d taken", err, m.at(), m.taken)
+	}
+	if err := m.drain(events[10:], time.Time{}); !errors.Is(err, errUnkept) || m.at() != 0 {
+		t.Fatalf("%v, at %d", err, m.at())
+	}
+	if err := m.follow(t.Context(), w.clock); err == nil || !strings.Contains(err.Error(), "undecodable") {
+		t.Fatalf("follow ended with %v", err)
+	}
+	if m.at() != head || head >= bad {
+		t.Errorf("at %d, not at %d", m.at(), head)
+	}
+	if contents(t, m) != prefix(t, w.Events(), head) {
+		t.Error("what is stored is not what the log says")
 	}
 }
 

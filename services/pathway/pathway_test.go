@@ -299,7 +299,7 @@ func TestEveryEventIsKnown(t *testing.T) {
 		for i := range file.Messages().Len() {
 			m := file.Messages().Get(i)
 			category, _ := proto.GetExtension(m.Options(), metav1.E_Category).(string)
-			e := event{Recorded: es.Recorded{Type: string(m.FullName()), Position: 1}}
+			e := event{Recorded: &es.Recorded{Type: string(m.FullName()), Position: 1}}
 			switch category {
 			case "pathway", "referral", "plan", "appointment", "carelead":
 				count++

@@ -80,7 +80,7 @@ func (h *history) timeline(m moment) ([]*pb.TimelineEntry, error) {
 }
 
 func entry(e event, l line) (*pb.TimelineEntry, error) {
-	m, err := es.ParseMetadata(e.Recorded)
+	m, err := es.ParseMetadata(*e.Recorded)
 	if err != nil {
 		return nil, err
 	}
