@@ -137,7 +137,11 @@ func (l *ledger) load(to target, rng *rand.Rand) (stop func()) {
 // writer is left: one that gets no answer, which on a busy machine may be for
 // lack of time, writes no more.
 func (l *ledger) until(n int64, ended <-chan struct{}) {
-	for goal := l.acked.Load() + n; l.acked.Load() < goal; {
+	goal := l.acked.Load() + n
+	if l.limit > 0 { // the writers may have begun before
+		goal = min(goal, l.limit)
+	}
+	for l.acked.Load() < goal {
 		select {
 		case <-ended:
 			return
