@@ -5,13 +5,17 @@
 set -uo pipefail
 cd "$(dirname "$0")/../services"
 out=$(mktemp); trap 'rm -f "$out"' EXIT
+tty=; [ ! -t 2 ] || tty=1 # people are shown the name of what runs
 soak() { # soak PACKAGE PATTERN [TAG]
-  go test -tags "${3-soak}" -count=1 -timeout 60m -run "$2" -v "$1" 2>&1 | tee -a "$out" | awk -v tty="$tty" '
-    /^=== RUN/ && tty { printf "\r\033[K%s", $3 >"/dev/stderr" }
-    /^(===|PASS$|ok  )|^ *--- PASS/ { next }
-    { if (tty) printf "\r\033[K" >"/dev/stderr"; sub(/^ +[a-z_]+_test\.go:[0-9]+: /, ""); print; fflush() }'
+  go test -tags "${3-soak}" -count=1 -timeout 60m -run "$2" -v "$1" 2>&1 | tee -a "$out" | while IFS= read -r line; do
+    [ -z "$tty" ] || printf '\r\033[K' >&2
+    case $line in
+    '=== RUN '*) [ -z "$tty" ] || printf '%s ' "${line##* }" >&2 ;;
+    '=== '* | PASS | 'ok  '* | '--- PASS'* | *' --- PASS'*) ;;
+    *) [[ ! $line =~ ^\ +[a-z_]+_test\.go:[0-9]+:\ (.*) ]] || line=${BASH_REMATCH[1]}; printf '%s\n' "$line" ;;
+    esac
+  done
 }
-tty=0; [ ! -t 2 ] || tty=1 # the name of what runs is shown to people
 soak ./eventstore '^TestSoak'
 soak ./bench '^TestSoak'
 soak ./kit/run '^TestOutage|^TestOverload|^TestStopLosesNoCall'
