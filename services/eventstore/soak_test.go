@@ -82,7 +82,7 @@ func inMountNamespace(t *testing.T, tools ...string) bool {
 	cmd.Env = append(os.Environ(), variable+"=1")
 	out, err := cmd.CombinedOutput()
 	for line := range strings.Lines(string(out)) {
-		if !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "PASS") {
+		if !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "--- ") && !strings.HasPrefix(line, "PASS") {
 			fmt.Print(line)
 		}
 	}

@@ -195,7 +195,7 @@ func TestConsumerCrash(t *testing.T) {
 					again++
 				}
 			}
-			t.Logf("%s: events=%d crashes=%d lost=%d delivered_again=%d", c.name, events, crashes, lost, again)
+			t.Logf("consumer crash, %s: events=%d crashes=%d lost=%d delivered_again=%d", c.name, events, crashes, lost, again)
 			if c.planted != (lost > 0) || crashes < 10 {
 				t.Errorf("lost %d with %d crashes", lost, crashes)
 			}

@@ -278,7 +278,7 @@ func TestZombies(t *testing.T) {
 				return true
 			})
 			lost, doubled, reordered := faultsIn(want, stored(t, js))
-			t.Logf("%s: events=%d fenced=%d lost=%d doubled=%d reordered=%d", c.name, events, zombies[0].Status().Conflicts+zombies[1].Status().Conflicts, lost, doubled, reordered)
+			t.Logf("zombies, %s: events=%d fenced=%d lost=%d doubled=%d reordered=%d", c.name, events, zombies[0].Status().Conflicts+zombies[1].Status().Conflicts, lost, doubled, reordered)
 			if lost > 0 || !c.unsafe && doubled+reordered > 0 || c.unsafe && (doubled < events-1 || reordered == 0) {
 				t.Errorf("doubled %d, reordered %d", doubled, reordered)
 			}
