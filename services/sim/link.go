@@ -28,7 +28,10 @@ type link struct {
 	node *node
 }
 
-var _ es.Log = (*link)(nil)
+var (
+	_ es.Log   = (*link)(nil)
+	_ es.Turns = (*link)(nil)
+)
 
 var (
 	errAway = fault.Unavailable("log.unavailable", "the event store is away: repeat the request", time.Second)
@@ -341,6 +344,12 @@ func (l *link) follow(ctx context.Context, purpose string, filter es.Filter, aft
 			*after = m.Event.Position
 		}
 	}
+}
+
+// Turn implements es.Turns: each goes on at an instant of its own, by its name where
+// several ask at one.
+func (l *link) Turn(ctx context.Context, name string) error {
+	return l.a.sleep(ctx, "turn "+name, 1)
 }
 
 // SetMaxCount implements es.Log.

@@ -3,6 +3,7 @@ package es
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -30,8 +31,17 @@ type Follower struct {
 	position Position      // of the last event applied
 	live     bool          // has once reached the end of the log
 	moved    chan struct{} // closed and renewed when position or live changes
+	waits    int           // how many have had to wait so far
 
 	unchecked bool // what tests set to plant a bug that they must catch: the journal is believed
+}
+
+// Turns is what the log of a simulation has besides: several who waited for the
+// same event go on at one instant, and who of them is first at a stream is chance,
+// unless each waits for a turn of its own. Nobody else's log has it.
+type Turns interface {
+	// Turn returns when it is the turn of the one that the name is of, or when ctx ends.
+	Turn(ctx context.Context, name string) error
 }
 
 // Follow returns a Follower of the categories' events. It hands them to apply,
@@ -150,11 +160,15 @@ func (f *Follower) At() Position { return f.position }
 // everything up to position at, which must be that of an event it follows or lie
 // before one. When the deadline comes first it is UNAVAILABLE with the code.
 func (f *Follower) Wait(ctx context.Context, at Position) error {
-	for {
+	for n := 0; ; {
 		f.Lock()
 		ready, moved := f.live && f.position >= at, f.moved
+		if !ready && n == 0 {
+			f.waits++
+			n = f.waits
+		}
 		f.Unlock()
-		if ready {
+		if ready && (n == 0 || f.turn(ctx, n) == nil) {
 			return nil
 		}
 		select {
@@ -166,4 +180,12 @@ func (f *Follower) Wait(ctx context.Context, at Position) error {
 			return fault.Unavailable(f.code, "the list has not come to this position: use one from a receipt of this service, or ask again", time.Second)
 		}
 	}
+}
+
+// turn waits for the turn of the n-th who had to wait.
+func (f *Follower) turn(ctx context.Context, n int) error {
+	if t, ok := f.log.(Turns); ok {
+		return t.Turn(ctx, fmt.Sprint(f.code, " ", n))
+	}
+	return nil
 }
