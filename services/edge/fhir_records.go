@@ -1,10 +1,12 @@
 package edge
 
 import (
+	"crypto/sha256"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -21,15 +23,37 @@ import (
 type records struct {
 	*es.Follower // its lock guards all below
 
-	stamps   map[string][]stamp  // by stream
+	stamps   map[streamKey][]stamp
 	people   []string            // in the order of the log
 	pathways []string            // likewise
 	sessions []string            // likewise
 	person   map[string]string   // of a pathway
 	of       map[string][]string // pathways of a person
 	survivor map[string]string   // a merged person to the one who survived
-	whose    map[string]string   // the id of a thing to that of its person, pathway or session
+	whose    map[idKey]int32     // the id of a thing to that of its person, pathway or session, as a place in names
+	names    []string            // of owners
 	local    map[string]string   // a local identifier, organisation and value, to its person
+}
+
+// idKey is an id as 16 bytes: those of a UUID in lower case, and of a hash for any
+// other. There is one for everything in the log that has an id: as strings they
+// took three times the memory.
+type idKey [16]byte
+
+func keyOf(id string) idKey {
+	if len(id) == 36 {
+		if u, err := uuid.Parse(id); err == nil && strings.ToLower(id) == id {
+			return idKey(u)
+		}
+	}
+	sum := sha256.Sum256([]byte(id))
+	return idKey(sum[:16])
+}
+
+// streamKey is a stream: its category, and the id behind it.
+type streamKey struct {
+	category string
+	id       idKey
 }
 
 // stamp is where and when one event was recorded.
@@ -41,25 +65,26 @@ type stamp struct {
 func (s stamp) time() time.Time { return time.Unix(0, s.recorded).UTC() }
 
 func newRecords(log es.Log) *records {
-	x := &records{stamps: map[string][]stamp{}, person: map[string]string{}, of: map[string][]string{},
-		survivor: map[string]string{}, whose: map[string]string{}, local: map[string]string{}}
+	x := &records{stamps: map[streamKey][]stamp{}, person: map[string]string{}, of: map[string][]string{},
+		survivor: map[string]string{}, whose: map[idKey]int32{}, local: map[string]string{}}
 	x.Follower = es.Follow(log, "edge.fhir.behind", x.fold)
 	return x
 }
 
 // fold applies one event. The caller holds the lock.
 func (x *records) fold(at es.Recorded) error {
-	category, id, _ := strings.Cut(at.Stream, "-")
-	switch category {
-	case "person", "pathway", "referral", "plan", "appointment", "carelead", "session":
-	default:
+	of, id, _ := strings.Cut(at.Stream, "-")
+	n := slices.Index(followed, of)
+	if n < 0 {
 		return nil
 	}
+	category := followed[n] // not part of the name of each stream, which would be kept with it
 	event, err := es.Decode(at)
 	if err != nil {
 		return err
 	}
-	if x.stamps[at.Stream] == nil {
+	stream := streamKey{category, keyOf(id)}
+	if x.stamps[stream] == nil {
 		switch category {
 		case "person":
 			x.people = append(x.people, id)
@@ -68,9 +93,9 @@ func (x *records) fold(at es.Recorded) error {
 		case "session":
 			x.sessions = append(x.sessions, id)
 		}
-		x.whose[id] = id
+		x.owns(id, id)
 	}
-	x.stamps[at.Stream] = append(x.stamps[at.Stream], stamp{at.Position, at.Recorded.UnixNano()})
+	x.stamps[stream] = append(x.stamps[stream], stamp{at.Position, at.Recorded.UnixNano()})
 	switch e := event.(type) {
 	case *referralv1.PathwayStarted:
 		x.person[id] = e.PersonId
@@ -86,13 +111,26 @@ func (x *records) fold(at es.Recorded) error {
 		x.local[localKey(e.Identifier)] = id
 	case *appointmentv1.SessionOpened:
 		for _, slot := range e.Slots {
-			x.whose[slot.SlotId] = id
+			x.owns(id, slot.SlotId)
 		}
 	}
 	if category != "session" { // a session names appointments, which are pathways'
 		x.things(event, id)
 	}
 	return nil
+}
+
+// followed are the categories whose streams are of people, pathways and sessions.
+var followed = []string{"person", "pathway", "referral", "plan", "appointment", "carelead", "session"}
+
+// owns notes whose a thing is from now on. The caller holds the lock.
+func (x *records) owns(owner, thing string) {
+	at, known := x.whose[keyOf(owner)]
+	if !known || x.names[at] != owner {
+		at = int32(len(x.names))
+		x.names = append(x.names, strings.Clone(owner))
+	}
+	x.whose[keyOf(thing)] = at
 }
 
 func localKey(i *personv1.LocalIdentifier) string { return i.GetAssigner() + "|" + i.GetValue() }
@@ -102,8 +140,10 @@ func (x *records) things(event proto.Message, owner string) {
 	event.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		name := string(f.Name())
 		if f.Kind() == protoreflect.StringKind && !f.IsList() && !f.IsMap() && strings.HasSuffix(name, "_id") && name != "person_id" && name != "pathway_id" {
-			if id := v.String(); len(id) == 36 && x.whose[id] == "" {
-				x.whose[id] = owner
+			if id := v.String(); len(id) == 36 {
+				if _, known := x.whose[keyOf(id)]; !known {
+					x.owns(owner, id)
+				}
 			}
 		}
 		return true
@@ -114,7 +154,10 @@ func (x *records) things(event proto.Message, owner string) {
 func (x *records) ownerOf(id string) string {
 	x.Lock()
 	defer x.Unlock()
-	return x.whose[id]
+	if at, known := x.whose[keyOf(id)]; known {
+		return x.names[at]
+	}
+	return ""
 }
 
 // patient returns who a person is now, and everybody that was merged into them.
@@ -171,7 +214,7 @@ func (x *records) history(categories []string, owner string, whole bool) (all []
 	x.Lock()
 	defer x.Unlock()
 	for _, c := range categories {
-		for i, s := range x.stamps[x.stream(c, owner)] {
+		for i, s := range x.stampsOf(c, owner) {
 			if whole && i > 0 && len(all) > 0 && all[len(all)-1].recorded == s.recorded {
 				all[len(all)-1] = s
 			} else {
@@ -183,12 +226,12 @@ func (x *records) history(categories []string, owner string, whole bool) (all []
 	return all
 }
 
-// stream of a category that belongs to the owner; that of the person, for a pathway.
-func (x *records) stream(category, owner string) string {
+// stampsOf the stream of a category that belongs to the owner; that of the person, for a pathway.
+func (x *records) stampsOf(category, owner string) []stamp {
 	if person := x.person[owner]; category == "person" && person != "" {
 		owner = person
 	}
-	return category + "-" + owner
+	return x.stamps[streamKey{category, keyOf(owner)}]
 }
 
 // newest returns the last event of the owner's streams that is within the moment
@@ -197,7 +240,7 @@ func (x *records) newest(categories []string, owner string, m asOf, whole bool) 
 	x.Lock()
 	defer x.Unlock()
 	for _, c := range categories {
-		all := x.stamps[x.stream(c, owner)]
+		all := x.stampsOf(c, owner)
 		for i, s := range slices.Backward(all) {
 			if whole && i+1 < len(all) && all[i+1].recorded == s.recorded {
 				continue

@@ -56,7 +56,8 @@ func TestFHIRFaults(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go s.records.Run(ctx)
 		s.records.Lock()
-		s.records.people, s.records.whose["p"] = []string{"p"}, "p"
+		s.records.people = []string{"p"}
+		s.records.owns("p", "p")
 		s.records.Unlock()
 		for _, path := range []string{"/Patient/p", "/Patient"} {
 			w := httptest.NewRecorder()
@@ -155,4 +156,23 @@ func FuzzSearch(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestRecordsOwners: a thing is the first one's that names it, a stream's own id is
+// its own, and ids are told apart letter by letter, also those that are not UUIDs.
+func TestRecordsOwners(t *testing.T) {
+	t.Parallel()
+	const lower, other = "0b7e6f0a-53cd-4c1e-9d0a-3f0f6f5a1c2d", "1b7e6f0a-53cd-4c1e-9d0a-3f0f6f5a1c2d"
+	x := newRecords(estest.NewLog())
+	x.owns(lower, lower)
+	x.owns(lower, "a slot")
+	x.owns(lower, other)
+	x.owns(other, other) // its own stream began after somebody named it
+	x.owns(other, "A slot")
+	for id, want := range map[string]string{lower: lower, other: other, "a slot": lower, "A slot": other,
+		strings.ToUpper(lower): "", "{" + lower[1:35] + "}": "", "": ""} {
+		if got := x.ownerOf(id); got != want {
+			t.Errorf("%q is %q's, want %q", id, got, want)
+		}
+	}
 }
