@@ -50,7 +50,7 @@ else
 	@cd services && SEED='$(SEED)' FIRST='$(FIRST)' SEEDS='$(or $(SEEDS),500)' go test -count=1 -timeout 30m -run '^TestSeeds$$' -v ./sim | grep -vE '^(=== | *--- PASS|ok|PASS)'
 endif
 
-soak: ## run the long fault tests (about 30 minutes, some need root; a few with ROUNDS=small)
+soak: ## run the long fault tests (10 to 30 minutes, some need root; a few with ROUNDS=small)
 	@SOAK_ROUNDS=$(ROUNDS) tools/soak.sh
 
 fuzz: ## run every fuzz target for FUZZTIME (10000x, or a time) each

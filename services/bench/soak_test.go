@@ -427,6 +427,7 @@ func TestSoakOverload(t *testing.T) {
 	d := time.Duration(rounds(5)) * time.Second
 	alone := play(d, 0, nil)
 	var goodput, most, part, late []float64
+	var detail strings.Builder
 	for range 5 {
 		calm := play(d, 4, refusing)
 		storm := play(d, 4, flooded)
@@ -434,7 +435,7 @@ func TestSoakOverload(t *testing.T) {
 		g, m := call/(call+4*price), call/(call+4*calm.bare)
 		goodput, most, part = append(goodput, g), append(most, m), append(part, g/m)
 		late = append(late, float64(storm.p99)/float64(calm.p99))
-		t.Logf("taken alone %d, calm %d, storm %d, refused %d; p99 %v, %v, %v; CPU of a call %.0f, of a refusal %.0f, by a bare server %.0f us, of the node for a call %.0f, %.0f us",
+		fmt.Fprintf(&detail, "taken alone %d, calm %d, storm %d, refused %d; p99 %v, %v, %v; CPU of a call %.0f, of a refusal %.0f, by a bare server %.0f us, of the node for a call %.0f, %.0f us\n",
 			alone.took, calm.took, storm.took, storm.refused, alone.p99, calm.p99, storm.p99, 1e6*call, 1e6*price, 1e6*calm.bare, 1e6*calm.node, 1e6*storm.node)
 	}
 	memory := memoryOf(f.services[0].cmd.Process.Pid, "VmHWM")
@@ -450,6 +451,9 @@ func TestSoakOverload(t *testing.T) {
 	}
 	if late[2] > 2 {
 		t.Errorf("calls that were taken waited %.1f times as long", late[2])
+	}
+	if t.Failed() {
+		t.Log(detail.String())
 	}
 }
 
