@@ -20,6 +20,10 @@ import (
 // each start: which people, pathways and sessions there are, whose a thing with
 // an id is, and where and when each stream has its events. It follows every
 // stream, so that waiting for the head of the log is waiting for all of it.
+//
+// It keeps no journal: it takes in nearly every event, so that a journal would be
+// another copy of the log, and reading it would take as long (a second of CPU for a
+// million events, in which the services answer already; only FHIR waits).
 type records struct {
 	*es.Follower // its lock guards all below
 

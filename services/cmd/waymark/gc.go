@@ -13,7 +13,7 @@ const (
 	// gcRoom is by how much the heap may grow between two collections: where much
 	// lives, three times as much again would not fit into an ordinary machine.
 	gcRoom  = 256 << 20
-	leastGC = 50 // but not so little that collecting is all that happens
+	leastGC = 33 // but not so little that collecting is all that happens
 )
 
 // gcPercent is by how many percent the heap may grow when so many bytes live.

@@ -31,6 +31,9 @@
 // appends over one standing BatchAppend call where the store has one address
 // (writer.go), by the library to a cluster, and reads by the library.
 //
+// Folds are kept from one command to the next in a Cache (cache.go), which all
+// Streams of a process share and which is bounded by bytes.
+//
 // Follower keeps a model of the whole log in memory, and the events that it was
 // made of in a file (journal.go), so that a start need not read the log again.
 package es
