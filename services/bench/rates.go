@@ -557,7 +557,8 @@ func (l *lab) remake(ctx context.Context, open int) (r *remade, err error) {
 		return nil, err
 	}
 	r = &remade{log: allinone.Local(node, client), dir: filepath.Join(l.dir, "models")}
-	if r.events, err = writeStories(ctx, r.log, max(1, l.opts.Events/60), 60, open); err != nil {
+	// Long enough that what a start costs, most of it syncs, says little.
+	if r.events, err = writeStories(ctx, r.log, max(1, l.opts.Events/15), 60, open); err != nil {
 		return nil, err
 	}
 	if r.plain, err = l.scanned("scan"); err != nil {
