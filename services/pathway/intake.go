@@ -426,8 +426,12 @@ func (e *kept) store(b *pebble.Batch) error {
 	op := b.SetDeferred(1+len(e.key.id), e.size)
 	op.Key[0] = e.key.kind
 	copy(op.Key[1:], e.key.id)
-	if data, err := (proto.MarshalOptions{Deterministic: true, UseCachedSize: true}).MarshalAppend(op.Value[:0], e.value); err != nil || len(data) != e.size {
-		return fmt.Errorf("a message of %d bytes became %d: %w", e.size, len(data), err)
+	data, err := proto.MarshalOptions{Deterministic: true, UseCachedSize: true}.MarshalAppend(op.Value[:0], e.value)
+	switch {
+	case err != nil:
+		return err
+	case len(data) != e.size: // it has outgrown the batch's memory
+		return fmt.Errorf("a message of %d bytes became %d", e.size, len(data))
 	}
 	return op.Finish()
 }

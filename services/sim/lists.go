@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
 	careleadv1 "waymark/proto/waymark/carelead/v1"
@@ -126,6 +127,19 @@ func (w *world) list(log []es.Recorded) {
 	}
 }
 
+// differ tells the first lines in which two messages differ as text.
+func differ(was, fresh proto.Message) string {
+	lines := func(m proto.Message) []string {
+		return strings.Split(prototext.MarshalOptions{Multiline: true}.Format(m), "\n")
+	}
+	a, b := lines(was), lines(fresh)
+	n := 0
+	for n < min(len(a), len(b))-1 && a[n] == b[n] {
+		n++
+	}
+	return fmt.Sprintf("%d and %d lines, line %d is %q and %q", len(a), len(b), n+1, strings.TrimSpace(a[n]), strings.TrimSpace(b[n]))
+}
+
 // projections compares each with a fold of the log that knows nothing of crashes.
 func (r *Result) projections(w *world) {
 	for _, l := range w.lists {
@@ -136,7 +150,7 @@ func (r *Result) projections(w *world) {
 		}
 		for i, was := range l.replies {
 			if !proto.Equal(was, fresh[i]) {
-				r.unexplained("%s of %s at position %d is not a fold of the log: %v, %v", was.ProtoReflect().Descriptor().Name(), l.process, l.position, was, fresh[i])
+				r.unexplained("%s of %s at position %d is not a fold of the log: %s", was.ProtoReflect().Descriptor().Name(), l.process, l.position, differ(was, fresh[i]))
 			}
 		}
 		all := 0
