@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -30,7 +29,7 @@ else runs; ratios much less. services/bench/README.md says what each row does.
   waymark bench limits    the limits alone: %s
   waymark bench ROW...    these rows
 
-Data is written to a folder of its own below --dir, which is removed afterwards. It takes about 15
+Data is written to a folder of its own below --dir, which is removed afterwards. It takes about ten
 minutes; with --quick two, and the figures are then less sure. For a README: -o markdown.
 
 Examples:
@@ -149,7 +148,6 @@ func (c *cli) benchYear(ctx context.Context, opts bench.YearOptions, keep string
 	if opts.Child, err = benchChild(); err != nil {
 		return err
 	}
-	debug.SetGCPercent(200) // the heap is small while it records, and half as large as the log when it has verified
 	bars := map[string]*progress{}
 	opts.Progress = func(what string, done, of int) {
 		if bars[what] == nil {
