@@ -77,8 +77,9 @@ func declared(msh string) (separators, error) {
 			*to = coding[i]
 		}
 	}
-	if s.field >= utf8.RuneSelf || s.field == ' ' || s.field == s.component || s.field == s.repetition || s.component == s.repetition {
-		return s, errors.New("MSH-1 and MSH-2 declare no usable separators")
+	ascii := max(s.field, s.component, s.repetition, s.escape, s.subcomponent) < utf8.RuneSelf // any other is no character of its own in UTF-8
+	if !ascii || s.field == ' ' || s.field == s.component || s.field == s.repetition || s.component == s.repetition {
+		return s, errors.New("MSH-1 and MSH-2 declare no usable separators: they are ASCII, and differ")
 	}
 	return s, nil
 }

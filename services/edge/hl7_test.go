@@ -62,7 +62,7 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"", "MSH|^~\\&|A|B\rPID|1||9990000018^^^NHS~2", "MSH$%*?@$A\rPID$$$1%2@3*4\rZZZ", "\xff\xfeM\x00S\x00H\x00|\x00^\x00", "MSH|^~\\&||||||||||||||||8859/1\rPID|||||\\XFC\\\\.br\\", "FHS|\rBHS|\rMSH|^~\\&\rBTS|1", "BHS|^~\\&#|A\nMSH|^~\\&#|A||||||ADT_A28|7|P|2.7\r\nPID|1\n\rBTS|x|y\nFTS|2", "MSH|^~\\&||||||||||||||||WINDOWS-1252\rPID|||||\x80\x9f"} {
+	for _, s := range []string{"", "MSH|^~\\&|A|B\rPID|1||9990000018^^^NHS~2", "MSH$%*?@$A\rPID$$$1%2@3*4\rZZZ", "\xff\xfeM\x00S\x00H\x00|\x00^\x00", "MSH|^~\\&||||||||||||||||8859/1\rPID|||||\\XFC\\\\.br\\", "FHS|\rBHS|\rMSH|^~\\&\rBTS|1", "BHS|^~\\&#|A\nMSH|^~\\&#|A||||||ADT_A28|7|P|2.7\r\nPID|1\n\rBTS|x|y\nFTS|2", "MSH|^~\\&||||||||||||||||WINDOWS-1252\rPID|||||\x80\x9f", "^~\\&#|A\nMSH|^~\\\x827xV\x19&#|A||||||A\x00\x00\x80\x0028|\xf7"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
