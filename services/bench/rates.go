@@ -449,12 +449,14 @@ func pathwayBytes(answer []byte) []byte {
 	return nil
 }
 
+// storyWriters write stories side by side.
+const storyWriters = 16
+
 // writeStories records the story of many pathways and returns how many events there
 // are. They are whole: chained, with metadata as the services write it; what follows
-// in one stream is one command. open is how many pathways of each of 16 writers are
-// at different places of the story at a time.
+// in one stream is one command. open is how many pathways of each writer are at
+// different places of the story at a time.
 func writeStories(ctx context.Context, log es.Log, pathways, events, open int) (int, error) {
-	const writers = 16
 	all := story(events)
 	var turns [][]told
 	for from, to := 0, 1; to <= len(all); to++ {
@@ -478,17 +480,17 @@ func writeStories(ctx context.Context, log es.Log, pathways, events, open int) (
 		return err
 	}
 	var group sync.WaitGroup
-	errs := make(chan error, writers)
-	for w := range writers {
+	errs := make(chan error, storyWriters)
+	for w := range storyWriters {
 		group.Go(func() {
 			for begun, done, day := w, w, 0; done < pathways; day++ {
-				for begun < pathways && day >= begun/writers*len(turns)/open {
-					begun += writers
+				for begun < pathways && day >= begun/storyWriters*len(turns)/open {
+					begun += storyWriters
 				}
-				for n := done; n < begun; n += writers {
-					at := day - n/writers*len(turns)/open
+				for n := done; n < begun; n += storyWriters {
+					at := day - n/storyWriters*len(turns)/open
 					if at == len(turns)-1 {
-						done = n + writers
+						done = n + storyWriters
 					}
 					if err := write(n, turns[at]); err != nil {
 						errs <- err
@@ -512,7 +514,7 @@ func rebuildRate(open int) func(context.Context, *lab) (*measure, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &measure{Row: Row{What: fmt.Sprintf("rebuild of the read models of %d events, %d pathways side by side", r.events, 16*open), Unit: "events/s",
+		return &measure{Row: Row{What: fmt.Sprintf("rebuild of the read models of %d events, %d pathways side by side", r.events, storyWriters*open), Unit: "events/s",
 			Per: "events/s of scan and decode, one core", Floor: 0.50, Aim: 0.75}, limit: r.plain.rate, ours: r.rate}, nil
 	}
 }
@@ -524,7 +526,7 @@ func rebuildRateOne(open int) func(context.Context, *lab) (*measure, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &measure{Row: Row{What: fmt.Sprintf("same on one core, %d pathways side by side", 16*open), Unit: "events/s", Floor: 300_000, Aim: 300_000},
+		return &measure{Row: Row{What: fmt.Sprintf("same on one core, %d pathways side by side", storyWriters*open), Unit: "events/s", Floor: 300_000, Aim: 300_000},
 			ours: func(ctx context.Context, d time.Duration) (float64, error) {
 				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 				return r.rate(ctx, d)
