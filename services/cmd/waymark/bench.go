@@ -30,7 +30,7 @@ else runs; ratios much less. services/bench/README.md says what each row does.
   waymark bench ROW...    these rows
 
 Data is written to a folder of its own below --dir, which is removed afterwards. It takes about ten
-minutes; with --quick two, and the figures are then less sure. For a README: -o markdown.
+minutes, with --quick a part of them, and the figures are then less sure. For a README: -o markdown.
 
 Examples:
   waymark bench T1 T4 --rounds 20
