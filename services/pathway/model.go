@@ -25,7 +25,7 @@ import (
 
 // modelVersion names what the fold and the indexes make of the log. Another
 // version is built in another folder, beside the old one.
-const modelVersion = 5
+const modelVersion = 6
 
 // model is the read model: every pathway as fold sees it, with indexes, and the
 // position that they are complete to, written in one batch. It is a cache: a
@@ -44,6 +44,7 @@ const modelVersion = 5
 //	k pathway                            pb.ConcernCodes
 //	h party 0 pathway                    held by that party
 //	d due(8) pathway 0 n(2)              deadline n of the view
+//	s due(8) pathway 0 n(2)              the same, of those that the sweep has to tell of
 //	o due(8) pathway                     an offer waits for its answer
 //	b due(8) pathway 0 task              to be booked
 //	p pathway                            id of its person
@@ -543,8 +544,10 @@ func indexKeys(v *pb.Pathway) (keys [][]byte) {
 		keys = append(keys, append(holderPrefix(v.Holder), id...))
 	}
 	for n, d := range v.Deadlines {
-		k := append(dueKey('d', d.Due.AsTime()), id...)
-		keys = append(keys, binary.BigEndian.AppendUint16(append(k, 0), uint16(n)))
+		k := binary.BigEndian.AppendUint16(append(append(dueKey('d', d.Due.AsTime()), id...), 0), uint16(n))
+		if keys = append(keys, k); untold(v, d) {
+			keys = append(keys, append([]byte{'s'}, k[1:]...))
+		}
 	}
 	if h := v.OpenHandover; h.GetAnswerDue() != nil {
 		keys = append(keys, append(dueKey('o', h.AnswerDue.AsTime()), id...))

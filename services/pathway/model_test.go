@@ -66,6 +66,7 @@ func until(t testing.TB, m *model, at es.Position) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	done := make(chan error, 1)
+	m.fail(nil) // how an earlier one ended
 	go func() { done <- m.follow(ctx, func() time.Time { return monday }) }()
 	if err := m.wait(ctx, at); err != nil {
 		t.Fatal(err)

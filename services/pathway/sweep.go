@@ -2,8 +2,10 @@ package pathway
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -37,7 +39,7 @@ type overdueTasks interface {
 // of their own. Whoever is asked decides: the command does nothing when it is
 // early, and the same deadline always gives the same command.
 func (s *server) sweeping(ctx context.Context) {
-	for m := s.models.serving(); ; {
+	for m := s.models.newest; ; { // an older one that still answers does not follow the log
 		moved := m.changed()
 		if m.current() {
 			break
@@ -62,51 +64,68 @@ func (s *server) sweeping(ctx context.Context) {
 	}
 }
 
-// sweep goes once through what is overdue.
+// untold reports whether somebody has to be told of a deadline when it is over and
+// was not yet. A referral that was received is not: its desk has it, and the referral
+// service records nothing more.
+func untold(v *pb.Pathway, d *pb.Deadline) bool {
+	switch d.Kind {
+	case "referral_answer":
+		return slices.ContainsFunc(v.Referrals, func(r *pb.Referral) bool {
+			return r.ReferralId == d.About && r.State == "sent" && !r.Unacknowledged
+		})
+	case "to_be_booked":
+		return slices.ContainsFunc(v.ToBeBooked, func(t *pb.ToBeBooked) bool {
+			return t.TaskId == d.About && t.State == "open" && !t.Overdue
+		})
+	}
+	return false
+}
+
+// sweep goes once through what is overdue and was not told. What was recorded of
+// it is in the next view, which is no longer among them; so the work is that of what
+// became due, however much is overdue for long.
 func (s *server) sweep(ctx context.Context) error {
-	at := s.models.serving().snapshot()
+	at := s.models.newest.snapshot()
 	defer at.Close()
 	now := s.clock()
 	var failed error
-	err := at.scan([]byte{'d'}, nil, func(key, _ []byte) (bool, error) {
-		due, id, _ := keyed(key)
+	err := at.scan([]byte{'s'}, nil, func(key, _ []byte) (bool, error) {
+		due, id, rest := keyed(key)
 		if due.After(now) || ctx.Err() != nil {
 			return false, nil
 		}
 		v, err := at.view(id)
-		if err != nil || v == nil {
+		n := int(binary.BigEndian.Uint16(rest))
+		if err != nil || n >= len(v.GetDeadlines()) {
 			return err == nil, err
 		}
-		for _, r := range v.Referrals {
-			if s.late != nil && r.RespondBy != nil && !r.Unacknowledged && overdue(r.RespondBy, now) {
-				failed = errors.Join(failed, s.tellLate(ctx, v, r))
-			}
-		}
-		for _, t := range v.ToBeBooked {
-			if s.tasks != nil && t.State == "open" && !t.Overdue && !endOf(t.Due).After(now) {
-				failed = errors.Join(failed, s.tellOverdue(ctx, v, t))
-			}
+		switch d := v.Deadlines[n]; {
+		case !overdue(d.Due, now): // the key has it by the second
+		case d.Kind == "referral_answer" && s.late != nil:
+			failed = errors.Join(failed, s.tellLate(ctx, v, d))
+		case d.Kind == "to_be_booked" && s.tasks != nil:
+			failed = errors.Join(failed, s.tellOverdue(ctx, v, d))
 		}
 		return true, nil
 	})
 	return errors.Join(err, failed)
 }
 
-func (s *server) tellLate(ctx context.Context, v *pb.Pathway, r *pb.Referral) error {
+func (s *server) tellLate(ctx context.Context, v *pb.Pathway, d *pb.Deadline) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	_, err := s.late.RecordNoResponse(ctx, &referralv1.RecordNoResponseRequest{PathwayId: v.PathwayId, ReferralId: r.ReferralId,
-		Command: dueCommand(v, "late/"+r.ReferralId+"/"+r.RespondBy.AsTime().Format(time.RFC3339Nano))})
+	_, err := s.late.RecordNoResponse(ctx, &referralv1.RecordNoResponseRequest{PathwayId: v.PathwayId, ReferralId: d.About,
+		Command: dueCommand(v, "late/"+d.About+"/"+d.Due.AsTime().Format(time.RFC3339Nano))})
 	if err != nil && fault.IsAnswer(err) {
 		return nil // refused: the referral has moved on
 	}
 	return err
 }
 
-func (s *server) tellOverdue(ctx context.Context, v *pb.Pathway, t *pb.ToBeBooked) error {
+func (s *server) tellOverdue(ctx context.Context, v *pb.Pathway, d *pb.Deadline) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	_, err := s.tasks.RunTimers(ctx, &appointmentv1.RunTimersRequest{PathwayId: v.PathwayId, Command: dueCommand(v, "overdue/"+t.TaskId+"/"+t.Due)})
+	_, err := s.tasks.RunTimers(ctx, &appointmentv1.RunTimersRequest{PathwayId: v.PathwayId, Command: dueCommand(v, "overdue/"+d.About+"/"+d.On)})
 	if err != nil && fault.IsAnswer(err) {
 		return nil // refused: the task has ended
 	}
