@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "waymark/proto/waymark/carelead/v1"
 	"waymark/services/kit/es"
 )
@@ -24,6 +26,10 @@ type board struct {
 	ofLead         map[string]map[string]bool      // lead id -> pathway ids, see whose.leads
 	placed         map[string]map[string]bool      // pathway id -> leads of whom it has a place
 	due            map[string]map[string]time.Time // pathway id -> what runs out -> when; see timers
+	closed         map[string]bool                 // ledgers whose timers stand still, until they are reopened
+	unoffered      map[string]map[string]Place     // lead id -> pathway id -> place whose offer was not heard of yet
+
+	blind func(proto.Message) bool // what tests set to plant a bug that they must catch: these events are not heard
 }
 
 // whose is what the board keeps of a ledger: ids of parties that are persons.
@@ -37,6 +43,7 @@ func newBoard(log es.Log) *board {
 		leads: make(map[string]Lead), neighbourhoods: make(map[string]Neighbourhood), ledgers: make(map[string]whose),
 		ofPerson: make(map[string]map[string]bool), ofLead: make(map[string]map[string]bool),
 		placed: make(map[string]map[string]bool), due: make(map[string]map[string]time.Time),
+		closed: make(map[string]bool), unoffered: make(map[string]map[string]Place),
 	}
 	b.Follower = es.Follow(log, "carelead.behind", b.apply, categories...)
 	return b
@@ -50,14 +57,25 @@ func (b *board) apply(e es.Recorded) error {
 	if err != nil {
 		return err
 	}
+	if b.blind != nil && b.blind(event) {
+		return nil
+	}
 	switch category {
 	case LeadDecider.Category:
 		b.leads[id], err = es.TryEvolve(evolveLead, b.leads[id], event)
 		switch v := event.(type) {
 		case *pb.CaseloadPlaceTaken:
 			put(b.placed, v.PathwayId, id)
+			delete(b.unoffered[id], v.PathwayId)
+			if v.HandoverId != "" {
+				if b.unoffered[id] == nil {
+					b.unoffered[id] = make(map[string]Place)
+				}
+				b.unoffered[id][v.PathwayId] = b.leads[id].place(v.PathwayId)
+			}
 		case *pb.CaseloadPlaceFreed:
 			delete(b.placed[v.PathwayId], id)
+			delete(b.unoffered[id], v.PathwayId)
 		}
 	case NeighbourhoodDecider.Category:
 		b.neighbourhoods[id], err = es.TryEvolve(evolveNeighbourhood, b.neighbourhoods[id], event)
@@ -72,6 +90,11 @@ func (b *board) apply(e es.Recorded) error {
 			now.holder, now.actingFor = leadID(v.To), leadID(v.ActingFor)
 		case *pb.HandoverOffered:
 			now.offered = leadID(v.To)
+			for lead := range b.placed[id] {
+				if b.unoffered[lead][id].Handover == v.HandoverId {
+					delete(b.unoffered[lead], id)
+				}
+			}
 		case *pb.LedgerPersonChanged:
 			delete(b.ofPerson[was.person], id)
 			put(b.ofPerson, v.PersonId, id)

@@ -107,6 +107,33 @@ func TestLivesCatchMissingReactions(t *testing.T) {
 	}
 }
 
+// TestLivesCatchABlindBoard: where the board misses one kind of event, some life
+// ends with something due, or with a place without an offer, that no sweep finds.
+func TestLivesCatchABlindBoard(t *testing.T) {
+	t.Parallel()
+	for _, missed := range []proto.Message{&pb.HandoverOffered{}, &pb.HandoverAccepted{}, &pb.CoverArranged{}, &pb.LedgerReopened{}, &pb.CaseloadPlaceTaken{}} {
+		name := missed.ProtoReflect().Descriptor().Name()
+		t.Run(string(name), func(t *testing.T) {
+			t.Parallel()
+			for seed := range 200 {
+				caught := rapid.Custom(func(r *rapid.T) error {
+					w := newWorld(t)
+					defer w.close()
+					w.blind = func(m proto.Message) bool { return m.ProtoReflect().Descriptor().Name() == name }
+					w.restart()
+					w.live(r)
+					return w.caught
+				}).Example(seed)
+				if caught != nil {
+					t.Logf("control=caught after %d lives: %v", seed+1, caught)
+					return
+				}
+			}
+			t.Error("control=MISSED in 200 lives")
+		})
+	}
+}
+
 // live is one random life of the room, to its rest.
 func (w *world) live(r *rapid.T) {
 	leads, pathways := []string{"l", "m", "n"}, pathwayIDs(4)

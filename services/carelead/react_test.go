@@ -440,3 +440,51 @@ func TestLastPlace(t *testing.T) {
 	w.settle(nil, nil)
 	w.atRest(three, []string{"l"})
 }
+
+// TestSweepFollowsTheWork: places whose offers were made are not looked at again, how
+// many there are and however short ago they were taken.
+func TestSweepFollowsTheWork(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	defer w.close()
+	w.staff(20, "l")
+	ids := pathwayIDs(20)
+	for _, id := range ids {
+		w.give(id, personA, "l")
+	}
+	w.settle(nil, nil)
+	w.now = w.now.Add(inFlight + time.Minute)
+	w.atRest(ids, []string{"l"})
+	reads := 0
+	w.log.SetFaults(estest.Faults{Before: func(_ context.Context, call, _ string) error {
+		if call == "Read" {
+			reads++
+		}
+		return nil
+	}})
+	if err := w.service.sweep(context.Background()); err != nil || reads > 0 {
+		t.Errorf("a sweep with nothing due read %d streams: %v", reads, err)
+	}
+}
+
+// TestReopenedLedgerIsSwept: what was to be done when a ledger was closed in error is
+// due again when it is reopened.
+func TestReopenedLedgerIsSwept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	defer w.close()
+	w.staff(5, "l")
+	id := pathwayIDs(1)[0]
+	w.give(id, personA, "l")
+	for _, stop := range []bool{true, false} {
+		must(w, w.service.ledgers, id, pool("P"), NoteDeath{Stop: stop, Died: stop, Evidence: "e", Now: w.now})
+	}
+	w.settle(nil, nil)
+	w.now = w.now.AddDate(0, 1, 0)
+	if err := w.service.sweep(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if l := w.ledger(id); l.Closed != 0 || !l.FirstContactOverdue {
+		t.Error("nobody is told that the first contact is overdue")
+	}
+}

@@ -1,6 +1,7 @@
 package carelead
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -23,8 +24,6 @@ const (
 	// inFlight is for how long a place may wait for its offer: far longer than any
 	// call takes.
 	inFlight = 15 * time.Minute
-	// forgotten is until when the sweep looks for such places.
-	forgotten = 48 * time.Hour
 )
 
 // run keeps the board and sends the timers of this room when they are due, until
@@ -92,7 +91,9 @@ func (b *board) timers(pathway string, event proto.Message) {
 	case *pb.CoverCancelled:
 		over("start "+e.CoverId, "end "+e.CoverId)
 	case *pb.LedgerClosed:
-		delete(b.due, pathway)
+		b.closed[pathway] = true
+	case *pb.LedgerReopened: // with what had not run out before
+		delete(b.closed, pathway)
 	}
 }
 
@@ -102,6 +103,9 @@ func (b *board) dueBy(now time.Time) (pathways []string) {
 	b.Lock()
 	defer b.Unlock()
 	for id, due := range b.due {
+		if b.closed[id] {
+			continue
+		}
 		for _, at := range due {
 			if !now.Before(at) {
 				pathways = append(pathways, id)
@@ -111,6 +115,24 @@ func (b *board) dueBy(now time.Time) (pathways []string) {
 	}
 	slices.Sort(pathways)
 	return pathways
+}
+
+// orphans lists the places, by the ids of their leads, that waited for an offer
+// longer than any call takes and of whose offer nothing was heard.
+func (b *board) orphans(now time.Time) (places []named[Place]) {
+	b.Lock()
+	defer b.Unlock()
+	for id, of := range b.unoffered {
+		for _, p := range of {
+			if now.Sub(p.Taken) > inFlight {
+				places = append(places, named[Place]{id, p})
+			}
+		}
+	}
+	slices.SortFunc(places, func(x, y named[Place]) int {
+		return cmp.Or(cmp.Compare(x.id, y.id), cmp.Compare(x.value.Pathway, y.value.Pathway))
+	})
+	return places
 }
 
 // sweep runs the timers of everything that has one due.
@@ -128,10 +150,14 @@ func (s *service) sweep(ctx context.Context) error {
 	}
 	leads, _ := list(s.board, s.board.leads, "", func(l Lead) bool {
 		events, _ := RunLeave{Now: now}.Decide(l)
-		return len(events) > 0 || slices.ContainsFunc(l.Places, func(p Place) bool { return now.Sub(p.Taken) > inFlight && now.Sub(p.Taken) < forgotten })
+		return len(events) > 0
 	})
 	for _, l := range leads {
-		_, err := s.leadTimers(ctx, l.id, &pb.RunLeadTimersRequest{Command: s.due(l.id, now), LeadId: l.id})
+		_, err := whole(ctx, s.leads, l.id, &pb.RunLeadTimersRequest{Command: s.due(l.id, now), LeadId: l.id}, RunLeave{Now: now}.Decide)
+		keep(err)
+	}
+	for _, p := range s.board.orphans(now) {
+		_, err := s.giveBack(ctx, p.id, p.value, &pb.RunLeadTimersRequest{Command: s.due(p.id, now), LeadId: p.id})
 		keep(err)
 	}
 	lapsed, _ := list(s.board, s.board.neighbourhoods, "", func(n Neighbourhood) bool { return n.Pool != nil && !n.Pool.stands(now) })
@@ -156,22 +182,28 @@ const system = "X26"
 
 // leadTimers starts and ends leave, and gives back places whose offer was never
 // made because the call ended in between.
-func (s *service) leadTimers(ctx context.Context, id string, req es.Request) (es.State[Lead], error) {
+func (s *service) leadTimers(ctx context.Context, id string, req *pb.RunLeadTimersRequest) (es.State[Lead], error) {
 	now := s.clock()
 	state, err := whole(ctx, s.leads, id, req, RunLeave{Now: now}.Decide)
 	for _, p := range state.Value.Places {
-		if err != nil {
-			break
-		}
-		if p.Handover == "" || now.Sub(p.Taken) <= inFlight {
-			continue
-		}
-		var ledger es.State[Ledger]
-		if ledger, err = s.ledgers.Load(ctx, p.Pathway); err == nil && !ledger.Value.offeredBefore(p.Handover) {
-			free := &pb.RunLeadTimersRequest{Command: proto.CloneOf(req.GetCommand()), LeadId: id}
-			free.Command.CommandId = idFrom(req, "free "+p.Pathway+p.Handover)
-			state, err = s.leads.Do(ctx, id, free, FreePlace{PathwayID: p.Pathway, HandoverID: p.Handover}.Decide)
+		if err == nil && p.Handover != "" && now.Sub(p.Taken) > inFlight {
+			var freed es.State[Lead]
+			if freed, err = s.giveBack(ctx, id, p, req); freed.Revision > state.Revision {
+				state = freed
+			}
 		}
 	}
 	return state, err
+}
+
+// giveBack frees a place whose offer the ledger does not know. The state is the zero
+// one where it does.
+func (s *service) giveBack(ctx context.Context, id string, p Place, req *pb.RunLeadTimersRequest) (state es.State[Lead], err error) {
+	ledger, err := s.ledgers.Load(ctx, p.Pathway)
+	if err != nil || ledger.Value.offeredBefore(p.Handover) {
+		return state, err
+	}
+	free := proto.CloneOf(req)
+	free.Command.CommandId = idFrom(req, "free "+p.Pathway+p.Handover)
+	return s.leads.Do(ctx, id, free, FreePlace{PathwayID: p.Pathway, HandoverID: p.Handover}.Decide)
 }

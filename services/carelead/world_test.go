@@ -91,14 +91,15 @@ type world struct {
 	order   func(n int) int // what mixed becomes once the life begins
 	waiting []bus.Event     // taken from the log, not yet delivered; with mixed alone
 
-	deaf   func(bus.Event) bool // plants the bug that a reaction is missing
-	caught error                // what went wrong first, in a world with a planted bug
+	deaf   func(bus.Event) bool     // plants the bug that a reaction is missing
+	blind  func(proto.Message) bool // plants the bug that the board does not hear of something
+	caught error                    // what went wrong first, in a world with a planted bug
 }
 
 // fail ends the test; where a bug is planted, it is what was looked for.
 func (w *world) fail(format string, args ...any) {
 	w.t.Helper()
-	if w.deaf == nil {
+	if w.deaf == nil && w.blind == nil {
 		w.t.Fatalf(format, args...)
 	}
 	if w.caught == nil {
@@ -119,7 +120,7 @@ func newWorld(t testing.TB) *world {
 func (w *world) restart() {
 	w.close()
 	s := newService(run.Deps{Log: w.log, Key: runtest.Key, Clock: func() time.Time { return w.now }})
-	s.person, s.pathway = w.people, w.pathways
+	s.person, s.pathway, s.board.blind = w.people, w.pathways, w.blind
 	// The outages of this world end at once: waiting for them would take long.
 	opts := es.Options{Key: runtest.Key, Jitter: func(time.Duration) time.Duration { return 0 }}
 	s.ledgers, s.leads, s.neighbourhoods = es.NewStreams(w.log, LedgerDecider, opts), es.NewStreams(w.log, LeadDecider, opts), es.NewStreams(w.log, NeighbourhoodDecider, opts)
@@ -327,6 +328,8 @@ func (w *world) atRest(ledgers, leads []string) {
 			w.fail("ledger %s: the fold says %v holds it, the audit %v", id, l.Holder.GetId(), w.audits[id].Holder().GetId())
 		}
 	}
+	w.sweeps(states)
+	orphans := w.service.board.orphans(w.now.AddDate(9, 0, 0))
 	for _, id := range leads {
 		lead := w.lead(id)
 		for _, pathway := range ledgers {
@@ -343,9 +346,32 @@ func (w *world) atRest(ledgers, leads []string) {
 			if err != nil {
 				w.t.Fatal(err)
 			}
+			if p := lead.place(pathway); p.Handover != "" && !l.offeredBefore(p.Handover) && !slices.Contains(orphans, named[Place]{id, p}) {
+				w.fail("lead %s keeps a place for an offer of pathway %s that was never made: no sweep will find it", id, pathway)
+			}
 			away := lead.State == pb.LeadState_LEAD_STATE_DEACTIVATED || lead.State == pb.LeadState_LEAD_STATE_ON_LEAVE
 			if away && pool != nil && l.Closed == 0 && Same(l.Holder, lead.Party) {
 				w.fail("lead %s is %v and still holds pathway %s although a pool stands", id, lead.State, pathway)
+			}
+		}
+	}
+}
+
+// sweeps checks that the board misses no timer, now or later.
+func (w *world) sweeps(ledgers map[string]Ledger) {
+	w.t.Helper()
+	all := w.log.Events()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := w.service.board.Wait(ctx, all[len(all)-1].Position); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, days := range []int{0, 1, 2, 7, 30, 400} {
+		now := w.now.AddDate(0, 0, days)
+		listed := w.service.board.dueBy(now)
+		for id, l := range ledgers {
+			if events, _ := (RunTimers{Now: now}).Decide(l); len(events) > 0 && !slices.Contains(listed, id) {
+				w.fail("ledger %s: %T is due in %d days, and no sweep will find it", id, events[0], days)
 			}
 		}
 	}
