@@ -2,6 +2,7 @@ package allinone
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -93,13 +94,32 @@ func parked(id string) write {
 	return write{"message-" + id, []proto.Message{&edgev1.MessageParked{Reason: &edgev1.Reason{Code: "x"}}}}
 }
 
-func verify(events []es.Recorded) *Verifier {
-	v := NewVerifier()
-	for _, e := range events {
-		v.Next(e)
+// verify verifies at once, and in parts, which must come to the same.
+func verify(t *testing.T, events []es.Recorded) Verdict {
+	t.Helper()
+	run := func(v *Verifier) Verdict {
+		defer v.Close()
+		for _, e := range events {
+			if err := v.Next(e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := v.End(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		return v.Verdict
 	}
-	v.End()
-	return v
+	atOnce := run(NewVerifier())
+	for _, lanes := range []int{1, 3, 16} {
+		v, err := newLanes(lanes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if parts := run(v); !reflect.DeepEqual(parts, atOnce) {
+			t.Errorf("in %d lanes: %+v\nat once: %+v", lanes, parts, atOnce)
+		}
+	}
+	return atOnce
 }
 
 // TestVerifyFindsPlantedDamage writes what a service with a bug would write,
@@ -265,11 +285,11 @@ func TestVerifyFindsPlantedDamage(t *testing.T) {
 			events := log.Events()
 			if len(tt.then) > guilty+1 {
 				// What a reaction has left undone is found by the passing of time alone.
-				if v := verify(events[:len(events)-1]); v.Faults != 0 {
+				if v := verify(t, events[:len(events)-1]); v.Faults != 0 {
 					t.Errorf("it is blamed before the reaction had its time: %v", v.First)
 				}
 			}
-			v := verify(events)
+			v := verify(t, events)
 			if tt.want == "" {
 				if v.Faults != 0 || v.Pathways != 1 || v.Open != 1 || v.Transfers != 1 || v.Instants != len(events) || v.Commands != len(story())+len(tt.then) {
 					t.Errorf("%+v", v)
@@ -304,7 +324,7 @@ func TestVerifyFindsChangedEvents(t *testing.T) {
 	try := func(what string, at es.Recorded, events []es.Recorded) {
 		t.Helper()
 		damaged++
-		v := verify(events)
+		v := verify(t, events)
 		if v.Faults == 0 {
 			t.Errorf("%s of %s revision %d is not found", what, at.Stream, at.Revision)
 		} else if v.First[0].Stream != at.Stream {
@@ -351,10 +371,12 @@ func TestVerifyARealLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := NewVerifier()
-	if err := open(t, s).ReadAll(ctx, 0, func(e es.Recorded) error { v.Next(e); return nil }); err != nil {
+	if err := open(t, s).ReadAll(ctx, 0, v.Next); err != nil {
 		t.Fatal(err)
 	}
-	v.End()
+	if err := v.End(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
 	if v.Faults != 0 || v.Pathways != 1 || v.Open != 1 || v.Instants == 0 || v.Commands < 3 {
 		t.Errorf("%+v", v)
 	}

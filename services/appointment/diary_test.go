@@ -73,9 +73,16 @@ func roomAudit(t *testing.T, log interface{ Events() []es.Recorded }) {
 }
 
 func audited(t *testing.T, events []es.Recorded) (found []error) {
-	a := NewAudit()
+	m := NewMeeting()
+	a := NewAudit(func(f es.Fact) {
+		if err := m.Next(f); err != nil {
+			found = append(found, es.BreachAt(f.At, "%s", err))
+		}
+	})
+	var last time.Time
 	for _, e := range events {
-		m, err := es.Decode(e)
+		last = e.Recorded
+		event, err := es.Decode(e)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,11 +90,11 @@ func audited(t *testing.T, events []es.Recorded) (found []error) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := a.Next(es.Entry{Recorded: e, Event: m, Metadata: metadata}); err != nil {
+		if err := a.Next(es.Entry{Recorded: e, Event: event, Metadata: metadata}); err != nil {
 			found = append(found, es.BreachAt(e, "%s", err))
 		}
 	}
-	return append(found, a.End()...)
+	return append(append(found, a.End(last)...), m.End(last)...)
 }
 
 // react brings everything in the log to the service, twice.

@@ -69,11 +69,11 @@ type YearResult struct {
 
 	Growth []Growth `json:"growth"`
 
-	Rebuild     float64            `json:"rebuild_seconds"` // of the read models
-	RebuildRate float64            `json:"rebuild_events_per_second"`
-	ModelBytes  int64              `json:"model_bytes"`
-	Verify      float64            `json:"verify_seconds"`
-	Verdict     *allinone.Verifier `json:"verdict"`
+	Rebuild     float64           `json:"rebuild_seconds"` // of the read models
+	RebuildRate float64           `json:"rebuild_events_per_second"`
+	ModelBytes  int64             `json:"model_bytes"`
+	Verify      float64           `json:"verify_seconds"`
+	Verdict     *allinone.Verdict `json:"verdict"`
 	// Memory at most, in bytes: of this process while it records and to the end,
 	// when it has verified, and of the one that made the read models.
 	RecordMemory  int64 `json:"record_memory_bytes"`
@@ -624,18 +624,24 @@ func (y *year) verify(ctx context.Context) (err error) {
 		return err
 	}
 	defer log.Close()
-	v := allinone.NewVerifier()
+	v, err := allinone.NewLongVerifier()
+	if err != nil {
+		return err
+	}
+	defer v.Close()
 	y.result.Verify, err = elapsed(func() error {
-		return log.ReadAll(ctx, 0, func(e es.Recorded) error {
-			v.Next(e)
+		err := log.ReadAll(ctx, 0, func(e es.Recorded) error {
 			if v.Events%10_000 == 0 {
-				y.progress("verified", v.Events, max(v.Events, y.result.Events))
+				y.progress("read", v.Events, max(v.Events, y.result.Events))
 			}
-			return nil
+			return v.Next(e)
 		})
+		if err != nil {
+			return err
+		}
+		return v.End(ctx, func(done, of int) { y.progress("parts verified", done, of) })
 	})
-	v.End()
-	y.result.Verdict = v
+	y.result.Verdict = &v.Verdict
 	return err
 }
 

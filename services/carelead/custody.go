@@ -12,40 +12,28 @@ import (
 	"waymark/services/kit/es"
 )
 
-// Custody checks a whole log for the one promise: at every instant exactly one
-// party is accountable for each open pathway. A pathway is open from its
-// PathwayStarted, when the team named there is accountable by definition, until
-// its ledger is closed. Every ledger is put through Audit (I1 to I9), and the
-// times from one holder to the next must join without a gap or an overlap.
+// Custody checks for the one promise: at every instant exactly one party is
+// accountable for each open pathway. A pathway is open from its PathwayStarted,
+// when the team named there is accountable by definition, until its ledger is
+// closed. Every ledger is put through Audit (I1 to I9); what its pathway, those
+// that it was rerouted from, and other ledgers have to do with it is posted, for
+// a Meeting.
 //
 // It also checks leads and neighbourhoods. Like Audit it shares no code with
 // the folds and the decisions.
 type Custody struct {
-	pathways map[string]*custody // by pathway id
-	leads    map[string]*auditedLead
-	areas    map[string]bool // neighbourhoods that were defined
-
-	recorded  time.Time // of the last event
-	instants  int
+	ledgers   map[string]*custody // by pathway id
+	leads     map[string]*auditedLead
+	areas     map[string]bool // neighbourhoods that were defined
+	post      func(es.Fact)
 	transfers int
 }
 
-// custody is who was accountable for one pathway.
+// custody is what is known of one ledger.
 type custody struct {
-	started bool
-	teams   []*referralv1.Team // that PathwayStarted, or a correction of it, named
-	ledger  *Audit             // nil before LedgerOpened
-	last    es.Recorded        // the newest event of the ledger
-	by      string             // the pathway in favour of whose ledger this one is closed
-	spans   []span
-}
-
-// span is how long one party was accountable; the last one of an open pathway
-// has no end.
-type span struct {
-	holder   string
-	from, to time.Time
-	open     bool
+	Audit
+	last       es.Recorded // its newest event
+	superseded bool        // closed in favour of another
 }
 
 // auditedLead is the state of one lead.
@@ -56,50 +44,25 @@ type auditedLead struct {
 	gone     bool
 }
 
-// NewCustody returns an audit of a log from its first event.
-func NewCustody() *Custody {
-	return &Custody{pathways: map[string]*custody{}, leads: map[string]*auditedLead{}, areas: map[string]bool{}}
-}
+// ofRing is the key of the facts about ledgers closed in favour of others, which
+// are few. The other keys are ids of pathways.
+const ofRing = "superseded"
 
-// Pathways is how many pathways were started.
-func (c *Custody) Pathways() (n int) {
-	for _, p := range c.pathways {
-		if p.started {
-			n++
-		}
-	}
-	return n
+// NewCustody returns an audit of ledgers, leads and neighbourhoods from their
+// first events.
+func NewCustody(post func(es.Fact)) *Custody {
+	return &Custody{ledgers: map[string]*custody{}, leads: map[string]*auditedLead{}, areas: map[string]bool{}, post: post}
 }
-
-// Open is how many pathways are open at the end.
-func (c *Custody) Open() (n int) {
-	for _, p := range c.pathways {
-		if p.open() {
-			n++
-		}
-	}
-	return n
-}
-
-// Instants is how many distinct recorded times were checked.
-func (c *Custody) Instants() int { return c.instants }
 
 // Transfers is how often accountability passed.
 func (c *Custody) Transfers() int { return c.transfers }
 
 // Next takes the next event of the log, of any category.
 func (c *Custody) Next(e es.Entry) error {
-	if e.Recorded.Recorded.Before(c.recorded) {
-		return fmt.Errorf("it was recorded before the event before it: nobody can say who was accountable when")
-	}
-	if e.Recorded.Recorded.After(c.recorded) {
-		c.recorded = e.Recorded.Recorded
-		c.instants++
-	}
 	category, id, _ := strings.Cut(e.Stream, "-")
 	switch category {
 	case "pathway":
-		return c.started(id, e)
+		return c.pathway(id, e)
 	case "carelead":
 		return c.ledger(id, e)
 	case "lead":
@@ -114,117 +77,76 @@ func (c *Custody) Next(e es.Entry) error {
 	return nil
 }
 
-func (c *Custody) pathway(id string) *custody {
-	p := c.pathways[id]
-	if p == nil {
-		p = &custody{}
-		c.pathways[id] = p
+// pathway posts the teams that are accountable by definition.
+func (c *Custody) pathway(id string, e es.Entry) error {
+	named := func(kind, id string, t *referralv1.Team) {
+		c.post(es.Fact{Key: id, Kind: kind, Args: []string{t.GetOrganisation(), t.GetCode(), t.GetName()}, At: e.Place()})
 	}
-	return p
-}
-
-func (c *Custody) started(id string, e es.Entry) error {
-	p := c.pathway(id)
 	switch v := e.Event.(type) {
 	case *referralv1.PathwayStarted:
 		team := v.GetFacts().GetResponsibleTeam()
 		if team.GetOrganisation() == "" || team.GetName() == "" {
 			return fmt.Errorf("I1: the pathway starts without a responsible team: nobody is accountable")
 		}
-		p.start(team, e.Recorded.Recorded)
+		named("starts", id, team)
 	case *referralv1.PathwayRerouted: // names the teams of the onward pathways, which start after it
 		for _, o := range v.GetFacts().GetOnward() {
-			c.pathway(strings.ToLower(o.PathwayId)).start(o.GetResponsibleTeam(), e.Recorded.Recorded)
+			named("starts", strings.ToLower(o.PathwayId), o.GetResponsibleTeam())
 		}
 	case *referralv1.ClockCorrected:
 		if team := v.GetReplacement().GetStart().GetResponsibleTeam(); team != nil {
-			p.teams = append(p.teams, team)
+			named("is corrected", id, team)
 		}
 	}
 	return nil
-}
-
-// start makes a team accountable, unless the pathway was started by rerouting
-// another to it.
-func (p *custody) start(team *referralv1.Team, at time.Time) {
-	if p.teams = append(p.teams, team); !p.started {
-		p.started = true
-		p.pass(teamName(team), at)
-	}
-}
-
-func teamName(t *referralv1.Team) string { return t.Organisation + " " + t.Name }
-
-func partyName(p *Party) string {
-	return fmt.Sprintf("%s %s %s", p.GetKind(), p.GetOrganisation(), p.GetId())
 }
 
 func (c *Custody) ledger(id string, e es.Entry) error {
-	p := c.pathway(id)
-	if p.ledger == nil {
-		p.ledger = &Audit{}
+	p := c.ledgers[id]
+	if p == nil {
+		p = &custody{}
+		c.ledgers[id] = p
 	}
-	was, transfers := p.ledger.Holder(), p.ledger.Transfers()
-	p.last = e.Recorded
-	if err := p.ledger.Next(Entry{Event: e.Event, Command: e.Metadata.CommandID, Recorded: e.Recorded.Recorded}); err != nil {
+	was, transfers := p.Holder(), p.Transfers()
+	p.last = e.Place()
+	if err := p.Audit.Next(Entry{Event: e.Event, Command: e.Metadata.CommandID, Recorded: e.Recorded.Recorded}); err != nil {
 		return err
 	}
-	if e.Metadata.Index+1 == e.Metadata.Count {
-		if err := p.ledger.End(); err != nil {
-			return err
-		}
+	c.transfers += p.Transfers() - transfers
+	fact := func(key, kind string, args ...string) {
+		c.post(es.Fact{Key: key, Kind: kind, Args: args, At: e.Place()})
 	}
-	c.transfers += p.ledger.Transfers() - transfers
 	switch v := e.Event.(type) {
-	case *pb.LedgerClosed:
-		p.by = strings.ToLower(v.SupersededBy)
-		for at, n := p.by, 0; at != "" && n <= len(c.pathways); at, n = c.pathway(at).by, n+1 {
-			if at == id {
-				return fmt.Errorf("I1: ledgers are closed in favour of each other in a ring: nobody is accountable for the patient")
-			}
-		}
-	case *pb.LedgerReopened:
-		p.by = ""
-	}
-	if v, opens := e.Event.(*pb.LedgerOpened); opens {
-		if !p.started {
-			return fmt.Errorf("I1: a ledger opens for a pathway that was never started")
-		}
+	case *pb.LedgerOpened:
 		if v.PathwayId != id {
 			return fmt.Errorf("I1: a ledger opens in the stream of another pathway")
 		}
-		first := func(t *referralv1.Team) bool {
-			return v.Holder.Kind == pb.PartyKind_PARTY_KIND_TEAM && v.Holder.Organisation == t.Organisation && (v.Holder.Name == t.Name || t.Code != "" && v.Holder.Id == t.Code)
+		// The team holds it already, by definition.
+		fact(id, "opens", v.Holder.Kind.String(), v.Holder.Organisation, v.Holder.Id, v.Holder.Name)
+	case *pb.LedgerClosed:
+		by := strings.ToLower(v.SupersededBy)
+		if by != "" || p.superseded {
+			fact(ofRing, "closes", id, by)
 		}
-		if !slices.ContainsFunc(p.teams, first) {
-			return fmt.Errorf("I1: the ledger's first holder is not the team that PathwayStarted names")
+		p.superseded = by != ""
+	case *pb.LedgerReopened:
+		if p.superseded {
+			fact(ofRing, "closes", id, "")
 		}
-		return nil // the team held it already, by definition
+		p.superseded = false
 	}
-	switch now := p.ledger.Holder(); {
-	case now == nil && was != nil:
-		p.close(e.Recorded.Recorded)
-	case now != nil && !Same(now, was):
-		p.pass(partyName(now), e.Recorded.Recorded)
+	if _, opens := e.Event.(*pb.LedgerOpened); !opens {
+		switch now := p.Holder(); {
+		case now == nil && was != nil:
+			fact(id, "ends")
+		case now != nil && !Same(now, was):
+			fact(id, "passes", fmt.Sprintf("%s %s %s", now.GetKind(), now.GetOrganisation(), now.GetId()))
+		}
+	}
+	if e.Metadata.Index+1 == e.Metadata.Count {
+		return p.Audit.End()
 	}
 	return nil
-}
-
-// pass gives the pathway to a holder from at on.
-func (p *custody) pass(holder string, at time.Time) {
-	p.close(at)
-	p.spans = append(p.spans, span{holder: holder, from: at, open: true})
-}
-
-func (p *custody) close(at time.Time) {
-	if n := len(p.spans); n > 0 && p.spans[n-1].open {
-		p.spans[n-1].to, p.spans[n-1].open = at, false
-	}
-}
-
-func (p *custody) open() bool {
-	n := len(p.spans)
-	return n > 0 && p.spans[n-1].open
 }
 
 func (c *Custody) lead(id string, e es.Entry) error {
@@ -284,17 +206,143 @@ func (c *Custody) lead(id string, e es.Entry) error {
 	return nil
 }
 
-// End finds what only the end of the log shows: a command without its last
-// event, times of holders that do not join, a holder who is not the ledger's.
-func (c *Custody) End() []error {
+// End finds what only the end of the log shows: a command without its last event.
+func (c *Custody) End(time.Time) []error {
 	var found []error
-	for _, id := range slices.Sorted(maps.Keys(c.pathways)) {
-		p := c.pathways[id]
-		if p.ledger != nil {
-			if err := p.ledger.End(); err != nil {
-				found = append(found, es.BreachAt(p.last, "%s", err))
-			}
+	for _, id := range slices.Sorted(maps.Keys(c.ledgers)) {
+		p := c.ledgers[id]
+		if err := p.Audit.End(); err != nil {
+			found = append(found, es.BreachAt(p.last, "%s", err))
 		}
+	}
+	return found
+}
+
+// Meeting checks what a ledger has to do with its pathway and with other ledgers:
+// it opens with the team of a pathway that started, the times of its holders join
+// without a gap or an overlap, it is open as long as the pathway is, and no
+// ledgers are closed in favour of each other in a ring.
+type Meeting struct {
+	pathways map[string]*accountable
+	by       map[string]string // the pathway in favour of whose ledger one's is closed
+}
+
+// accountable is who was accountable for one pathway.
+type accountable struct {
+	started bool
+	teams   [][]string // organisation, code and name, as PathwayStarted or a correction of it has them
+	ledger  bool       // there is one
+	held    bool       // and it has a holder
+	last    es.Recorded
+	spans   []span
+}
+
+// span is how long one party was accountable; the last one of an open pathway
+// has no end.
+type span struct {
+	holder   string
+	from, to time.Time
+	open     bool
+}
+
+// NewMeeting returns an audit of what a Custody posts.
+func NewMeeting() *Meeting { return &Meeting{map[string]*accountable{}, map[string]string{}} }
+
+// Next takes the next fact about pathways.
+func (a *Meeting) Next(f es.Fact) error {
+	if f.Key == ofRing {
+		return a.ring(f.Args[0], f.Args[1])
+	}
+	p := a.pathways[f.Key]
+	if p == nil {
+		p = &accountable{}
+		a.pathways[f.Key] = p
+	}
+	at := f.At.Recorded
+	switch p.last = f.At; f.Kind {
+	case "starts":
+		// Unless the pathway was started by rerouting another to it.
+		if p.teams = append(p.teams, f.Args); !p.started {
+			p.started = true
+			p.pass(f.Args[0]+" "+f.Args[2], at)
+		}
+	case "is corrected":
+		p.teams = append(p.teams, f.Args)
+	case "opens":
+		p.ledger, p.held = true, true
+		if !p.started {
+			return fmt.Errorf("I1: a ledger opens for a pathway that was never started")
+		}
+		kind, organisation, id, name := f.Args[0], f.Args[1], f.Args[2], f.Args[3]
+		first := func(t []string) bool {
+			return kind == pb.PartyKind_PARTY_KIND_TEAM.String() && organisation == t[0] && (name == t[2] || t[1] != "" && id == t[1])
+		}
+		if !slices.ContainsFunc(p.teams, first) {
+			return fmt.Errorf("I1: the ledger's first holder is not the team that PathwayStarted names")
+		}
+	case "ends":
+		p.held = false
+		p.close(at)
+	case "passes":
+		p.held = true
+		p.pass(f.Args[0], at)
+	}
+	return nil
+}
+
+func (a *Meeting) ring(id, by string) error {
+	a.by[id] = by
+	for at, n := by, 0; at != "" && n <= len(a.by); at, n = a.by[at], n+1 {
+		if at == id {
+			return fmt.Errorf("I1: ledgers are closed in favour of each other in a ring: nobody is accountable for the patient")
+		}
+	}
+	return nil
+}
+
+// pass gives the pathway to a holder from at on.
+func (p *accountable) pass(holder string, at time.Time) {
+	p.close(at)
+	p.spans = append(p.spans, span{holder: holder, from: at, open: true})
+}
+
+func (p *accountable) close(at time.Time) {
+	if n := len(p.spans); n > 0 && p.spans[n-1].open {
+		p.spans[n-1].to, p.spans[n-1].open = at, false
+	}
+}
+
+func (p *accountable) open() bool {
+	n := len(p.spans)
+	return n > 0 && p.spans[n-1].open
+}
+
+// Pathways is how many pathways were started.
+func (a *Meeting) Pathways() (n int) {
+	for _, p := range a.pathways {
+		if p.started {
+			n++
+		}
+	}
+	return n
+}
+
+// Open is how many pathways are open at the end.
+func (a *Meeting) Open() (n int) {
+	for _, p := range a.pathways {
+		if p.open() {
+			n++
+		}
+	}
+	return n
+}
+
+// End finds what only the end of the log shows: times of holders that do not
+// join, a holder who is not the ledger's.
+func (a *Meeting) End(time.Time) []error {
+	var found []error
+	for _, id := range slices.Sorted(maps.Keys(a.pathways)) {
+		p := a.pathways[id]
 		for i, s := range p.spans {
 			switch {
 			case i > 0 && p.spans[i-1].open, s.open && i+1 < len(p.spans):
@@ -303,7 +351,7 @@ func (c *Custody) End() []error {
 				found = append(found, es.BreachAt(p.last, "I1: nobody is accountable for a time"))
 			}
 		}
-		if p.ledger != nil && (p.ledger.Holder() != nil) != p.open() {
+		if p.ledger && p.held != p.open() {
 			found = append(found, es.BreachAt(p.last, "I1: the pathway is open and its ledger is not, or the other way round"))
 		}
 	}

@@ -27,7 +27,7 @@ func TestCustodyOfPlaces(t *testing.T) {
 		"beyond the capacity":                         {[]proto.Message{take("p", "h"), take("q", "h2")}, true},
 		"freed twice":                                 {[]proto.Message{take("p", "h"), &pb.CaseloadPlaceFreed{PathwayId: "p"}, &pb.CaseloadPlaceFreed{PathwayId: "p"}}, true},
 	} {
-		a := NewCustody()
+		a := NewCustody(nil)
 		err := a.lead("lead", es.Entry{Event: &pb.LeadRegistered{Party: &pb.Party{Organisation: "RRV"}, Capacity: 1}})
 		for _, e := range c.events {
 			if err == nil {

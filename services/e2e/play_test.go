@@ -57,7 +57,9 @@ func (p *play) run(ctx context.Context) error {
 			}
 		}
 	}
-	p.world.verifier.End()
+	if err := p.world.verifier.End(ctx, nil); err != nil {
+		return err
+	}
 	if p.world.verifier.Faults > 0 {
 		return fmt.Errorf("%s: the record breaks a rule: %+v", p.Steps[0].File, p.world.verifier.First[0])
 	}

@@ -268,7 +268,9 @@ func timed(m protoreflect.MethodDescriptor) string {
 func (w *world) verify() error {
 	events := w.log.Events()
 	for _, e := range events[w.verified:] {
-		w.verifier.Next(e)
+		if err := w.verifier.Next(e); err != nil {
+			return err
+		}
 	}
 	w.verified = len(events)
 	if w.verifier.Faults > 0 {

@@ -2,7 +2,9 @@ package eventstore
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
@@ -20,6 +22,8 @@ import (
 type FsckConfig struct {
 	Dir string
 	FS  vfs.FS // nil means the disk
+	// Context, if set, ends Fsck early, with its error.
+	Context context.Context
 	// Each, if set, is called with every sound event, stream by stream, each
 	// stream in order of revision, so that a caller can check what it knows of
 	// them, such as a hash chain. An error is a fault of that event.
@@ -68,25 +72,30 @@ func Fsck(cfg FsckConfig) (Report, error) {
 	if cfg.FS == nil {
 		cfg.FS = vfs.Default
 	}
+	if cfg.Context == nil {
+		cfg.Context = context.Background()
+	}
 	quiet := slog.New(slog.DiscardHandler)
 	var fatal error
 	st, err := openStore(cfg.Dir, cfg.FS, quiet, func(reason string) { fatal = fmt.Errorf("storage: %s", reason) }, true, nil)
 	if err != nil {
 		return Report{}, fmt.Errorf("fsck %s: %w", cfg.Dir, err)
 	}
-	c := &checker{store: st, each: cfg.Each, log: cfg.Log, seed: maphash.MakeSeed()}
+	c := &checker{store: st, ctx: cfg.Context, each: cfg.Each, log: cfg.Log, seed: maphash.MakeSeed()}
 	c.positions()
 	c.streams()
 	if c.report.OK() && c.sums[0] != c.sums[1] {
 		c.compare()
 	}
-	if err := st.db.CheckLevels(nil); err != nil {
-		c.fault("levels", err.Error())
+	if cfg.Context.Err() == nil {
+		if err := st.db.CheckLevels(nil); err != nil {
+			c.fault("levels", err.Error())
+		}
 	}
 	if fatal != nil {
 		c.fault("storage", fatal.Error())
 	}
-	if err := st.db.Close(); err != nil {
+	if err := errors.Join(st.db.Close(), cfg.Context.Err()); err != nil {
 		return c.report, fmt.Errorf("fsck %s: %w", cfg.Dir, err)
 	}
 	return c.report, nil
@@ -94,6 +103,7 @@ func Fsck(cfg FsckConfig) (Report, error) {
 
 type checker struct {
 	store  *store
+	ctx    context.Context
 	each   func(CheckedEvent) error
 	log    func(CheckedEvent) error
 	seed   maphash.Seed
@@ -119,7 +129,7 @@ func (c *checker) walk(order byte, name func([]byte) string, check func(key []by
 		return
 	}
 	last := "the start"
-	for ok := it.First(); ok; ok = it.Next() {
+	for ok := it.First(); ok && c.ctx.Err() == nil; ok = it.Next() {
 		key := it.Key()
 		v, err := it.ValueAndErr()
 		if err == nil {

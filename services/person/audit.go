@@ -3,6 +3,7 @@ package person
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	pb "waymark/proto/waymark/person/v1"
 	"waymark/services/kit/es"
@@ -14,25 +15,26 @@ import (
 type Audit struct {
 	persons map[string]*auditedPerson // by id
 	claimed map[string]bool           // identity streams
-	numbers map[string]string         // NHS number to the person that recorded it
-	merges  map[string]*auditedMerge  // by id
+	post    func(es.Fact)
 }
 
 type auditedPerson struct {
-	claims, numbers int
-	registered      bool
-	into            string // the merge that took it
+	numbers    map[string]bool
+	registered bool
+	into       string // the merge that took it
 }
 
-// auditedMerge is a merge that the merged person's stream has.
-type auditedMerge struct {
-	surviving, merged string
-	answered          bool
-}
+// Keys of facts: a person, a number, and all merges, which are few.
+const (
+	ofPerson = "person "
+	ofNumber = "number "
+	ofMerges = "merges"
+)
 
-// NewAudit returns an audit of a log from its first event.
-func NewAudit() *Audit {
-	return &Audit{map[string]*auditedPerson{}, map[string]bool{}, map[string]string{}, map[string]*auditedMerge{}}
+// NewAudit returns an audit of persons and identifiers from their first events.
+// What concerns several of them it posts, for a Meeting.
+func NewAudit(post func(es.Fact)) *Audit {
+	return &Audit{map[string]*auditedPerson{}, map[string]bool{}, post}
 }
 
 func (a *Audit) person(id string) *auditedPerson {
@@ -53,7 +55,7 @@ func (a *Audit) Next(e es.Entry) error {
 			return fmt.Errorf("an identifier is claimed twice, or by nobody")
 		}
 		a.claimed[e.Stream] = true
-		a.person(v.PersonId).claims++
+		a.post(es.Fact{Key: ofPerson + v.PersonId, Kind: "claims", At: e.Place()})
 		return nil
 	}
 	if category != "person" {
@@ -70,16 +72,15 @@ func (a *Audit) Next(e es.Entry) error {
 		}
 		p.registered = true
 	case *pb.NhsNumberRecorded:
-		holder, known := a.numbers[v.NhsNumber]
-		if known && holder != id {
-			return fmt.Errorf("two persons hold one NHS number: the other is person-%s", holder)
+		if p.numbers[v.NhsNumber] {
+			break
 		}
-		if !known {
-			a.numbers[v.NhsNumber] = id
-			if p.numbers++; p.numbers > p.claims {
-				return fmt.Errorf("an NHS number is recorded that the person has not claimed")
-			}
+		if p.numbers == nil {
+			p.numbers = map[string]bool{}
 		}
+		p.numbers[v.NhsNumber] = true
+		a.post(es.Fact{Key: ofPerson + id, Kind: "holds a number", At: e.Place()})
+		a.post(es.Fact{Key: ofNumber + v.NhsNumber, Kind: "is held", Args: []string{id}, At: e.Place()})
 	case *pb.PersonMergedInto:
 		switch {
 		case v.MergedPersonId != id || v.SurvivingPersonId == id:
@@ -88,34 +89,83 @@ func (a *Audit) Next(e es.Entry) error {
 			return fmt.Errorf("a person is merged while a merge of it stands")
 		}
 		p.into = v.MergeId
-		a.merges[v.MergeId] = &auditedMerge{surviving: v.SurvivingPersonId, merged: id}
-		return nil
+		a.post(es.Fact{Key: ofMerges, Kind: "asks", Args: []string{v.MergeId, id, v.SurvivingPersonId}, At: e.Place()})
 	case *pb.PersonsMerged:
-		m := a.merges[v.MergeId]
-		switch {
-		case m == nil || m.surviving != id || m.merged != v.MergedPersonId:
-			return fmt.Errorf("a merge is answered that was not asked of this person")
-		case m.answered:
-			return fmt.Errorf("a merge is answered twice")
-		case a.circle(m):
-			return fmt.Errorf("merges go in a circle: the person who survives was merged, over others or at once, into the one who is merged now")
-		case p.into != "":
-			return fmt.Errorf("a person who was merged away survives a merge")
-		}
-		m.answered = true
+		a.post(es.Fact{Key: ofMerges, Kind: "answers", Args: []string{v.MergeId, id, v.MergedPersonId}, At: e.Place()})
 	case *pb.MergeReversed:
 		if p.into == v.MergeId {
 			p.into = ""
+			a.post(es.Fact{Key: ofMerges, Kind: "reverses", Args: []string{v.MergeId, id}, At: e.Place()})
 		}
 	}
 	return nil
 }
 
+// End finds what only the end of the log shows.
+func (a *Audit) End(time.Time) []error { return nil }
+
+// Meeting checks what concerns several persons: that no number is held by two or
+// by one who did not claim it, and that merges are asked, answered and no circle.
+type Meeting struct {
+	claims  map[string]int           // of each person, those that no number has used up
+	holders map[string]string        // of each number
+	merges  map[string]*auditedMerge // by id
+	into    map[string]string        // the merge that took a person
+}
+
+// auditedMerge is a merge that the merged person's stream has.
+type auditedMerge struct {
+	surviving, merged string
+	answered          bool
+}
+
+// NewMeeting returns an audit of what an Audit posts.
+func NewMeeting() *Meeting {
+	return &Meeting{map[string]int{}, map[string]string{}, map[string]*auditedMerge{}, map[string]string{}}
+}
+
+// Next takes the next fact about persons.
+func (a *Meeting) Next(f es.Fact) error {
+	switch f.Kind {
+	case "claims":
+		a.claims[f.Key]++
+	case "holds a number":
+		if a.claims[f.Key]--; a.claims[f.Key] < 0 {
+			return fmt.Errorf("an NHS number is recorded that the person has not claimed")
+		}
+	case "is held":
+		holder, known := a.holders[f.Key]
+		if known && holder != f.Args[0] {
+			return fmt.Errorf("two persons hold one NHS number: the other is person-%s", holder)
+		}
+		a.holders[f.Key] = f.Args[0]
+	case "asks":
+		a.merges[f.Args[0]] = &auditedMerge{surviving: f.Args[2], merged: f.Args[1]}
+		a.into[f.Args[1]] = f.Args[0]
+	case "reverses":
+		delete(a.into, f.Args[1])
+	case "answers":
+		m, surviving := a.merges[f.Args[0]], f.Args[1]
+		switch {
+		case m == nil || m.surviving != surviving || m.merged != f.Args[2]:
+			return fmt.Errorf("a merge is answered that was not asked of this person")
+		case m.answered:
+			return fmt.Errorf("a merge is answered twice")
+		case a.circle(m):
+			return fmt.Errorf("merges go in a circle: the person who survives was merged, over others or at once, into the one who is merged now")
+		case a.into[surviving] != "":
+			return fmt.Errorf("a person who was merged away survives a merge")
+		}
+		m.answered = true
+	}
+	return nil
+}
+
 // circle reports whether the survivor of m was itself merged into the merged person.
-func (a *Audit) circle(m *auditedMerge) bool {
+func (a *Meeting) circle(m *auditedMerge) bool {
 	at := m.surviving
 	for range len(a.merges) + 1 { // a circle that does not pass here has its own end
-		next := a.merges[a.person(at).into]
+		next := a.merges[a.into[at]]
 		if next == nil || !next.answered {
 			return false
 		}
@@ -126,5 +176,5 @@ func (a *Audit) circle(m *auditedMerge) bool {
 	return true
 }
 
-// End finds what only the end of the log shows.
-func (a *Audit) End() []error { return nil }
+// End finds what only the end of the log shows: nothing.
+func (a *Meeting) End(time.Time) []error { return nil }

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	pb "waymark/proto/waymark/plan/v1"
 	"waymark/services/kit/es"
@@ -44,4 +45,4 @@ func (a *Audit) Next(e es.Entry) error {
 }
 
 // End finds what only the end of the log shows: nothing.
-func (a *Audit) End() []error { return nil }
+func (a *Audit) End(time.Time) []error { return nil }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -167,7 +168,7 @@ func (r *Result) rules(log []es.Recorded) {
 	for _, e := range log {
 		v.Next(e)
 	}
-	v.End()
+	v.End(context.Background(), nil)
 	r.Unexplained += v.Faults
 	for _, b := range v.First {
 		r.note("%s", b.Error())

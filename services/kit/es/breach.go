@@ -26,6 +26,24 @@ func (b *Breach) Error() string {
 	return fmt.Sprintf("stream %s, revision %d, position %d, %s: %s", b.Stream, b.Revision, b.Position, b.Type, b.Text)
 }
 
+// Place returns e without its data and metadata: what an auditor keeps to name it.
+func (e Recorded) Place() Recorded {
+	e.Data, e.Metadata = nil, nil
+	return e
+}
+
+// Fact is what an auditor of streams with one id says to the audit of a rule
+// between several: that a person has a number, an appointment stands in a slot.
+// Facts with one key meet, in the order of the log, wherever their streams were
+// audited; facts with different keys need not know of each other. So a log can be
+// audited in parts.
+type Fact struct {
+	Key  string
+	Kind string
+	Args []string
+	At   Recorded // the event that says it, a Place
+}
+
 // Entry is one event as an auditor reads it.
 type Entry struct {
 	Recorded
