@@ -89,7 +89,7 @@ var drivers = []driver{
 	// The node implements the server side of the protocol that the client's module carries.
 	{"github.com/EventStore/EventStore-Client-Go/v4/protos", []string{"kit/es", "eventstore", "bench", "sim"}, nil},
 	{"github.com/EventStore/EventStore-Client-Go", []string{"kit/es", "eventstore/conformance", "bench"}, []string{"eventstore"}},
-	{"github.com/cockroachdb/pebble", []string{"eventstore", "pathway", "bench", "sim"}, nil},
+	{"github.com/cockroachdb/pebble", []string{"eventstore", "pathway", "edge", "bench", "sim"}, nil},
 	{"github.com/nats-io/nats.go", []string{"kit/bus", "kit/run", "allinone", "cmd", "sim"}, nil},
 	{"github.com/nats-io/nats-server", []string{"allinone", "sim"}, []string{"kit/bus", "kit/run"}},
 	{"github.com/spf13/cobra", []string{"cmd"}, nil},

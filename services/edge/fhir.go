@@ -11,12 +11,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -69,12 +71,16 @@ func FHIR(deps run.Deps, lis net.Listener, opts FHIROptions) run.Part {
 		Run: func(ctx context.Context) error {
 			serve()
 			followed := make(chan error, 1)
-			go func() { followed <- s.records.Run(ctx) }()
+			following, end := context.WithCancel(ctx)
+			defer end()
+			go func() { followed <- s.records.Run(following) }()
 			var err error
 			select {
 			case err = <-followed:
 			case err = <-served:
 				served <- err
+				end()
+				<-followed
 			}
 			if ctx.Err() == nil {
 				return err
@@ -85,10 +91,11 @@ func FHIR(deps run.Deps, lis net.Listener, opts FHIROptions) run.Part {
 			return ctx.Err()
 		},
 		Close: func() error {
-			if err := server.Close(); !errors.Is(err, net.ErrClosed) {
-				return err
+			err := server.Close()
+			if errors.Is(err, net.ErrClosed) {
+				err = nil
 			}
-			return nil
+			return errors.Join(err, s.records.close())
 		},
 	}
 }
@@ -117,9 +124,12 @@ type fhirServer struct {
 }
 
 func newFHIRServer(deps run.Deps, opts FHIROptions) *fhirServer {
-	appointment := deps.Dial("appointment")
+	appointment, dir := deps.Dial("appointment"), deps.Dir
+	if dir != "" {
+		dir = filepath.Join(dir, "fhir")
+	}
 	return &fhirServer{
-		log: deps.Log, records: newRecords(deps.Log), kinds: fhirKinds(), clock: deps.Clock, slog: deps.Slog,
+		log: deps.Log, records: newRecords(deps.Log, deps.Slog, dir, vfs.Default), kinds: fhirKinds(), clock: deps.Clock, slog: deps.Slog,
 		persons: personv1.NewPersonServiceClient(deps.Dial("person")), views: pathwayv1.NewPathwayQueryServiceClient(deps.Dial("pathway")),
 		plans: planv1.NewPlanServiceClient(deps.Dial("plan")), referrals: referralv1.NewReferralServiceClient(deps.Dial("referral")),
 		appointments: appointmentv1.NewAppointmentServiceClient(appointment), sessions: appointmentv1.NewSessionServiceClient(appointment),
@@ -485,7 +495,10 @@ func (s *fhirServer) find(q *fhirRequest, k *fhirKind, id string, m asOf) (fhir.
 		none.text += " at that moment"
 	}
 	key, _, _ := strings.Cut(id, ".") // what is derived has the id of what it is derived from, and a word
-	owner := s.records.ownerOf(key)
+	owner, err := s.records.ownerOf(key)
+	if err != nil {
+		return nil, "", err
+	}
 	if owner == "" {
 		return nil, "", none
 	}
@@ -558,8 +571,14 @@ func (s *fhirServer) historyOf(q *fhirRequest, k *fhirKind, id string) (*reply, 
 		}
 	}
 	key, _, _ := strings.Cut(id, ".")
-	owner := s.records.ownerOf(key)
-	stamps := s.records.history(k.streams, owner, !k.each)
+	owner, err := s.records.ownerOf(key)
+	if err != nil {
+		return nil, err
+	}
+	stamps, err := s.records.history(k.streams, owner, !k.each)
+	if err != nil {
+		return nil, err
+	}
 	if k.each {
 		now, _, err := s.find(q, k, id, asOf{})
 		if err != nil {

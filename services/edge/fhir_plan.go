@@ -351,7 +351,8 @@ func narrative(text string) *fhir.Narrative {
 // written is when the stream of the plan had its last event in this snapshot: a
 // document that was not issued yet is dated by it.
 func (x *snapshot) written(categories ...string) stamp {
-	at, _ := x.s.records.newest(categories, x.owner, asOf{position: max(x.at, x.seen)}, false)
+	at, _, err := x.s.records.newest(categories, x.owner, asOf{position: max(x.at, x.seen)}, false)
+	x.note(err)
 	return at
 }
 

@@ -73,12 +73,23 @@ func (s *fhirServer) search(q *fhirRequest, k *fhirKind) (*reply, error) {
 	// A page goes on after the owner that the last one ended with; the resources of
 	// one owner stay on one page, however many they are.
 	next, more := after, false
-	for n := after; n < len(owners); n++ {
+	var some []string
+	for n := after; ; n++ {
+		if len(some) == 0 {
+			if some, err = owners(n); err != nil {
+				return nil, err
+			}
+			if len(some) == 0 {
+				break
+			}
+		}
+		owner := some[0]
+		some = some[1:]
 		if len(bundle.Entry) >= count || n > after && soon.Err() != nil {
 			more = true
 			break
 		}
-		made, err := s.make(q.Context(), k, owners[n], q.base, m)
+		made, err := s.make(q.Context(), k, owner, q.base, m)
 		if err != nil {
 			return nil, err
 		}
@@ -97,17 +108,22 @@ func (s *fhirServer) search(q *fhirRequest, k *fhirKind) (*reply, error) {
 	return &reply{http.StatusOK, bundle}, nil
 }
 
-// ownersFor lists whose resources may match.
-func (s *fhirServer) ownersFor(q *fhirRequest, k *fhirKind) ([]string, error) {
+// ownersFor lists whose resources may match, some at a time: what it returns gives
+// those from the n-th on, none at the end.
+func (s *fhirServer) ownersFor(q *fhirRequest, k *fhirKind) (func(n int) ([]string, error), error) {
 	if ids := q.params["_id"]; len(ids) > 0 {
 		var owners []string
 		for _, id := range strings.Split(ids[0], ",") {
 			key, _, _ := strings.Cut(id, ".")
-			if owner := s.records.ownerOf(key); owner != "" && !slices.Contains(owners, owner) {
+			owner, err := s.records.ownerOf(key)
+			if err != nil {
+				return nil, err
+			}
+			if owner != "" && !slices.Contains(owners, owner) {
 				owners = append(owners, owner)
 			}
 		}
-		return owners, nil
+		return these(owners), nil
 	}
 	var people []string
 	narrow := func(found []string) {
@@ -126,7 +142,10 @@ func (s *fhirServer) ownersFor(q *fhirRequest, k *fhirKind) ([]string, error) {
 					if strings.Contains(id, "/") {
 						return nil, deny(http.StatusBadRequest, "value", name, "must be the id of a Patient, with or without Patient/ before it")
 					}
-					_, all := s.records.patient(id)
+					_, all, err := s.records.patient(id)
+					if err != nil {
+						return nil, err
+					}
 					found = append(found, all...)
 				}
 				narrow(found)
@@ -150,7 +169,19 @@ func (s *fhirServer) ownersFor(q *fhirRequest, k *fhirKind) ([]string, error) {
 			narrow(found)
 		}
 	}
-	return s.records.owners(k.owner, people), nil
+	switch {
+	case people == nil || k.owner == ofSession:
+		return func(n int) ([]string, error) { return s.records.owners(k.owner, n) }, nil
+	case k.owner == ofPerson:
+		return these(people), nil
+	}
+	pathways, err := s.records.pathwaysOf(people)
+	return these(pathways), err
+}
+
+// these hands on a list as ownersFor does.
+func these(owners []string) func(int) ([]string, error) {
+	return func(n int) ([]string, error) { return owners[min(n, len(owners)):], nil }
 }
 
 // whoHas finds people by an identifier, which names its system: a bare number could be anything.
@@ -160,14 +191,12 @@ func (s *fhirServer) whoHas(ctx context.Context, name, value string) ([]string, 
 		return nil, deny(http.StatusBadRequest, "value", name, "must be system|value, such as "+nhsID+"nhs-number|...")
 	}
 	if ods, ok := strings.CutPrefix(system, localSystem("")); ok {
-		s.records.Lock()
-		id := s.records.local[ods+"|"+value]
-		s.records.Unlock()
-		if id == "" {
-			return nil, nil
+		id, err := s.records.local(ods + "|" + value)
+		if err != nil || id == "" {
+			return nil, err
 		}
-		_, all := s.records.patient(id)
-		return all, nil
+		_, all, err := s.records.patient(id)
+		return all, err
 	}
 	if system != nhsID+"nhs-number" {
 		return nil, deny(http.StatusBadRequest, "not-supported", name, "the systems are "+nhsID+"nhs-number and "+localSystem("")+"{ODS code}")
@@ -175,8 +204,8 @@ func (s *fhirServer) whoHas(ctx context.Context, name, value string) ([]string, 
 	reply, err := s.persons.FindPerson(ctx, &personv1.FindPersonRequest{NhsNumber: value})
 	switch status.Code(err) {
 	case codes.OK:
-		_, all := s.records.patient(reply.Person.PersonId)
-		return all, nil
+		_, all, err := s.records.patient(reply.Person.PersonId)
+		return all, err
 	case codes.NotFound:
 		return nil, nil
 	case codes.InvalidArgument:

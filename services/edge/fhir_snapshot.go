@@ -27,6 +27,7 @@ type snapshot struct {
 	at    es.Position
 	base  string // of absolute URLs
 	seen  es.Position
+	index error // what could not be read of the index
 
 	aPerson      asked[*personv1.PersonReply]
 	aView        asked[*pathwayv1.Pathway]
@@ -54,14 +55,19 @@ func (a *asked[T]) get(ask func() (T, error)) (T, error) {
 	return a.is, a.err
 }
 
+// note notes that the index could not be read.
+func (x *snapshot) note(err error) { x.index = cmp.Or(x.index, err) }
+
 // saw notes up to where an answer went.
 func (x *snapshot) saw(position uint64) { x.seen = max(x.seen, es.Position(position)) }
 
 func (x *snapshot) person() (*personv1.PersonReply, error) {
 	return x.aPerson.get(func() (*personv1.PersonReply, error) {
-		x.s.records.Lock()
-		id := cmp.Or(x.s.records.person[x.owner], x.owner)
-		x.s.records.Unlock()
+		id, err := x.s.records.person(x.owner)
+		if err != nil {
+			return nil, err
+		}
+		id = cmp.Or(id, x.owner)
 		reply, err := x.s.persons.GetPerson(x.ctx, &personv1.GetPersonRequest{PersonId: id, AsOfPosition: uint64(x.at)})
 		x.saw(reply.GetReceipt().GetPosition())
 		return reply, err
@@ -115,23 +121,23 @@ func (x *snapshot) session() (*appointmentv1.Session, error) {
 // patient is the reference to whose pathway this is. One who was merged since has
 // a Patient that says into whom.
 func (x *snapshot) patient() *fhir.Reference {
-	x.s.records.Lock()
-	defer x.s.records.Unlock()
-	return to("Patient", x.s.records.person[x.owner])
+	id, err := x.s.records.person(x.owner)
+	x.note(err)
+	return to("Patient", id)
 }
 
 // make returns the resources of a kind that the owner has at the moment, with their versions.
 func (s *fhirServer) make(ctx context.Context, k *fhirKind, owner, base string, m asOf) ([]fhir.Resource, error) {
 	x := &snapshot{s: s, ctx: ctx, owner: owner, base: base}
 	if !m.isNow() {
-		last, ok := s.records.newest(k.streams, owner, m, !k.each)
-		if !ok {
-			return nil, nil
+		last, ok, err := s.records.newest(k.streams, owner, m, !k.each)
+		if err != nil || !ok {
+			return nil, err
 		}
 		x.at = last.position
 	}
 	made, err := k.make(x)
-	if err != nil || len(made) == 0 {
+	if err = cmp.Or(err, x.index); err != nil || len(made) == 0 {
 		return nil, err
 	}
 	if x.at == 0 {
@@ -139,9 +145,9 @@ func (s *fhirServer) make(ctx context.Context, k *fhirKind, owner, base string, 
 			return nil, err
 		}
 	}
-	last, ok := s.records.newest(k.streams, owner, asOf{position: max(x.at, x.seen)}, false)
-	if !ok {
-		return nil, nil
+	last, ok, err := s.records.newest(k.streams, owner, asOf{position: max(x.at, x.seen)}, false)
+	if err != nil || !ok {
+		return nil, err
 	}
 	for _, r := range made {
 		stampResource(r, last)

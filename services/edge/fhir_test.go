@@ -55,9 +55,16 @@ func TestFHIRFaults(t *testing.T) {
 		s := newFHIRServer(aloneWith(t, c.err), FHIROptions{})
 		ctx, cancel := context.WithCancel(t.Context())
 		go s.records.Run(ctx)
+		if err := s.records.Wait(ctx, 0); err != nil {
+			t.Fatal(err)
+		}
 		s.records.Lock()
-		s.records.people = []string{"p"}
+		s.records.begins(ofPerson, "p")
 		s.records.owns("p", "p")
+		s.records.events++
+		if err := s.records.store(); err != nil {
+			t.Error(err)
+		}
 		s.records.Unlock()
 		for _, path := range []string{"/Patient/p", "/Patient"} {
 			w := httptest.NewRecorder()
@@ -163,16 +170,24 @@ func FuzzSearch(f *testing.F) {
 func TestRecordsOwners(t *testing.T) {
 	t.Parallel()
 	const lower, other = "0b7e6f0a-53cd-4c1e-9d0a-3f0f6f5a1c2d", "1b7e6f0a-53cd-4c1e-9d0a-3f0f6f5a1c2d"
-	x := newRecords(estest.NewLog())
+	x := newRecords(estest.NewLog(), nil, "", nil)
+	if _, err := x.begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer x.close()
 	x.owns(lower, lower)
 	x.owns(lower, "a slot")
 	x.owns(lower, other)
 	x.owns(other, other) // its own stream began after somebody named it
 	x.owns(other, "A slot")
+	x.events++
+	if err := x.settle(); err != nil {
+		t.Fatal(err)
+	}
 	for id, want := range map[string]string{lower: lower, other: other, "a slot": lower, "A slot": other,
 		strings.ToUpper(lower): "", "{" + lower[1:35] + "}": "", "": ""} {
-		if got := x.ownerOf(id); got != want {
-			t.Errorf("%q is %q's, want %q", id, got, want)
+		if got, err := x.ownerOf(id); err != nil || got != want {
+			t.Errorf("%q is %q's, want %q: %v", id, got, want, err)
 		}
 	}
 }

@@ -183,9 +183,16 @@ func (s *fhirServer) feedEntries(ctx context.Context, base, person string) ([]fh
 		return nil, err
 	}
 	kind := s.kind("Appointment")
-	_, everybody := s.records.patient(person)
+	_, everybody, err := s.records.patient(person)
+	if err != nil {
+		return nil, err
+	}
+	pathways, err := s.records.pathwaysOf(everybody)
+	if err != nil {
+		return nil, err
+	}
 	var shown []*fhir.Appointment
-	for _, owner := range s.records.owners(kind.owner, everybody) {
+	for _, owner := range pathways {
 		made, err := s.make(ctx, kind, owner, base, asOf{})
 		if err != nil {
 			return nil, err

@@ -24,14 +24,16 @@ type Follower struct {
 	filter   Filter
 	code     string
 	apply    func(Recorded) error
-	types    []string      // what apply is handed; none is all
-	bare     bool          // apply is handed no data and no metadata
-	dir      string        // of the journal; "" keeps none
-	journal  *journal      // owned by Run; nil where there is none
-	position Position      // of the last event applied
-	live     bool          // has once reached the end of the log
-	moved    chan struct{} // closed and renewed when position or live changes
-	waits    int           // how many have had to wait so far
+	types    []string                                // what apply is handed; none is all
+	bare     bool                                    // apply is handed no data and no metadata
+	dir      string                                  // of the journal; "" keeps none
+	journal  *journal                                // owned by Run; nil where there is none
+	position Position                                // of the last event applied
+	live     bool                                    // has once reached the end of the log
+	moved    chan struct{}                           // closed and renewed when position or live changes
+	waits    int                                     // how many have had to wait so far
+	begin    func(context.Context) (Position, error) // of a model that its owner stores; nil where the Follower begins
+	settle   func() error                            // likewise
 
 	unchecked bool // what tests set to plant a bug that they must catch: the journal is believed
 }
@@ -64,6 +66,13 @@ func (f *Follower) Bare() { f.bare = true }
 // nothing. The file can be deleted at any time that nobody follows. Before Run.
 func (f *Follower) Keep(dir string) { f.dir = dir }
 
+// Stored is for a model that its owner stores: each Run asks begin up to where it is
+// complete, and goes on there; settle is called whenever the end of the log is reached,
+// before anybody who waits for it goes on. Both have the lock held. Before Run.
+func (f *Follower) Stored(begin func(context.Context) (Position, error), settle func() error) {
+	f.begin, f.settle = begin, settle
+}
+
 // TypeOf is the type of an event.
 func TypeOf(event proto.Message) string { return string(event.ProtoReflect().Descriptor().FullName()) }
 
@@ -73,6 +82,16 @@ func (f *Follower) Run(ctx context.Context) error {
 	f.Lock()
 	after := f.position
 	f.Unlock()
+	if f.begin != nil {
+		f.Lock()
+		at, err := f.begin(ctx)
+		f.position, f.live = at, false // what was not stored comes again
+		f.Unlock()
+		if err != nil {
+			return err
+		}
+		after = at
+	}
 	if after == 0 && f.dir != "" {
 		if err := f.restore(ctx); err != nil {
 			return err
@@ -99,6 +118,11 @@ func (f *Follower) Run(ctx context.Context) error {
 			f.note(func(j *journal) error { return j.add(e, wanted) })
 		}
 		if m.CaughtUp {
+			if f.settle != nil {
+				if err := f.settle(); err != nil {
+					return err
+				}
+			}
 			f.live = true
 			f.note(func(j *journal) error { return j.out.Flush() })
 		}

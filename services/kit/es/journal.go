@@ -91,7 +91,7 @@ func (j *journal) restore(ctx context.Context, log Log, yield func(Recorded) err
 		return Recorded{}, err
 	}
 	if last.Stream != "" && !j.unchecked {
-		found, err := holds(ctx, log, last)
+		found, err := Holds(ctx, log, last)
 		if err != nil {
 			return Recorded{}, err
 		}
@@ -199,9 +199,10 @@ func (j *journal) write(e Recorded) error {
 
 func (j *journal) close() { j.file.Close() }
 
-// holds reports whether a log has an event at its place. Positions are of one log:
-// the same event elsewhere is in another.
-func holds(ctx context.Context, log Log, e Recorded) (found bool, err error) {
+// Holds reports whether a log has an event at its place, by which a read model finds
+// whether it was made of this log. Positions are of one log: the same event elsewhere
+// is in another.
+func Holds(ctx context.Context, log Log, e Recorded) (found bool, err error) {
 	seen := errors.New("seen")
 	err = log.Read(ctx, e.Stream, e.Revision, func(r Recorded) error {
 		found = r.ID == e.ID && r.Revision == e.Revision && r.Position == e.Position
