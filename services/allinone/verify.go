@@ -140,7 +140,7 @@ const (
 
 // NewLongVerifier returns a verifier of a log of any length from its first event.
 // It checks at End, and sets aside until then, in a file where it is much, some
-// 100 bytes an event. Close lets go of that.
+// 160 bytes an event. Close lets go of that.
 func NewLongVerifier() (*Verifier, error) { return newLanes(laneCount) }
 
 func newLanes(n int) (*Verifier, error) {
