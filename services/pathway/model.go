@@ -71,9 +71,22 @@ type model struct {
 	positionFirst, repeats bool
 }
 
+// spoiled is a file in the folder of a model in which damage was met: it is made again
+// at the next start.
+const spoiled = "SPOILED"
+
 func openModel(log es.Log, logger *slog.Logger, dir string, fs vfs.FS) (*model, error) {
+	if _, err := fs.Stat(fs.PathJoin(dir, spoiled)); err == nil {
+		return nil, fmt.Errorf("damage was met in it: %w", pebble.ErrCorruption)
+	}
+	met := func(pebble.DataCorruptionInfo) { // whoever reads gets an error; left to itself Pebble would end the process, at every start
+		logger.Error("the read model is damaged: start again, and it is made again", slog.String("event.name", "pathway.model.damaged"))
+		if f, err := fs.Create(fs.PathJoin(dir, spoiled), vfs.WriteCategoryUnspecified); err == nil {
+			f.Close()
+		}
+	}
 	db, err := pebble.Open(dir, &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{},
-		MemTableSize: 32 << 20}) // views are stored again and again: few of their versions are to reach a table
+		EventListener: &pebble.EventListener{DataCorruption: met}, MemTableSize: 32 << 20}) // views are stored again and again: few of their versions are to reach a table
 	if err != nil {
 		return nil, fmt.Errorf("read model, of which another process may have the folder (--models): %w", err)
 	}

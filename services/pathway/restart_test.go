@@ -3,7 +3,9 @@ package pathway
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -282,4 +284,73 @@ func TestDamagedModelIsMadeAgain(t *testing.T) {
 		}
 	}
 	t.Run("second", serveOnce)
+}
+
+// TestSpoiledModelIsMadeAgain: damage in a file ends nobody's process; at the next start
+// the model is made again.
+func TestSpoiledModelIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	w, head := someHistory(t, 5, 6)
+	fs := vfs.NewMem()
+	ms, err := openModels(w, discard, "m", fs, modelVersion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, ms.newest, head)
+	want := contents(t, ms.newest)
+	if err := errors.Join(ms.newest.db.Flush(), ms.close()); err != nil {
+		t.Fatal(err)
+	}
+	folder := fs.PathJoin("m", fmt.Sprintf("model-%d", modelVersion))
+	names, err := fs.List(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables := 0
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".sst") {
+			continue
+		}
+		tables++
+		path := fs.PathJoin(folder, name)
+		f, err := fs.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		for i := range content[:len(content)-100] { // all but the footer, by which it is a table
+			content[i] ^= 1
+		}
+		if f, err = fs.Create(path, vfs.WriteCategoryUnspecified); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write(content); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	if tables == 0 {
+		t.Fatal("nothing was spoiled")
+	}
+	for range 2 { // to open it may meet the damage, or leave it to who reads
+		if ms, err = openModels(w, discard, "m", fs, modelVersion); err != nil {
+			t.Fatal(err)
+		}
+		if ms.newest.at() > 0 {
+			_, _ = ms.newest.each(func(counts) error { return nil })
+		}
+		_ = ms.close() // of what is damaged
+	}
+	if ms, err = openModels(w, discard, "m", fs, modelVersion); err != nil {
+		t.Fatal(err)
+	}
+	defer ms.close()
+	until(t, ms.newest, head)
+	if contents(t, ms.newest) != want {
+		t.Error("the model differs from what it was")
+	}
 }
