@@ -1,6 +1,7 @@
 package estest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ func LogSuite(t *testing.T, open func() es.Log) {
 		{"MaxCount", (*suite).maxCount},
 		{"Subscribe", (*suite).subscribe},
 		{"SubscribeFiltered", (*suite).subscribeFiltered},
+		{"SubscribeWithoutMetadata", (*suite).subscribeWithoutMetadata},
 		{"SubscribeEnds", (*suite).subscribeEnds},
 		{"Concurrent", (*suite).concurrent},
 		{"Deadline", (*suite).deadline},
@@ -363,6 +365,42 @@ func (s *suite) subscribeFiltered() {
 		}
 		return of
 	}())
+}
+
+// subscribeWithoutMetadata: metadata is the stored one or none; all else, and what
+// other subscriptions get, is as ever, of old events and of new ones.
+func (s *suite) subscribeWithoutMetadata() {
+	before, err := s.log.Head(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	events := someEvents(20)
+	s.append(s.stream(1), es.NoStream, events[:10]...)
+	bare := s.follow(before, es.Filter{Categories: []string{s.name}, NoMetadata: true})
+	whole := s.follow(before, es.Filter{Categories: []string{s.name}})
+	for i, w := range events {
+		if i == 10 {
+			for _, f := range []*following{bare, whole} {
+				for !s.next(f).CaughtUp {
+				}
+			}
+			s.append(s.stream(1), 9, events[10:]...)
+		}
+		for _, f := range []*following{bare, whole} {
+			m := s.next(f)
+			for m.CaughtUp {
+				m = s.next(f)
+			}
+			e := *m.Event
+			if f == bare && len(e.Metadata) == 0 {
+				e.Metadata = w.Metadata
+			}
+			if e.ID != w.ID || e.Stream != s.stream(1) || e.Revision != es.Revision(i) || e.Position <= before || e.Recorded.IsZero() ||
+				e.Type != w.Type || !bytes.Equal(e.Data, w.Data) || !bytes.Equal(e.Metadata, w.Metadata) {
+				s.Fatalf("event %d is %+v, want %+v", i, e, w)
+			}
+		}
+	}
 }
 
 func (s *suite) subscribeEnds() {
