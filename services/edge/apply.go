@@ -19,6 +19,7 @@ import (
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
 	"waymark/services/kit/nhs"
+	"waymark/services/kit/planted"
 )
 
 // work is one message being applied, by one goroutine.
@@ -75,11 +76,16 @@ var kinds = map[string]func(context.Context, *work) error{
 	"MDM/T02": attach, "MDM/T08": attach, "MDM/T11": withdraw,
 }
 
-// command is the header of one of the message's commands. Its id is the same
-// however often the message is applied.
+// command is the header of one of the message's commands. It is the same however
+// often the message is applied, also as a redrive: a command id that comes with
+// anything else changed is refused.
 func (w *work) command(step string) *metav1.Command {
+	id := uuid.NewSHA1(uuid.MustParse(w.arrival.commands), []byte(w.scope+step))
+	if planted.Is("repeat with new commands") {
+		id = uuid.New()
+	}
 	return &metav1.Command{
-		CommandId: uuid.NewSHA1(uuid.MustParse(w.arrival.commands), []byte(w.scope+step)).String(), CorrelationId: w.arrival.commands, CausationId: w.arrival.id,
+		CommandId: id.String(), CorrelationId: w.arrival.commands, CausationId: w.arrival.commands,
 		Actor: &metav1.Actor{User: w.system, Organisation: w.organisation},
 	}
 }

@@ -49,7 +49,7 @@ func attach(ctx context.Context, w *work) error {
 		return nil
 	}
 	d := &planv1.Document{DocumentId: w.derived("document", external), Type: short(kind, 60), Organisation: w.m.org, ExternalId: external,
-		MessageId: w.arrival.id, On: w.dayOf("TXA-4", "TXA-6", "TXA-7", "TXA-8")}
+		MessageId: w.arrival.commands, On: w.dayOf("TXA-4", "TXA-6", "TXA-7", "TXA-8")}
 	if s := w.m.get("TXA-17"); slices.Contains(documentStatuses, s) {
 		d.Status = s
 	}
@@ -57,7 +57,7 @@ func attach(ctx context.Context, w *work) error {
 	if err != nil {
 		return err
 	}
-	if known == nil || known.Versions == 1 && known.Document.MessageId == w.arrival.id { // this message's own, before a crash
+	if known == nil || known.Versions == 1 && known.Document.MessageId == w.arrival.commands { // this message's own, before a crash
 		if known == nil {
 			if pathway, err = w.pathway(ctx); err != nil {
 				return err
@@ -102,7 +102,7 @@ func withdraw(ctx context.Context, w *work) error {
 		return park("edge.document.unknown", "TXA-12", "no document with this identifier is attached: redrive it once its T02 was applied")
 	}
 	c := w.command("withdraw")
-	if _, err := w.service.plans.WithdrawDocument(ctx, &planv1.WithdrawDocumentRequest{Command: c, PathwayId: pathway, DocumentId: id, MessageId: w.arrival.id}); err != nil {
+	if _, err := w.service.plans.WithdrawDocument(ctx, &planv1.WithdrawDocumentRequest{Command: c, PathwayId: pathway, DocumentId: id, MessageId: w.arrival.commands}); err != nil {
 		return answered(err, "TXA-12")
 	}
 	w.done("plan.WithdrawDocument", c, pathway)

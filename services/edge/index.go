@@ -132,8 +132,14 @@ func (x *index) fold(at es.Recorded) error {
 	if code, _, _ := verdict(event); code != "" {
 		v.Acknowledgement = code
 	}
-	if v.RedriveOf != "" {
-		delete(x.due, v.RedriveOf) // it came to an end
+	if first := x.messages[v.RedriveOf]; first != nil { // it came to an end
+		delete(x.due, v.RedriveOf)
+		for _, k := range first.keys {
+			delete(x.held[strings.TrimPrefix(k, otherPatient)], v.RedriveOf)
+		}
+		x.rouse() // what is due may have waited for it
+		first.view = clone(first.view)
+		first.view.State = pb.MessageState_MESSAGE_STATE_REDRIVEN
 	}
 	switch e := event.(type) {
 	case *pb.MessageApplied:
@@ -178,11 +184,11 @@ func (x *index) fold(at es.Recorded) error {
 	case *pb.MessageRefused:
 		v.State, v.Reason = pb.MessageState_MESSAGE_STATE_REFUSED, e.Reason
 	case *pb.MessageRedriven:
-		v.State, v.RedrivenBy = pb.MessageState_MESSAGE_STATE_REDRIVEN, e.ByMessageId
+		// It stays parked, and holds what it holds, until the other has an outcome: a
+		// crash may come first.
+		v.RedrivenBy = e.ByMessageId
 		for _, k := range one.keys {
-			k = strings.TrimPrefix(k, otherPatient)
-			delete(x.held[k], id)
-			delete(x.waiting[k], id)
+			delete(x.waiting[strings.TrimPrefix(k, otherPatient)], id)
 		}
 	}
 	return nil
@@ -283,16 +289,26 @@ func (x *index) release(id, person string) {
 		return
 	}
 	x.due[id] = true
+	x.rouse()
+}
+
+// rouse has what is due looked at.
+func (x *index) rouse() {
 	select {
 	case x.wake <- struct{}{}:
 	default:
 	}
 }
 
-// released lists the messages that are due, oldest first.
+// released lists the messages that are due, oldest first, and forgets that anybody
+// was to be woken for them.
 func (x *index) released() []string {
 	x.Lock()
 	defer x.Unlock()
+	select {
+	case <-x.wake:
+	default:
+	}
 	ids := slices.Collect(maps.Keys(x.due))
 	slices.SortFunc(ids, func(a, b string) int { return cmp.Compare(x.messages[a].at, x.messages[b].at) })
 	return ids

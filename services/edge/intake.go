@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	metav1 "waymark/proto/waymark/meta/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
+	"waymark/services/kit/planted"
 )
 
 // otherPatient marks the key of a patient whom a message names besides the one it
@@ -150,14 +152,28 @@ func (s *service) take(ctx context.Context, a arrival) (taken, error) {
 	if received.Raw, received.Gzip, err = pack(a.raw); err != nil {
 		return taken{}, err
 	}
-	if st, err = s.messages.Do(ctx, a.id, &pb.KeepMessageRequest{Command: header("keep"), MessageId: a.id}, keep(received)); err != nil {
+	if planted.Is("applied before it is kept") {
+		st.Value.Received = received
+	} else if st, err = s.messages.Do(ctx, a.id, &pb.KeepMessageRequest{Command: header("keep"), MessageId: a.id}, keep(received)); err != nil {
 		return taken{}, err
 	}
 	outcome, err := s.outcome(ctx, a, st.Value.Received.ReceivedAt.AsTime(), reused)
 	if err != nil {
 		return taken{}, err
 	}
-	if st, err = s.messages.Do(ctx, a.id, &pb.ConcludeMessageRequest{Command: header("conclude"), MessageId: a.id}, conclude(outcome)); err != nil {
+	decide := conclude(outcome)
+	if planted.Is("applied before it is kept") {
+		decide = func(state) ([]proto.Message, error) { return []proto.Message{received, outcome}, nil }
+	}
+	end := func(ctx context.Context) (es.State[state], error) {
+		return s.messages.Do(ctx, a.id, &pb.ConcludeMessageRequest{Command: header("conclude"), MessageId: a.id}, decide)
+	}
+	if planted.Is("answered before the outcome") {
+		ctx := context.WithoutCancel(ctx)
+		go func() { _, _ = end(ctx) }()
+		return taken{st, false, a.content.answer(a.id, outcome)}, nil
+	}
+	if st, err = end(ctx); err != nil {
 		return taken{}, err
 	}
 	// The next message of this patient must see it.
@@ -237,7 +253,7 @@ func (s *service) keyed(text string) string {
 
 // waits reports whether an earlier message of a patient holds this one back.
 func (w *work) waits() error {
-	if w.arrival.redriveOf == "" && w.service.index.holding(w.arrival.keys, "") {
+	if w.arrival.redriveOf == "" && w.service.index.holding(w.arrival.keys, "") && !planted.Is("held patient passed") {
 		return &stop{reason: &pb.Reason{Code: "edge.waits_behind", Text: "an earlier message of the patient is held: apply that one first"}, holds: true}
 	}
 	return nil
@@ -245,8 +261,11 @@ func (w *work) waits() error {
 
 // locks lets one message of a patient in at a time.
 type locks struct {
-	mu   sync.Mutex // guards all below
-	held map[string]chan struct{}
+	log es.Log // of a simulation it gives turns to those who wait for one message
+
+	mu    sync.Mutex // guards all below
+	held  map[string]chan struct{}
+	waits int // how many have had to wait so far
 }
 
 // lock takes all names, in one order for everybody.
@@ -257,6 +276,9 @@ func (l *locks) lock(ctx context.Context, names []string) (unlock func(), err er
 	}
 	slices.Sort(sorted)
 	sorted = slices.Compact(sorted)
+	if planted.Is("patient not locked") {
+		sorted = slices.DeleteFunc(sorted, func(n string) bool { return !strings.HasPrefix(n, "message ") })
+	}
 	var got []string
 	unlock = func() {
 		l.mu.Lock()
@@ -266,6 +288,7 @@ func (l *locks) lock(ctx context.Context, names []string) (unlock func(), err er
 			delete(l.held, n)
 		}
 	}
+	turn := 0
 	for _, n := range sorted {
 		for {
 			l.mu.Lock()
@@ -273,6 +296,9 @@ func (l *locks) lock(ctx context.Context, names []string) (unlock func(), err er
 			if busy == nil {
 				l.held[n] = make(chan struct{})
 				got = append(got, n)
+			} else if turn == 0 {
+				l.waits++
+				turn = l.waits
 			}
 			l.mu.Unlock()
 			if busy == nil {
@@ -280,6 +306,9 @@ func (l *locks) lock(ctx context.Context, names []string) (unlock func(), err er
 			}
 			select {
 			case <-busy:
+				if t, ok := l.log.(es.Turns); ok {
+					_ = t.Turn(ctx, fmt.Sprint("edge.patient ", turn)) // without one, the next message is whoever wakes first
+				}
 			case <-ctx.Done():
 				unlock()
 				return nil, fault.Unavailable("edge.patient.busy", "an earlier message of this patient is still being applied: send it again", time.Second)

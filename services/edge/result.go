@@ -54,6 +54,8 @@ func (m message) reports() (all []*report) {
 	return all
 }
 
+const correctedFirst = "a corrected result came of which no earlier one was recorded: it is taken as the final one"
+
 // results is ORU R01. Every report goes to the plan of the pathway; what matches
 // nothing that is waited for is in the reviewer's queue there all the same.
 func results(ctx context.Context, w *work) error {
@@ -111,7 +113,7 @@ func results(ctx context.Context, w *work) error {
 			switch r.req.Status {
 			case "C":
 				r.req.Status = "F"
-				w.noted("edge.result.corrected_first", "OBR-25", "a corrected result came of which no earlier one was recorded: it is taken as the final one")
+				w.noted("edge.result.corrected_first", "OBR-25", correctedFirst)
 			case "X":
 				send[i] = nil
 				w.noted("edge.result.none", "OBR-25", "a cancelled result was never recorded here: there is nothing to cancel")
@@ -129,6 +131,12 @@ func results(ctx context.Context, w *work) error {
 			continue
 		}
 		_, err := w.service.plans.ReceiveResult(ctx, r.req)
+		if fault.CodeOf(err) == "command.id_reused" && r.req.Status == "C" {
+			// Before a crash this message found no earlier one and was taken as the final one.
+			r.req.Status = "F"
+			w.noted("edge.result.corrected_first", "OBR-25", correctedFirst)
+			_, err = w.service.plans.ReceiveResult(ctx, r.req)
+		}
 		if slices.Contains(again, i) && fault.CodeOf(err) == "plan.result.final" {
 			w.noted("edge.result.known", "OBR-25", "the final result was recorded before: nothing changes")
 			continue

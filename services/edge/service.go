@@ -64,7 +64,7 @@ func newService(deps run.Deps) *service {
 	s := &service{
 		log:      deps.Log,
 		messages: es.NewStreams(deps.Log, decider(), es.Options{Key: deps.Key, Jitter: deps.Jitter, Cached: cachedFolds}),
-		locks:    locks{held: map[string]chan struct{}{}},
+		locks:    locks{log: deps.Log, held: map[string]chan struct{}{}},
 		key:      deps.Key,
 		clock:    deps.Clock,
 		slog:     deps.Slog,
@@ -109,10 +109,14 @@ func (s *service) release(ctx context.Context) {
 		case <-s.index.wake:
 		case <-again.C:
 		}
+		again.Stop()
 		for _, id := range s.index.released() {
 			_, err := s.redrive(ctx, &pb.RedriveMessageRequest{MessageId: id, Command: &metav1.Command{
 				CommandId: uuid.NewSHA1(uuid.MustParse(id), []byte("released")).String(), Actor: &metav1.Actor{User: "edge", Organisation: noFacility},
 			}})
+			if fault.CodeOf(err) == redriveOrder {
+				continue // it stays due, and the end of what is held wakes us
+			}
 			if err == nil || fault.IsAnswer(err) {
 				s.index.dropped(id)
 				continue
@@ -244,6 +248,9 @@ func (m message) list() (fields []*pb.Field) {
 	return fields
 }
 
+// redriveOrder refuses to apply a message before an earlier one of its patient.
+const redriveOrder = "edge.redrive.order"
+
 // RedriveMessage applies a message again.
 func (s *service) RedriveMessage(ctx context.Context, req *pb.RedriveMessageRequest) (*pb.RedriveMessageReply, error) {
 	return s.redrive(ctx, req)
@@ -287,7 +294,7 @@ func (s *service) redrive(ctx context.Context, req *pb.RedriveMessageRequest) (*
 		}
 	}
 	if s.index.holding(st.Value.Received.PatientKeys, original) {
-		return nil, fault.Refused("edge.redrive.order", "an earlier message of this patient is held: redrive that one first")
+		return nil, fault.Refused(redriveOrder, "an earlier message of this patient is held: redrive that one first")
 	}
 	// The link comes first: two people who redrive one message make one new one.
 	if st, err = s.messages.Do(ctx, original, req, redrive(a.id)); err != nil {
