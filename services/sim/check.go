@@ -29,6 +29,7 @@ func (w *world) Check() Result {
 	r.rules(w.log)
 	r.tallies(w.log)
 	r.reactions(w.log)
+	r.messages(w)
 	r.projections(w)
 	r.sign(w)
 	return *r

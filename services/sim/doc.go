@@ -8,6 +8,7 @@
 //	node.go     the node, crashed and started again
 //	broker.go   NATS
 //	process.go  the services, crashed and started again
+//	edge.go     the edge, likewise; feeds.go: who sends it messages, and what became of them
 //	wire.go     a bad network; link.go: es.Log over it
 //	writers.go  clients of kit/es alone; clients.go: clients of the services
 //	lists.go    the read models, and the same made anew

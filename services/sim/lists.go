@@ -32,6 +32,8 @@ type listed struct {
 	position es.Position
 	parties  []string // that were asked for
 	replies  []proto.Message
+	pathways []string // that were asked for, one by one
+	single   []proto.Message
 }
 
 // lists asks for every list of the read model, for those of each party too, and
@@ -81,6 +83,87 @@ func lists(ctx context.Context, conn grpc.ClientConnInterface, least uint64, par
 	return append(replies, counted), at, failed
 }
 
+// singles asks for each pathway as the lists have it, as the log has it, and for its
+// timeline, in small pages.
+func singles(ctx context.Context, conn grpc.ClientConnInterface, least uint64, pathways []string) (replies []proto.Message, err error) {
+	c := pathwayv1.NewPathwayQueryServiceClient(conn)
+	for _, id := range pathways {
+		looked, err := c.LookUpPathway(ctx, &pathwayv1.LookUpPathwayRequest{PathwayId: id, MinPosition: least})
+		if err != nil {
+			return nil, err
+		}
+		replies = append(replies, looked.Pathway)
+	}
+	for _, id := range pathways {
+		folded, err := c.GetPathway(ctx, &pathwayv1.GetPathwayRequest{PathwayId: id})
+		if err != nil {
+			return nil, err
+		}
+		whole := &pathwayv1.GetTimelineResponse{}
+		for token := ""; ; {
+			page, err := c.GetTimeline(ctx, &pathwayv1.GetTimelineRequest{PathwayId: id, PageSize: 7, PageToken: token})
+			if err != nil {
+				return nil, err
+			}
+			whole.Entries, whole.Position = append(whole.Entries, page.Entries...), page.Position
+			if token = page.NextPageToken; token == "" {
+				break
+			}
+		}
+		replies = append(replies, folded, whole)
+	}
+	return replies, nil
+}
+
+// listing is of what the lists are made.
+func listing() []string {
+	return []string{"pathway", "referral", "plan", "appointment", "carelead", "person", "lead"}
+}
+
+// started are all pathways.
+func started(log []es.Recorded) (ids []string) {
+	for _, e := range log {
+		if id, ok := strings.CutPrefix(e.Stream, "pathway-"); ok && e.Revision == 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// one compares what is told of single pathways with a fold of the log, the two ways
+// in which a pathway is told with each other, and timelines with the log itself.
+func (r *Result) one(l listed, fresh []proto.Message, log []es.Recorded) {
+	for i, was := range l.single {
+		if !proto.Equal(was, fresh[i]) {
+			r.unexplained("%s of %s is not a fold of the log: %s", was.ProtoReflect().Descriptor().Name(), l.process, differ(was, fresh[i]))
+		}
+	}
+	there := map[string]es.Recorded{}
+	for _, e := range log {
+		there[e.ID.String()] = e
+	}
+	for i, id := range l.pathways {
+		looked, folded := l.single[i], l.single[len(l.pathways)+2*i].(*pathwayv1.GetPathwayResponse)
+		if !proto.Equal(looked, folded.Pathway) {
+			r.unexplained("pathway %s as the lists of %s have it is not as the log has it: %s", id, l.process, differ(looked, folded.Pathway))
+		}
+		told, last := map[string]bool{}, uint64(0)
+		for _, t := range l.single[len(l.pathways)+2*i+1].(*pathwayv1.GetTimelineResponse).Entries {
+			if e := there[t.EventId]; e.Stream != t.Stream || e.Position != es.Position(t.Position) || t.Position <= last {
+				r.unexplained("the timeline of pathway %s tells of %s@%d, which is not there or not next", id, t.Stream, t.Revision)
+			}
+			told[t.EventId], last = true, t.Position
+		}
+		for _, e := range log {
+			category, of, _ := strings.Cut(e.Stream, "-")
+			if of == id && slices.Contains(listing(), category) && !told[e.ID.String()] {
+				r.unexplained("the timeline of pathway %s does not tell of %s@%d, %s", id, e.Stream, e.Revision, e.Type)
+			}
+		}
+		r.Singles++
+	}
+}
+
 // parties are all who ever held a pathway.
 func parties(log []es.Recorded) []string {
 	held := map[string]bool{}
@@ -113,17 +196,30 @@ func rows(list proto.Message) int {
 
 // list keeps what the read model of each process says now.
 func (w *world) list(log []es.Recorded) {
-	held := parties(log)
+	held, least := parties(log), es.Position(0)
+	for _, e := range log {
+		if category, _, _ := strings.Cut(e.Stream, "-"); slices.Contains(listing(), category) {
+			least = e.Position
+		}
+	}
 	for _, p := range w.processes {
 		l := p.alive()
-		ctx, cancel := context.WithTimeout(w.life, longest)
-		replies, at, err := lists(ctx, l.conn, 0, held)
+		ctx, cancel := context.WithTimeout(w.life, patience)
+		// What is due is so at an instant: first it waits, then it asks.
+		_, err := pathwayv1.NewPathwayQueryServiceClient(l.conn).ListHandovers(ctx, &pathwayv1.ListHandoversRequest{MinPosition: uint64(least)})
+		got := listed{process: p.name, at: w.clock().Add(l.skew), parties: held, pathways: started(log)}
+		if err == nil {
+			got.replies, got.position, err = lists(ctx, l.conn, uint64(least), held)
+		}
+		if err == nil {
+			got.single, err = singles(ctx, l.conn, uint64(least), got.pathways)
+		}
 		cancel()
 		if err != nil {
 			w.fail("the lists of %s: %v", p.name, err)
 			continue
 		}
-		w.lists = append(w.lists, listed{p.name, w.clock().Add(l.skew), at, held, replies})
+		w.lists = append(w.lists, got)
 	}
 }
 
@@ -143,7 +239,7 @@ func differ(was, fresh proto.Message) string {
 // projections compares each with a fold of the log that knows nothing of crashes.
 func (r *Result) projections(w *world) {
 	for _, l := range w.lists {
-		fresh, err := refold(l, w.log)
+		fresh, single, err := refold(l, w.log)
 		if err != nil {
 			r.unexplained("the lists of %s made anew: %v", l.process, err)
 			continue
@@ -153,6 +249,7 @@ func (r *Result) projections(w *world) {
 				r.unexplained("%s of %s at position %d is not a fold of the log: %s", was.ProtoReflect().Descriptor().Name(), l.process, l.position, differ(was, fresh[i]))
 			}
 		}
+		r.one(l, single, w.log)
 		all := 0
 		for _, was := range l.replies[:len(l.replies)-1] { // but the indicators
 			n := rows(was)
@@ -166,23 +263,23 @@ func (r *Result) projections(w *world) {
 }
 
 // refold makes the lists from the log as it was.
-func refold(l listed, all []es.Recorded) ([]proto.Message, error) {
+func refold(l listed, all []es.Recorded) (replies, single []proto.Message, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	end, _ := slices.BinarySearchFunc(all, l.position+1, func(e es.Recorded, p es.Position) int { return int(e.Position) - int(p) })
 	deps := run.Deps{Log: past(all[:end]), Clock: func() time.Time { return l.at }, Slog: slog.New(slog.DiscardHandler), Meter: noop.NewMeterProvider().Meter(""), Key: simKey()}
 	parts, err := allinone.Services(deps, "pathway")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	part := parts[0]
 	valid, err := rules()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	server, err := run.NewServer(ctx, run.Config{}, valid, deps.Slog)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	part.Register(server)
 	lis := bufconn.Listen(64 << 10)
@@ -190,17 +287,19 @@ func refold(l listed, all []es.Recorded) ([]proto.Message, error) {
 	defer server.Stop()
 	conn, err := dial(lis)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer conn.Close()
 	ended := make(chan error, 1)
 	go func() { ended <- part.Run(ctx) }()
 	asked, done := context.WithTimeout(ctx, 30*time.Second)
 	defer done()
-	replies, _, err := lists(asked, conn, uint64(l.position), l.parties)
+	if replies, _, err = lists(asked, conn, uint64(l.position), l.parties); err == nil {
+		single, err = singles(asked, conn, uint64(l.position), l.pathways)
+	}
 	cancel()
 	<-ended
-	return replies, errors.Join(err, part.Close())
+	return replies, single, errors.Join(err, part.Close())
 }
 
 // past is a log that nobody writes to any more.

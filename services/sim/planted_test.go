@@ -22,6 +22,13 @@ func bugs() []string {
 		"lead without acceptance",
 		"read model drops an event",
 		"caseload keeps who left",
+		"answered before the outcome",
+		"applied before it is kept",
+		"repeat with new commands",
+		"patient not locked",
+		"held patient passed",
+		"look-up without its person",
+		"timeline page skips an entry",
 	}
 }
 

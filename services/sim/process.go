@@ -69,8 +69,9 @@ func newProcess(w *world, name string) *process {
 
 // rules are those of all contracts: compiled once, they serve every process.
 var rules = sync.OnceValues(func() (protovalidate.Validator, error) {
-	deps := run.Deps{Key: simKey(), Clock: time.Now, Log: &link{}, Slog: slog.New(slog.DiscardHandler), Meter: noop.NewMeterProvider().Meter("")}
-	parts, err := allinone.Services(deps, serving()...)
+	deps := run.Deps{Key: simKey(), Clock: time.Now, Log: &link{}, Slog: slog.New(slog.DiscardHandler), Meter: noop.NewMeterProvider().Meter(""),
+		Dial: func(string) grpc.ClientConnInterface { return nil }}
+	parts, err := allinone.Services(deps, append(serving(), "edge")...)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +106,7 @@ func (p *process) start() error {
 		return err
 	}
 	l.relay = bus.NewRelay(&link{wire: wire{relaying, l.ctx}, node: p.w.node}, l.js, bus.RelayOptions{Jitter: relaying.jitter("relay")})
-	l.tasks.Go(func() { p.supervise(l, relaying, "relay", l.relay.Run) })
+	l.tasks.Go(func() { p.w.supervise(l.ctx, relaying, "relay", l.relay.Run) })
 	l.skew = p.w.skew(p.actors["person"])
 	for _, name := range serving() {
 		a := actor(name)
@@ -123,11 +124,11 @@ func (p *process) start() error {
 		part.Register(l.server)
 		l.parts = append(l.parts, part)
 		if part.Run != nil {
-			l.tasks.Go(func() { p.supervise(l, a, "run", part.Run) })
+			l.tasks.Go(func() { p.w.supervise(l.ctx, a, "run", part.Run) })
 		}
 		if part.React != nil {
 			l.tasks.Go(func() {
-				p.supervise(l, a, "hear", func(ctx context.Context) error { return p.hear(ctx, l, a, log, part) })
+				p.w.supervise(l.ctx, a, "hear", func(ctx context.Context) error { return p.hear(ctx, l, a, log, part) })
 			})
 		}
 	}
@@ -148,18 +149,18 @@ func dial(lis *bufconn.Listener) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
 }
 
-// supervise runs a task again whenever it ends, as a program does.
-func (p *process) supervise(l *served, a *actor, what string, task func(context.Context) error) {
-	for pause := 100 * time.Millisecond; a.wait(l.ctx, "start "+what, 5*time.Millisecond) == nil; pause = min(2*pause, 5*time.Second) {
-		err := task(l.ctx)
-		if l.ctx.Err() != nil {
+// supervise runs a task of a process again whenever it ends, as a program does.
+func (w *world) supervise(life context.Context, a *actor, what string, task func(context.Context) error) {
+	for pause := 100 * time.Millisecond; a.wait(life, "start "+what, 5*time.Millisecond) == nil; pause = min(2*pause, 5*time.Second) {
+		err := task(life)
+		if life.Err() != nil {
 			return
 		}
-		p.w.count(func(r *Result) { r.Restarts++ })
+		w.count(func(r *Result) { r.Restarts++ })
 		if !passing(err) && !errors.Is(err, context.Canceled) {
-			p.w.fail("%s %s ended with %v", a.name, what, err)
+			w.fail("%s %s ended with %v", a.name, what, err)
 		}
-		if a.wait(l.ctx, "pause "+what, pause) != nil {
+		if a.wait(life, "pause "+what, pause) != nil {
 			return
 		}
 	}
@@ -250,14 +251,22 @@ func (w *world) clock() time.Time {
 // dawn is a Monday morning.
 func (w *world) dawn() time.Time { return time.Date(2026, 7, 6, 7, 0, 0, 0, time.UTC) }
 
-// caller is a connection to the services, to any process that is up.
-type caller struct{ wire }
+// caller is a connection to the services, to any process that is up unless who says
+// another.
+type caller struct {
+	wire
+	who func() *peer
+}
 
 // Invoke implements grpc.ClientConnInterface.
 func (c *caller) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	purpose := method[strings.LastIndexByte(method, '/')+1:]
 	request := proto.CloneOf(args.(proto.Message)) // a second delivery outlives the call
-	err := c.call(ctx, purpose, func() *peer { return c.a.w.anybody(c.a) }, func(ctx context.Context, to *peer) error {
+	who := c.who
+	if who == nil {
+		who = func() *peer { return c.a.w.anybody(c.a) }
+	}
+	err := c.call(ctx, purpose, who, func(ctx context.Context, to *peer) error {
 		return to.conn.Invoke(ctx, method, args, reply, opts...)
 	}, func(ctx context.Context, to *peer) error {
 		return to.conn.Invoke(ctx, method, request, proto.Clone(reply.(proto.Message)))

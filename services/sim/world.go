@@ -34,6 +34,10 @@ type Options struct {
 	Clients   int           // of the services
 	Patients  int           // of each client
 	StopGap   time.Duration // most time between two crashes of a process
+	Feeds     int           // connections to the edge, each an interface engine of a trust
+	Subjects  int           // patients whom the feeds tell of
+	EdgeGap   time.Duration // most time between two crashes of the edge
+	Broken    int           // percent of the edge's commands that are done and end with a fault
 	Cuts      bool          // actors lose and regain their network one by one
 	NoSync    bool          // plants a bug: append is answered before the sync
 	Loose     bool          // plants another: one wait of the first writer is the machine's, not the seed's
@@ -69,6 +73,11 @@ func Drawn(seed uint64) Options {
 	case 1:
 		o.Unsynced = 100
 	}
+	if rng.IntN(5) == 0 { // fewer clients, so that such a run takes no longer than another
+		o.Feeds, o.Subjects, o.Clients, o.Patients = 2, 1+rng.IntN(2), 1, 1
+		o.EdgeGap = time.Duration(1500+rng.IntN(5500)) * time.Millisecond
+		o.Broken = rng.IntN(10)
+	}
 	return o
 }
 
@@ -86,7 +95,12 @@ type Result struct {
 	Outages    int            // of NATS
 	StoresLost int            // of NATS
 	Compared   int            // read models with a fresh fold
+	Singles    int            // single pathways, likewise
 	Rows       map[string]int // of the lists that were compared, by reply
+	EdgeStops  int            // crashes of the edge
+	InHand     int            // messages that such a crash hit
+	Repeats    int            // of messages, by their senders
+	Outcomes   map[string]int // of messages, by kind and reason
 	Relayed    int            // messages on the bus
 	Restarts   int            // of background work
 	Answered   int            // commands of clients to services
@@ -117,11 +131,18 @@ func (r *Result) add(o Result) {
 	r.Outages += o.Outages
 	r.StoresLost += o.StoresLost
 	r.Relayed += o.Relayed
+	r.EdgeStops += o.EdgeStops
+	r.InHand += o.InHand
+	r.Repeats += o.Repeats
 	r.Compared += o.Compared
+	r.Singles += o.Singles
 	r.Answered += o.Answered
 	r.Refused += o.Refused
 	if r.Methods == nil {
-		r.Methods, r.Rows = map[string]int{}, map[string]int{}
+		r.Methods, r.Rows, r.Outcomes = map[string]int{}, map[string]int{}, map[string]int{}
+	}
+	for k, n := range o.Outcomes {
+		r.Outcomes[k] += n
 	}
 	for m, n := range o.Methods {
 		r.Methods[m] += n
@@ -145,7 +166,8 @@ func (r Result) String() string {
 	fmt.Fprintf(&b, "operations %d, crashes %d (%d appends under way), events %d, acknowledged %d, retries %d, simulated %s\n",
 		r.Ops, r.Crashes, r.InFlight, r.Events, r.Acked, r.Retries, r.Simulated.Round(time.Millisecond))
 	fmt.Fprintf(&b, "services: %d commands answered, %d of them with a refusal, %d crashes, %d tasks started again; %s\n", r.Answered, r.Refused, r.Stops, r.Restarts, counts(r.Methods))
-	fmt.Fprintf(&b, "NATS: %d messages, %d outages, %d stores lost; read models compared %d; rows: %s\n", r.Relayed, r.Outages, r.StoresLost, r.Compared, counts(r.Rows))
+	fmt.Fprintf(&b, "edge: %d messages sent again, %d crashes (%d messages in hand); %s\n", r.Repeats, r.EdgeStops, r.InHand, counts(r.Outcomes))
+	fmt.Fprintf(&b, "NATS: %d messages, %d outages, %d stores lost; read models compared %d, pathways %d; rows: %s\n", r.Relayed, r.Outages, r.StoresLost, r.Compared, r.Singles, counts(r.Rows))
 	fmt.Fprintf(&b, "lost %d, doubled %d, reordered %d, unexplained %d", r.Lost, r.Doubled, r.Reordered, r.Unexplained)
 	for _, f := range r.Faults {
 		b.WriteString("\n  " + f)
@@ -174,6 +196,8 @@ type world struct {
 	node       *node
 	processes  []*process
 	broker     *broker
+	front      *front          // nil where nobody sends messages
+	sent       []*sent         // what the feeds sent, in the order of the feeds
 	life       context.Context // of all that is not a fault
 	end        context.CancelFunc
 	background sync.WaitGroup // calls that nobody waits for
@@ -202,13 +226,16 @@ func Play(seed uint64, opt Options, dir string) *world {
 }
 
 func newWorld(seed uint64, opt Options) *world {
-	w := &world{seed: seed, opt: opt, begun: time.Now(), cut: map[*actor]bool{}, result: Result{Seed: seed, Options: opt, Methods: map[string]int{}, Rows: map[string]int{}}}
+	w := &world{seed: seed, opt: opt, begun: time.Now(), cut: map[*actor]bool{}, result: Result{Seed: seed, Options: opt, Methods: map[string]int{}, Rows: map[string]int{}, Outcomes: map[string]int{}}}
 	w.life, w.end = context.WithCancel(context.Background())
 	w.history = newHistory(w)
 	w.node = newNode(w)
 	w.broker = &broker{w: w}
 	for n := range opt.Processes {
 		w.processes = append(w.processes, newProcess(w, fmt.Sprint("process ", n)))
+	}
+	if opt.Feeds > 0 {
+		w.front = newFront(w)
 	}
 	return w
 }
@@ -230,8 +257,14 @@ func (w *world) play() error {
 			return err
 		}
 	}
+	if w.front != nil {
+		if err := w.front.start(); err != nil {
+			return err
+		}
+	}
 	clients := w.writers()
 	w.clients(clients)
+	w.feeds(clients)
 	reading := w.follow()
 	safety, end := context.WithCancel(context.Background())
 	defer end()
@@ -242,6 +275,10 @@ func (w *world) play() error {
 	for _, p := range w.processes {
 		a := w.actor("stops " + p.name)
 		nemeses.Go(func() { w.stops(safety, a, p) })
+	}
+	if w.front != nil {
+		a := w.actor("stops edge")
+		nemeses.Go(func() { w.front.stops(safety, a) })
 	}
 	outing := w.actor("outages")
 	if len(w.processes) > 0 {
@@ -274,6 +311,10 @@ func (w *world) play() error {
 	for _, p := range w.processes {
 		p.crash()
 		p.dead.Wait()
+	}
+	if w.front != nil {
+		w.front.crash()
+		w.front.dead.Wait()
 	}
 	w.background.Wait()
 	// The last crash keeps nothing that was not promised.
