@@ -155,6 +155,9 @@ func laboratory(t *teller) {
 	t.say("MDM^T08", "", document("AU"))
 	t.say("ORU^R01", "", result("C", 10))
 	t.say("MDM^T08", "", document("LA"))
+	for value := range 4 {
+		t.say("ORU^R01", "", result("C", 11+value))
+	}
 }
 
 // engine is how long an engine waits for an answer: a little longer than the edge
@@ -163,7 +166,7 @@ const engine = 10 * time.Second
 
 func (f *feed) send(messages []*sent) {
 	for _, m := range messages {
-		_ = f.a.wait(f.w.life, "think", 200*time.Millisecond)
+		_ = f.a.wait(f.w.life, "think", 50*time.Millisecond)
 		for try := 0; f.w.life.Err() == nil; try++ {
 			if try > 0 {
 				f.w.count(func(r *Result) { r.Repeats++ })
