@@ -25,7 +25,6 @@ func bugs() []string {
 		"answered before the outcome",
 		"applied before it is kept",
 		"repeat with new commands",
-		"patient not locked",
 		"held patient passed",
 		"look-up without its person",
 		"timeline page skips an entry",
