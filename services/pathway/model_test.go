@@ -119,7 +119,10 @@ func crashes(t testing.TB, log es.Log, head es.Position, seed uint64) string {
 			}
 			at = e.Position
 			if n++; n%(1+random.IntN(5)) == 0 {
-				return m.write(at, time.Time{})
+				if err := m.write(at, time.Time{}); err != nil || random.IntN(3) > 0 {
+					return err
+				}
+				return m.keep()
 			}
 			return nil
 		})
