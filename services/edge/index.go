@@ -68,7 +68,10 @@ type entry struct {
 	view *pb.Message
 	keys []string
 	at   es.Position
-	read es.Position // of the pathways that were known when it was parked
+	// place is its place among the patient's: of a redrive, that of the message which
+	// it began with.
+	place es.Position
+	read  es.Position // of the pathways that were known when it was parked
 }
 
 // counter follows the sequence numbers of one sender.
@@ -112,10 +115,13 @@ func (x *index) fold(at es.Recorded) error {
 		return nil
 	}
 	if e, ok := event.(*pb.MessageReceived); ok {
-		one := &entry{keys: e.PatientKeys, at: at.Position, view: &pb.Message{
+		one := &entry{keys: e.PatientKeys, at: at.Position, place: at.Position, view: &pb.Message{
 			MessageId: id, State: pb.MessageState_MESSAGE_STATE_RECEIVED, Application: e.Application, Facility: e.Facility, ControlId: e.ControlId,
 			Type: e.Type, Version: e.Version, ReceivedAt: timestamppb.New(at.Recorded), RedriveOf: e.RedriveOf, ControlIdReused: e.ControlIdReused, ContentType: e.ContentType,
 		}}
+		if first := x.messages[e.RedriveOf]; first != nil {
+			one.place = first.place
+		}
 		x.messages[id] = one
 		x.order = append(x.order, one)
 		if e.RedriveOf == "" && e.Sequence > 0 {
@@ -310,7 +316,7 @@ func (x *index) released() []string {
 	default:
 	}
 	ids := slices.Collect(maps.Keys(x.due))
-	slices.SortFunc(ids, func(a, b string) int { return cmp.Compare(x.messages[a].at, x.messages[b].at) })
+	slices.SortFunc(ids, func(a, b string) int { return cmp.Compare(x.messages[a].place, x.messages[b].place) })
 	return ids
 }
 
@@ -484,7 +490,7 @@ func (x *index) holding(keys []string, id string) bool {
 	defer x.Unlock()
 	var before es.Position
 	if e := x.messages[id]; e != nil {
-		before = e.at
+		before = e.place
 	}
 	all := map[string]bool{}
 	for _, k := range keys {
@@ -500,7 +506,7 @@ func (x *index) holding(keys []string, id string) bool {
 	}
 	for k := range all {
 		for by := range x.held[k] {
-			if by != id && (before == 0 || x.messages[by].at < before) {
+			if by != id && (before == 0 || x.messages[by].place < before) {
 				return true
 			}
 		}
