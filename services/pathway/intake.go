@@ -140,8 +140,8 @@ type shard struct {
 	came    []arrival // of this batch, in the order of the log
 	cache   map[keptKey]*kept
 	dirty   []*kept // those of the cache that are not stored yet
-	batch   *pebble.Batch
-	evicted bool // the cache lacks what is stored
+	size    int     // at most, of what is stored for those
+	evicted bool    // the cache lacks what is stored
 }
 
 // keptKey is the key of a stored message: its kind, which is the first byte, and id.
@@ -171,7 +171,9 @@ type kept struct {
 		SizeVT() int
 		MarshalToSizedBufferVT([]byte) (int, error)
 	}
+	room   []byte   // for the value, in the batch that is being written
 	keys   [][]byte // of the indexes of a view, as stored
+	next   [][]byte // as they are to be
 	person string   // of a view, as stored under its id
 }
 
@@ -322,19 +324,36 @@ func (m *model) entry(s *shard, key keptKey) (*kept, error) {
 // write stores what changed and the position in one batch. fresh is when the
 // position was the log's end; zero where that is not known.
 func (m *model) write(at es.Position, fresh time.Time) (err error) {
-	var errs [shards]error
-	m.work(m.unstored(), func(s *shard) {
-		size := 0
+	n := m.unstored()
+	m.work(n, func(s *shard) {
+		s.size = 0
 		for _, e := range s.dirty {
-			size += e.settle()
+			s.size += e.settle()
 		}
-		s.batch = m.db.NewBatchWithSize(size)
-		for _, e := range s.dirty {
-			if err := e.store(s.batch); err != nil {
-				errs[e.key.shard()] = err
-				return
+	})
+	size := 1 << 10 // the position
+	for i := range m.shards {
+		size += m.shards[i].size
+	}
+	b := m.db.NewBatchWithSize(size, pebble.WithMaxRetainedSizeBytes(4<<20))
+	defer b.Close()
+	for i := range m.shards {
+		for _, e := range m.shards[i].dirty {
+			if err := e.place(b); err != nil {
+				return err
 			}
-			e.dirty = false
+		}
+	}
+	if b.Len() > size { // it moved, and no longer is where room was made in it
+		return fmt.Errorf("a batch of %d bytes became %d", size, b.Len())
+	}
+	var errs [shards]error
+	m.work(n, func(s *shard) {
+		for _, e := range s.dirty {
+			if _, err := e.value.MarshalToSizedBufferVT(e.room); err != nil {
+				errs[e.key.shard()] = err
+			}
+			e.dirty, e.room = false, nil
 		}
 		clear(s.dirty)
 		s.dirty = s.dirty[:0]
@@ -343,19 +362,8 @@ func (m *model) write(at es.Position, fresh time.Time) (err error) {
 			s.evicted = true
 		}
 	})
-	size := markLen
 	for i := range m.shards {
-		size += m.shards[i].batch.Len()
-	}
-	b := m.db.NewBatchWithSize(size+1<<10, pebble.WithMaxRetainedSizeBytes(4<<20))
-	defer b.Close()
-	for i := range m.shards {
-		s := &m.shards[i]
-		if !s.batch.Empty() {
-			errs[i] = errors.Join(errs[i], b.Apply(s.batch, nil))
-		}
-		errs[i] = errors.Join(errs[i], s.batch.Close())
-		m.whole, s.batch, s.evicted = m.whole && !s.evicted, nil, false
+		m.whole, m.shards[i].evicted = m.whole && !m.shards[i].evicted, false
 	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return err
@@ -390,35 +398,42 @@ func (s *shard) changed(e *kept) {
 	}
 }
 
-// settle makes the value ready to be stored, and returns about how much of a batch it takes.
+// settle makes the value ready to be stored, and returns how much of a batch it takes at most.
 func (e *kept) settle() int {
+	const most = 11 // bytes that a batch adds to a key and a value: a kind and two lengths
+	index := 0
 	if v, ok := e.value.(*pb.Pathway); ok {
 		derive(v)
+		e.next = indexKeys(v)
+		index = most + 1 + len(v.PathwayId) + len(v.PersonId)
+		for _, keys := range [][][]byte{e.keys, e.next} {
+			for _, k := range keys {
+				index += most + len(k)
+			}
+		}
 	}
-	const keys = 400 // its own, and those by which it is found
 	e.size = e.value.SizeVT()
-	return e.size + keys
+	return most + 1 + len(e.key.id) + e.size + index
 }
 
-// store adds a settled value, and how it is found, to a batch.
-func (e *kept) store(b *pebble.Batch) error {
+// place makes room for a settled value in a batch, and adds how it is found.
+func (e *kept) place(b *pebble.Batch) error {
 	if v, ok := e.value.(*pb.Pathway); ok {
-		next := indexKeys(v)
 		for _, k := range e.keys {
-			if !holds(next, k) && !(k[0] == 'h' && planted.Is("caseload keeps who left")) {
+			if !holds(e.next, k) && !(k[0] == 'h' && planted.Is("caseload keeps who left")) {
 				if err := b.Delete(k, nil); err != nil {
 					return err
 				}
 			}
 		}
-		for _, k := range next {
+		for _, k := range e.next {
 			if !holds(e.keys, k) {
 				if err := b.Set(k, nil, nil); err != nil {
 					return err
 				}
 			}
 		}
-		e.keys = next
+		e.keys, e.next = e.next, nil
 		if v.PersonId != e.person {
 			if err := b.Set(append([]byte{'p'}, v.PathwayId...), []byte(v.PersonId), nil); err != nil {
 				return err
@@ -426,13 +441,10 @@ func (e *kept) store(b *pebble.Batch) error {
 			e.person = v.PersonId
 		}
 	}
-	// Encoded into the batch itself.
 	op := b.SetDeferred(1+len(e.key.id), e.size)
 	op.Key[0] = e.key.kind
 	copy(op.Key[1:], e.key.id)
-	if _, err := e.value.MarshalToSizedBufferVT(op.Value); err != nil {
-		return err
-	}
+	e.room = op.Value
 	return op.Finish()
 }
 
