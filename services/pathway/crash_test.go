@@ -47,7 +47,7 @@ func lives(tb testing.TB, t *rapid.T, plant func(*model)) (wrong, checkpoints in
 	w, _ := someHistory(tb, rapid.Uint64().Draw(t, "seed"), 3)
 	events := w.Events()
 	random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "crashes"), 1))
-	fs, patience := vfs.NewCrashableMem(), rapid.IntRange(1, 8).Draw(t, "patience")
+	fs, patience, unkept := vfs.NewCrashableMem(), rapid.IntRange(1, 8).Draw(t, "patience"), rapid.SampledFrom([]int{1, 2, 4, 100}).Draw(t, "unkept")
 	open := func() *model {
 		m, err := openModel(w, discard, "m", fs)
 		if err != nil {
@@ -56,7 +56,7 @@ func lives(tb testing.TB, t *rapid.T, plant func(*model)) (wrong, checkpoints in
 		if err := m.begin(tb.Context()); err != nil {
 			t.Fatal(err)
 		}
-		m.patience = patience
+		m.patience, m.unkept = patience, unkept
 		plant(m)
 		return m
 	}

@@ -25,7 +25,7 @@ import (
 const (
 	atOnce = 8 << 10 // events in one batch at most
 	few    = 64      // events that are not worth another goroutine
-	unkept = 4 << 10 // changed messages that wait to be stored at most
+	unkept = 4 << 10 // changed messages that wait to be stored at most, more or less
 	shards = 8
 	cached = 20_000 / shards // messages that a shard keeps in memory between batches
 )
@@ -119,7 +119,7 @@ func (m *model) drain(events []*es.Recorded, fresh time.Time) error {
 			return errors.Join(err, before)
 		}
 		fresh = time.Time{}
-	} else if behind && m.unstored() < unkept {
+	} else if behind && m.unstored() < m.unkept {
 		m.taken = at
 		return nil
 	}
@@ -165,7 +165,8 @@ func (k keptKey) bytes() []byte { return append([]byte{k.kind}, k.id...) }
 type kept struct {
 	key   keptKey
 	dirty bool
-	size  int // of the value, once it is settled
+	away  bool // its value is only in the store
+	size  int  // of the value, once it is settled
 	value interface {
 		proto.Message
 		SizeVT() int
@@ -294,10 +295,13 @@ func (m *model) fold(s *shard, w arrival) error {
 
 // entry is what is kept under a key, from memory or the store.
 func (m *model) entry(s *shard, key keptKey) (*kept, error) {
-	if e, ok := s.cache[key]; ok {
+	e, ok := s.cache[key]
+	switch {
+	case !ok:
+		e = &kept{key: key}
+	case !e.away:
 		return e, nil
 	}
-	e := &kept{key: key}
 	switch key.kind {
 	case 'n':
 		e.value = &pb.Person{PersonId: key.id}
@@ -308,7 +312,7 @@ func (m *model) entry(s *shard, key keptKey) (*kept, error) {
 	default:
 		e.value = newView(key.id)
 	}
-	if !m.whole {
+	if !m.whole || e.away {
 		found, err := get(m.db, key.bytes(), e.value)
 		if err != nil {
 			return nil, err
@@ -317,6 +321,7 @@ func (m *model) entry(s *shard, key keptKey) (*kept, error) {
 			e.keys, e.person = indexKeys(v), v.PersonId
 		}
 	}
+	e.away = false
 	s.cache[key] = e
 	return e, nil
 }
@@ -353,6 +358,15 @@ func (m *model) write(at es.Position, fresh time.Time) (err error) {
 			if _, err := e.value.MarshalToSizedBufferVT(e.room); err != nil {
 				errs[e.key.shard()] = err
 			}
+		}
+		if n >= m.unkept { // what such a batch leaves alone is seldom changed by the next
+			for _, e := range s.cache {
+				if !e.dirty {
+					e.value, e.keys, e.away = nil, nil, true
+				}
+			}
+		}
+		for _, e := range s.dirty {
 			e.dirty, e.room = false, nil
 		}
 		clear(s.dirty)

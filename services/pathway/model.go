@@ -65,6 +65,7 @@ type model struct {
 	last     mark
 	taken    es.Position // what the shards are complete to: position, or beyond
 	patience int         // how many events at a time tell that more is behind them
+	unkept   int         // how many changed messages wait to be stored at most, more or less
 	shards   [shards]shard
 	whole    bool // the shards hold all that the store does
 
@@ -97,7 +98,7 @@ func openModel(log es.Log, logger *slog.Logger, dir string, fs vfs.FS) (*model, 
 	if err != nil {
 		return nil, fmt.Errorf("read model, of which another process may have the folder (--models): %w", err)
 	}
-	m := &model{log: log, slog: logger, db: db, moved: make(chan struct{}), patience: atOnce / 2}
+	m := &model{log: log, slog: logger, db: db, moved: make(chan struct{}), patience: atOnce / 2, unkept: unkept}
 	m.forget()
 	at, last, err := readMark(db)
 	if err != nil {

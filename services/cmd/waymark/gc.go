@@ -12,7 +12,7 @@ const (
 	mostGC = 300
 	// gcRoom is by how much the heap may grow between two collections: where much
 	// lives, three times as much again would not fit into an ordinary machine.
-	gcRoom  = 256 << 20
+	gcRoom  = 512 << 20
 	leastGC = 33 // but not so little that collecting is all that happens
 )
 
