@@ -12,7 +12,7 @@ func TestGCPercent(t *testing.T) {
 	for _, c := range []struct {
 		live uint64
 		want int
-	}{{0, 300}, {20 << 20, 300}, {128 << 20, 200}, {256 << 20, 100}, {512 << 20, 50}, {8 << 30, 33}} {
+	}{{0, 300}, {20 << 20, 300}, {128 << 20, 300}, {256 << 20, 200}, {512 << 20, 100}, {1 << 30, 50}, {8 << 30, 33}} {
 		if got := gcPercent(c.live); got != c.want {
 			t.Errorf("%d MiB live: %d %%, want %d", c.live>>20, got, c.want)
 		}
@@ -30,7 +30,7 @@ func TestPaceGC(t *testing.T) { // alone: there is one collector
 		metrics.Read(now)
 		return int(now[0].Value.Uint64())
 	}
-	ballast := make([]byte, 1<<30) // never touched: it takes no memory
+	ballast := make([]byte, 2<<30) // never touched: it takes no memory
 	for percent() != leastGC {     // the test's own deadline ends this
 		runtime.GC()
 		runtime.Gosched()
