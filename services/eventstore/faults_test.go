@@ -264,7 +264,7 @@ func (n inProcess) read(_ context.Context, stream string) (ids []eventID, err er
 
 // consistent is what Fsck checks, on an open store.
 func (n inProcess) consistent() error {
-	c := &checker{store: n.store, seed: maphash.MakeSeed()}
+	c := &checker{store: n.store, ctx: context.Background(), seed: maphash.MakeSeed()}
 	c.positions()
 	c.streams()
 	if c.report.OK() && c.sums[0] != c.sums[1] {
