@@ -116,11 +116,13 @@ func TestModelIsTheLogAtEveryCheckpoint(t *testing.T) {
 	t.Logf("%d checkpoints", total)
 }
 
-// TestPlantedModelBugs: a position that is stored before what it stands for, and
-// an event that is folded as often as it is delivered, are caught.
+// TestPlantedModelBugs: a position that is stored before what it stands for, an event
+// that is folded as often as it is delivered, and a view that was put away and is begun
+// anew are caught.
 func TestPlantedModelBugs(t *testing.T) {
 	t.Parallel()
-	for name, plant := range map[string]func(*model){"position first": func(m *model) { m.positionFirst = true }, "repeats": func(m *model) { m.repeats = true }} {
+	for name, plant := range map[string]func(*model){"position first": func(m *model) { m.positionFirst = true }, "repeats": func(m *model) { m.repeats = true },
+		"put away is forgotten": func(m *model) { m.forgetful = true }} {
 		caught := false
 		rapid.Check(t, func(rt *rapid.T) {
 			if !caught {

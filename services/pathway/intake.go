@@ -312,7 +312,7 @@ func (m *model) entry(s *shard, key keptKey) (*kept, error) {
 	default:
 		e.value = newView(key.id)
 	}
-	if !m.whole || e.away {
+	if !m.whole || e.away && !m.forgetful {
 		found, err := get(m.db, key.bytes(), e.value)
 		if err != nil {
 			return nil, err

@@ -70,8 +70,9 @@ type model struct {
 	whole    bool // the shards hold all that the store does
 
 	// What tests set to plant the bugs that they must catch: the position is stored
-	// before what it stands for; an event is folded as often as it is delivered.
-	positionFirst, repeats bool
+	// before what it stands for; an event is folded as often as it is delivered; what
+	// was put away is taken for what never was.
+	positionFirst, repeats, forgetful bool
 }
 
 // spoiled is a file in the folder of a model in which damage was met: it is made again
@@ -92,7 +93,7 @@ func openModel(log es.Log, logger *slog.Logger, dir string, fs vfs.FS) (*model, 
 		EventListener:         &pebble.EventListener{DataCorruption: met},
 		DisableWAL:            true,     // the event log is there to be read again
 		MemTableSize:          32 << 20, // views are stored again and again: few of their versions are to reach a table
-		L0CompactionThreshold: 8,        // the first tables are small: one compaction does for what 4 would begin twice
+		L0CompactionThreshold: 8,        // the first tables are small: with 4 they are compacted while a rebuild goes on
 		L0StopWritesThreshold: 24,
 	})
 	if err != nil {
@@ -164,15 +165,7 @@ func (k mark) foundIn(ctx context.Context, log es.Log) (found bool, err error) {
 	if k.stream == "" {
 		return true, nil // nothing to be found
 	}
-	seen := errors.New("seen")
-	err = log.Read(ctx, k.stream, k.revision, func(e es.Recorded) error {
-		found = e.ID == k.id && e.Revision == k.revision && e.Position == k.position
-		return seen
-	})
-	if errors.Is(err, seen) {
-		err = nil
-	}
-	return found, err
+	return es.Holds(ctx, log, es.Recorded{ID: k.id, Stream: k.stream, Revision: k.revision, Position: k.position})
 }
 
 // begin finds where in the log the model goes on: behind the last event that it
