@@ -2,18 +2,20 @@ package pathway
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	pb "waymark/proto/waymark/pathway/v1"
+	"waymark/services/kit/fault"
 )
 
 // exports is what was exported, so that two exports do not tell by their
@@ -31,9 +33,13 @@ import (
 //   - A figure that differs from one of a wider or narrower filter by 1 to 7: hidden.
 //
 // Numbers that were hidden are compared with nothing: nobody was told them.
+//
+// Where damage was met nothing is exported until somebody decides what becomes of
+// it: without what was told before, no export is known to be safe.
 type exports struct {
-	mu sync.Mutex // one export at a time: it is compared with all before it
-	db *pebble.DB
+	mu      sync.Mutex // one export at a time: it is compared with all before it
+	db      *pebble.DB // nil when it cannot be opened for damage
+	damaged atomic.Bool
 
 	// What tests set to plant the bugs that they must catch: wider and narrower
 	// filters are not looked at; what was shown before is not.
@@ -41,22 +47,50 @@ type exports struct {
 }
 
 // openExports opens what is in dir; "" keeps it in memory. It is no cache: what
-// has left cannot be called back, and the log does not know of it.
-func openExports(dir string, fs vfs.FS) (*exports, error) {
+// has left cannot be called back, and the log does not know of it. Damage ends
+// only the exports: the rest of the service goes on.
+func openExports(dir string, fs vfs.FS, logger *slog.Logger) (*exports, error) {
 	if dir == "" {
 		dir, fs = "exports", vfs.NewMem()
 	}
 	if err := fs.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	db, err := pebble.Open(fs.PathJoin(dir, "exports"), &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{}})
-	if err != nil {
+	x, folder := &exports{}, fs.PathJoin(dir, "exports")
+	met := func(pebble.DataCorruptionInfo) { // left to itself Pebble would end the process
+		if x.damaged.Swap(true) {
+			return
+		}
+		logger.Error("what was exported before is damaged: nothing is exported until its folder is restored or removed",
+			slog.String("event.name", "pathway.exports.damaged"))
+		if f, err := fs.Create(fs.PathJoin(folder, spoiled), vfs.WriteCategoryUnspecified); err == nil {
+			f.Close()
+		}
+	}
+	if _, err := fs.Stat(fs.PathJoin(folder, spoiled)); err == nil {
+		met(pebble.DataCorruptionInfo{})
+		return x, nil
+	}
+	var err error
+	x.db, err = pebble.Open(folder, &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{},
+		EventListener: &pebble.EventListener{DataCorruption: met},
+		DisableWAL:    true, // damage at its end would read like what a crash cut off
+	})
+	switch {
+	case pebble.IsCorruptionError(err):
+		met(pebble.DataCorruptionInfo{})
+	case err != nil:
 		return nil, fmt.Errorf("exported figures: %w", err)
 	}
-	return &exports{db: db}, nil
+	return x, nil
 }
 
-func (x *exports) close() error { return x.db.Close() }
+func (x *exports) close() error {
+	if x.db == nil {
+		return nil
+	}
+	return x.db.Close()
+}
 
 // anyOf stands for a dimension that a row is not limited in.
 const anyOf = "*"
@@ -111,7 +145,10 @@ func toldOf(b []byte) (t told, err error) {
 	return t, nil
 }
 
-var errUnreadable = errors.New("exported figures: unreadable")
+var errUnreadable = fmt.Errorf("exported figures: %w", pebble.ErrCorruption)
+
+// errNoMemory is no reason to repeat the call: somebody has to decide.
+var errNoMemory = fault.Lost("indicator.exports_damaged", "what was exported before cannot be read, so no export is known to be safe beside it: restore the folder exports of the read model from a backup, or remove it to start without memory; then start again")
 
 // release makes exact rows fit to leave: small numbers hidden, others rounded, and
 // no difference to an earlier export that tells a small number. What it lets go
@@ -119,6 +156,17 @@ var errUnreadable = errors.New("exported figures: unreadable")
 func (x *exports) release(q *pb.GetIndicatorsRequest, rows []*pb.IndicatorRow) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.damaged.Load() {
+		return errNoMemory
+	}
+	err := x.commit(q, rows)
+	if pebble.IsCorruptionError(err) {
+		return errNoMemory
+	}
+	return err
+}
+
+func (x *exports) commit(q *pb.GetIndicatorsRequest, rows []*pb.IndicatorRow) error {
 	batch := x.db.NewIndexedBatch()
 	defer batch.Close()
 	for _, row := range rows {
@@ -126,7 +174,10 @@ func (x *exports) release(q *pb.GetIndicatorsRequest, rows []*pb.IndicatorRow) e
 			return err
 		}
 	}
-	return batch.Commit(pebble.Sync)
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	return x.db.Flush()
 }
 
 // guard does so for one row.

@@ -1,6 +1,7 @@
 package pathway
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"testing"
@@ -17,7 +18,7 @@ func openTestExports(t testing.TB, fs vfs.FS) *exports {
 	if fs == nil {
 		dir = ""
 	}
-	x, err := openExports(dir, fs)
+	x, err := openExports(dir, fs, discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,6 +137,47 @@ func TestExportedRateIsOfWhatIsShown(t *testing.T) {
 	}
 	if r := ask(24, 24); !r.Value.Suppressed || !r.Suppressed { // 30 of 25
 		t.Errorf("%v", r)
+	}
+}
+
+// TestDamagedExportsAreRefused: damage in any file of what was exported ends no
+// process and lets nothing leave, also after a restart, until the folder is removed.
+func TestDamagedExportsAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{".sst", "MANIFEST-"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			fs := vfs.NewMem()
+			x := openTestExports(t, fs)
+			for _, q := range []*pb.GetIndicatorsRequest{everyone, ofBreast} {
+				export(t, x, q, "", 52)
+			}
+			if err := x.close(); err != nil {
+				t.Fatal(err)
+			}
+			spoil(t, fs, fs.PathJoin("d", "exports"), kind)
+			for _, when := range []string{"at first", "after a restart"} {
+				x, err := openExports("d", fs, discard)
+				if err != nil {
+					t.Fatal(err)
+				}
+				row := &pb.IndicatorRow{Id: "M21", Month: "2026-07", Unit: counted, Numerator: &pb.Figure{Number: 53}, Denominator: &pb.Figure{}, Excluded: &pb.Figure{}}
+				for range 2 {
+					if err := x.release(everyone, []*pb.IndicatorRow{row}); !errors.Is(err, errNoMemory) {
+						t.Errorf("%s: %v, %v", when, err, row)
+					}
+				}
+				_ = x.close()
+			}
+			if err := fs.RemoveAll(fs.PathJoin("d", "exports")); err != nil {
+				t.Fatal(err)
+			}
+			x = openTestExports(t, fs)
+			defer func() { x.close() }()
+			if shown, held := export(t, x, everyone, "", 53); shown != 55 || held {
+				t.Errorf("without memory: %v, held %v", shown, held)
+			}
+		})
 	}
 }
 

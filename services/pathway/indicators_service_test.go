@@ -38,7 +38,7 @@ func indicatorClient(t *testing.T, register func(grpc.ServiceRegistrar)) pb.Indi
 func TestIndicatorService(t *testing.T) {
 	t.Parallel()
 	all := views(t)
-	x, err := openExports("", nil)
+	x, err := openExports("", nil, discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -260,7 +260,7 @@ func TestExportedIndicators(t *testing.T) {
 	t.Parallel()
 	q := &pb.GetIndicatorsRequest{Export: true}
 	rows := count(q, views(t))
-	x, err := openExports("", nil)
+	x, err := openExports("", nil, discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -301,40 +301,7 @@ func TestSpoiledModelIsMadeAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	folder := fs.PathJoin("m", fmt.Sprintf("model-%d", modelVersion))
-	names, err := fs.List(folder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tables := 0
-	for _, name := range names {
-		if !strings.HasSuffix(name, ".sst") {
-			continue
-		}
-		tables++
-		path := fs.PathJoin(folder, name)
-		f, err := fs.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		content, err := io.ReadAll(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-		for i := range content[:len(content)-100] { // all but the footer, by which it is a table
-			content[i] ^= 1
-		}
-		if f, err = fs.Create(path, vfs.WriteCategoryUnspecified); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.Write(content); err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-	}
-	if tables == 0 {
-		t.Fatal("nothing was spoiled")
-	}
+	spoil(t, fs, folder, ".sst")
 	for range 2 { // to open it may meet the damage, or leave it to who reads
 		if ms, err = openModels(w, discard, "m", fs, modelVersion); err != nil {
 			t.Fatal(err)
@@ -351,5 +318,50 @@ func TestSpoiledModelIsMadeAgain(t *testing.T) {
 	until(t, ms.newest, head)
 	if contents(t, ms.newest) != want {
 		t.Error("the model differs from what it was")
+	}
+}
+
+// spoil changes the content of the files of a folder that have this in their names.
+func spoil(t *testing.T, fs vfs.FS, folder, kind string) {
+	t.Helper()
+	names, err := fs.List(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := 0
+	for _, name := range names {
+		if !strings.Contains(name, kind) {
+			continue
+		}
+		path := fs.PathJoin(folder, name)
+		f, err := fs.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		end := len(content)
+		if kind == ".sst" {
+			end -= 100 // all but the footer, by which it is a table
+		}
+		for i := range content[:end] {
+			content[i] ^= 1
+		}
+		if f, err = fs.Create(path, vfs.WriteCategoryUnspecified); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write(content); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		if end > 0 {
+			files++
+		}
+	}
+	if files == 0 {
+		t.Fatal("nothing was spoiled")
 	}
 }

@@ -43,7 +43,7 @@ func New(deps run.Deps) (run.Part, error) {
 	if s.models, err = openModels(deps.Log, s.slog, deps.Dir, vfs.Default, modelVersion); err != nil {
 		return run.Part{}, err
 	}
-	exported, err := openExports(deps.Dir, vfs.Default)
+	exported, err := openExports(deps.Dir, vfs.Default, s.slog)
 	if err != nil {
 		return run.Part{}, errors.Join(err, s.models.close())
 	}
