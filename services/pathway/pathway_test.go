@@ -111,7 +111,7 @@ func connect(t *testing.T, part run.Part) pb.PathwayQueryServiceClient {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := grpc.NewServer()
+	srv := grpc.NewServer(grpc.WaitForHandlers(true)) // nobody reads what is closed
 	part.Register(srv)
 	go srv.Serve(l)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -19,7 +19,7 @@ func (s *server) Watch(req *pb.WatchRequest, stream grpc.ServerStreamingServer[p
 	told := false                 // caught_up was sent
 	for first := true; ; first = false {
 		m := s.models.serving()
-		moved := m.changed()
+		moved, caughtUp := m.changed(), m.current() // asked first, so that the snapshot holds all that it is of
 		at := m.snapshot()
 		views, err := watched(at, req, seen)
 		at.Close()
@@ -44,7 +44,7 @@ func (s *server) Watch(req *pb.WatchRequest, stream grpc.ServerStreamingServer[p
 			}
 		}
 		after = max(after, at.position)
-		if !told && m.current() {
+		if !told && caughtUp {
 			told = true
 			if err := stream.Send(&pb.WatchResponse{Position: uint64(at.position), CaughtUp: true}); err != nil {
 				return err
