@@ -41,7 +41,7 @@ func (s *server) list(ctx context.Context, p page, min uint64, prefix []byte, ro
 		}
 		return !done, err
 	})
-	return next, m.freshness(at.position, s.wall()), err
+	return next, m.freshness(at.position, s.wall()), legible(err)
 }
 
 // each hands all that is counted on, as of one position that is at least the one named.
@@ -50,7 +50,8 @@ func (s *server) each(ctx context.Context, atLeast es.Position, yield func(count
 	if err := m.wait(ctx, atLeast); err != nil {
 		return 0, err
 	}
-	return m.each(yield)
+	at, err := m.each(yield)
+	return at, legible(err)
 }
 
 // keyed splits a key of a list ordered by due time.

@@ -60,7 +60,9 @@ type model struct {
 	moved    chan struct{} // closed and renewed with each batch
 	fresh    time.Time     // when the model last held all that the log did
 	failed   error         // why it stands still
+	remade   bool          // in the place of a damaged one: until it is complete it answers nothing
 
+	damaged chan struct{} // closed when damage is met
 	// Owned by follow, which is the one writer; a shard by whoever works on it.
 	last     mark
 	taken    es.Position // what the shards are complete to: position, or beyond
@@ -75,22 +77,24 @@ type model struct {
 	positionFirst, repeats, forgetful bool
 }
 
-// spoiled is a file in the folder of a model in which damage was met: it is made again
-// at the next start.
+// spoiled is a file in the folder of what damage was met in. A model that has it is not
+// opened again.
 const spoiled = "SPOILED"
 
 func openModel(log es.Log, logger *slog.Logger, dir string, fs vfs.FS) (*model, error) {
 	if _, err := fs.Stat(fs.PathJoin(dir, spoiled)); err == nil {
 		return nil, fmt.Errorf("damage was met in it: %w", pebble.ErrCorruption)
 	}
-	met := func(pebble.DataCorruptionInfo) { // whoever reads gets an error; left to itself Pebble would end the process, at every start
-		logger.Error("the read model is damaged: start again, and it is made again", slog.String("event.name", "pathway.model.damaged"))
+	damaged := make(chan struct{})
+	met := sync.OnceFunc(func() { // whoever reads gets an error; left to itself Pebble would end the process, at every start
+		logger.Error("the read model is damaged: it is made again", slog.String("event.name", "pathway.model.damaged"))
 		if f, err := fs.Create(fs.PathJoin(dir, spoiled), vfs.WriteCategoryUnspecified); err == nil {
 			f.Close()
 		}
-	}
+		close(damaged)
+	})
 	db, err := pebble.Open(dir, &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{},
-		EventListener:         &pebble.EventListener{DataCorruption: met},
+		EventListener:         &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) { met() }},
 		DisableWAL:            true,     // the event log is there to be read again
 		MemTableSize:          32 << 20, // views are stored again and again: few of their versions are to reach a table
 		L0CompactionThreshold: 8,        // the first tables are small: with 4 they are compacted while a rebuild goes on
@@ -99,7 +103,7 @@ func openModel(log es.Log, logger *slog.Logger, dir string, fs vfs.FS) (*model, 
 	if err != nil {
 		return nil, fmt.Errorf("read model, of which another process may have the folder (--models): %w", err)
 	}
-	m := &model{log: log, slog: logger, db: db, moved: make(chan struct{}), patience: atOnce / 2, unkept: unkept}
+	m := &model{log: log, slog: logger, db: db, moved: make(chan struct{}), damaged: damaged, patience: atOnce / 2, unkept: unkept}
 	m.forget()
 	at, last, err := readMark(db)
 	if err != nil {
@@ -276,6 +280,8 @@ func (m *model) goOn(ctx context.Context, now func() time.Time) (err error) {
 				}
 				kept = true
 			}
+		case <-m.damaged: // met by a reader
+			return errDamaged
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -328,8 +334,17 @@ func (m *model) changed() <-chan struct{} {
 
 func (m *model) fail(err error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.failed = err
+	m.mu.Unlock()
+	m.wake()
+}
+
+// wake lets those look again who wait for the model to move on.
+func (m *model) wake() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	close(m.moved)
+	m.moved = make(chan struct{})
 }
 
 // fault says why the model does not follow the log.
@@ -355,7 +370,27 @@ func (m *model) freshness(at es.Position, now time.Time) *pb.Freshness {
 
 var errStopped = fault.Unavailable("pathway.model.stopped", "the lists do not follow the log at present; GetPathway does", time.Second)
 
+var errDamaged = fault.Unavailable("pathway.model.damaged", "the lists were damaged and are being made again: repeat the request; GetPathway answers", time.Second)
+
 var errBehind = fault.Unavailable("pathway.model.behind", "the lists are not yet complete to min_position: repeat the request", time.Second)
+
+// ready says why the model is not to be read yet.
+func (m *model) ready() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.remade && m.fresh.IsZero() {
+		return errDamaged
+	}
+	return nil
+}
+
+// legible is what a caller gets for an error of reading.
+func legible(err error) error {
+	if pebble.IsCorruptionError(err) {
+		return errDamaged
+	}
+	return err
+}
 
 // current reports whether the model has held all that the log did.
 func (m *model) current() bool {
@@ -368,6 +403,9 @@ func (m *model) current() bool {
 func (m *model) wait(ctx context.Context, min es.Position) error {
 	for {
 		moved := m.changed()
+		if err := m.ready(); err != nil {
+			return err
+		}
 		if m.at() >= min {
 			return nil
 		}

@@ -3,6 +3,7 @@ package pathway
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -318,6 +319,108 @@ func TestSpoiledModelIsMadeAgain(t *testing.T) {
 	until(t, ms.newest, head)
 	if contents(t, ms.newest) != want {
 		t.Error("the model differs from what it was")
+	}
+}
+
+// TestLiveModelIsMadeAgain: damage that a reader meets in the model that answers is
+// mended without a restart. Until it is, nobody gets half a list.
+func TestLiveModelIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	w, head := someHistory(t, 5, 6)
+	want := contentsOf(t, w, head)
+	fs := vfs.NewMem()
+	gate := &shut{Log: w, open: make(chan struct{})}
+	ms, err := openModels(gate, discard, "m", fs, modelVersion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{log: w, clock: w.clock, wall: w.clock, slog: discard, models: ms}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	var runs sync.WaitGroup
+	end := sync.OnceValue(func() error { cancel(); runs.Wait(); return ms.close() })
+	defer end()
+	ended := make(chan error)
+	runs.Go(func() {
+		for ctx.Err() == nil { // as the process starts it again
+			err := s.run(ctx)
+			select {
+			case ended <- err:
+			case <-ctx.Done():
+			}
+		}
+	})
+	close(gate.open)
+	first := ms.following()
+	if err := first.wait(ctx, head); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.keep(); err != nil {
+		t.Fatal(err)
+	}
+	gate.open = make(chan struct{}) // nothing is read again until this one opens
+	names, _ := fs.List(ms.path())
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".sst") {
+			continue
+		}
+		f, err := fs.OpenReadWrite(fs.PathJoin(ms.path(), name), vfs.WriteCategoryUnspecified)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, _ := f.Stat()
+		if _, err := f.WriteAt(make([]byte, info.Size()-100), 0); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	all := func() error { _, err := s.each(ctx, 0, func(counts) error { return nil }); return err }
+	if err := all(); !errors.Is(err, errDamaged) {
+		t.Fatalf("damage was met, and a reader got %v", err)
+	}
+	if err := <-ended; !errors.Is(err, errDamaged) {
+		t.Fatalf("the model went on: %v", err)
+	}
+	if _, err := s.ListCaseload(ctx, &pb.ListCaseloadRequest{PartyId: "lead-1"}); !errors.Is(err, errDamaged) {
+		t.Errorf("half a list: %v", err)
+	}
+	if _, err := s.LookUpPathway(ctx, &pb.LookUpPathwayRequest{PathwayId: pathwayID}); !errors.Is(err, errDamaged) {
+		t.Errorf("half a pathway: %v", err)
+	}
+	close(gate.open)
+	m := ms.following()
+	for moved := m.changed(); m.ready() != nil; moved = m.changed() {
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			t.Fatal("it was never made again")
+		}
+	}
+	if err := all(); err != nil || contents(t, ms.serving()) != want {
+		t.Errorf("the model differs from what it was: %v", err)
+	}
+	_ = end() // of one that is damaged
+	again, err := openModels(w, discard, "m", fs, modelVersion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.close()
+	if names, _ := fs.List("m"); len(names) != 1 || contents(t, again.newest) != want {
+		t.Errorf("after a restart there are %v", names)
+	}
+}
+
+// shut is a log that subscribers read once it is open.
+type shut struct {
+	es.Log
+	open chan struct{}
+}
+
+func (g *shut) Subscribe(ctx context.Context, after es.Position, f es.Filter, handle func(es.Message) error) error {
+	select {
+	case <-g.open:
+		return g.Log.Subscribe(ctx, after, f, handle)
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

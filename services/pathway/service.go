@@ -62,7 +62,7 @@ func New(deps run.Deps) (run.Part, error) {
 			pb.RegisterIndicatorServiceServer(r, &indicatorServer{clock: s.clock, exports: exported, each: s.each})
 		},
 		Run:   s.run,
-		Fault: s.models.newest.fault,
+		Fault: func() error { return s.models.following().fault() },
 		Close: func() error { return errors.Join(s.models.close(), exported.close()) },
 	}, nil
 }
@@ -117,7 +117,7 @@ func (s *server) LookUpPathway(ctx context.Context, req *pb.LookUpPathwayRequest
 	defer at.Close()
 	answer, err := at.answered(pathwayField, id)
 	if err != nil {
-		return nil, err
+		return nil, legible(err)
 	}
 	if answer == nil {
 		if _, err := s.load(ctx, id); err != nil {

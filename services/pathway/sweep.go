@@ -39,7 +39,7 @@ type overdueTasks interface {
 // of their own. Whoever is asked decides: the command does nothing when it is
 // early, and the same deadline always gives the same command.
 func (s *server) sweeping(ctx context.Context) {
-	for m := s.models.newest; ; { // an older one that still answers does not follow the log
+	for m := s.models.following(); ; { // an older one that still answers does not follow the log
 		moved := m.changed()
 		if m.current() {
 			break
@@ -85,7 +85,7 @@ func untold(v *pb.Pathway, d *pb.Deadline) bool {
 // it is in the next view, which is no longer among them; so the work is that of what
 // became due, however much is overdue for long.
 func (s *server) sweep(ctx context.Context) error {
-	at := s.models.newest.snapshot()
+	at := s.models.following().snapshot()
 	defer at.Close()
 	now := s.clock()
 	var failed error

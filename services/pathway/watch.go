@@ -19,12 +19,15 @@ func (s *server) Watch(req *pb.WatchRequest, stream grpc.ServerStreamingServer[p
 	told := false                 // caught_up was sent
 	for first := true; ; first = false {
 		m := s.models.serving()
+		if err := m.ready(); err != nil {
+			return err
+		}
 		moved, caughtUp := m.changed(), m.current() // asked first, so that the snapshot holds all that it is of
 		at := m.snapshot()
 		views, err := watched(at, req, seen)
 		at.Close()
 		if err != nil {
-			return err
+			return legible(err)
 		}
 		if first && req.GetPathwayId() != "" && len(views) == 0 {
 			// The model may be behind: whether there is such a pathway the log knows.
