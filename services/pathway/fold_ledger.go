@@ -37,8 +37,9 @@ func foldLedger(v *pb.Pathway, e event) bool {
 		if v.PersonId == "" {
 			v.PersonId = m.PersonId
 		}
-		// The same team goes on; the ledger may describe it more fully.
-		if n := len(v.Custody); n > 0 && v.Holder != nil && same(v.Holder, m.Holder) {
+		// The same team goes on; the ledger may describe it more fully. One that is found by
+		// another id from now on is a holder of its own.
+		if n := len(v.Custody); n > 0 && v.Holder != nil && same(v.Holder, m.Holder) && partyKey(v.Holder) == partyKey(m.Holder) {
 			v.Custody[n-1].Holder, v.Holder = m.Holder, m.Holder
 		} else {
 			take(v, e, &pb.Custody{Holder: m.Holder})

@@ -72,7 +72,7 @@ func (s *server) ListCaseload(ctx context.Context, req *pb.ListCaseloadRequest) 
 		return nil, err
 	}
 	out, now := &pb.ListCaseloadResponse{}, s.clock()
-	prefix := holderPrefix(&careleadv1.Party{Id: req.PartyId})
+	prefix := holderPrefix('h', &careleadv1.Party{Id: req.PartyId})
 	out.NextPageToken, out.Freshness, err = s.list(ctx, p, req.MinPosition, prefix, func(at snapshot, key []byte) (bool, bool, error) {
 		v, err := at.view(string(key[len(prefix):]))
 		if err != nil || v == nil {

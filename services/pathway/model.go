@@ -26,7 +26,7 @@ import (
 
 // modelVersion names what the fold and the indexes make of the log. Another
 // version is built in another folder, beside the old one.
-const modelVersion = 6
+const modelVersion = 7
 
 // model is the read model: every pathway as fold sees it, with indexes, and the
 // position that they are complete to, written in one batch. It is a cache without
@@ -45,6 +45,7 @@ const modelVersion = 6
 //	l lead                               pb.Lead
 //	k pathway                            pb.ConcernCodes
 //	h party 0 pathway                    held by that party
+//	g party 0 position(8) pathway        gone from that party at that position
 //	d due(8) pathway 0 n(2)              deadline n of the view
 //	s due(8) pathway 0 n(2)              the same, of those that the sweep has to tell of
 //	o due(8) pathway                     an offer waits for its answer
@@ -602,7 +603,12 @@ func (m *model) each(yield func(counts) error) (es.Position, error) {
 func indexKeys(v *pb.Pathway) (keys [][]byte) {
 	id := v.PathwayId
 	if v.Holder != nil {
-		keys = append(keys, append(holderPrefix(v.Holder), id...))
+		keys = append(keys, append(holderPrefix('h', v.Holder), id...))
+	}
+	for _, c := range v.Custody {
+		if c.UntilPosition != 0 {
+			keys = append(keys, append(binary.BigEndian.AppendUint64(holderPrefix('g', c.Holder), c.UntilPosition), id...))
+		}
 	}
 	for n, d := range v.Deadlines {
 		k := binary.BigEndian.AppendUint16(append(append(dueKey('d', d.Due.AsTime()), id...), 0), uint16(n))
@@ -622,8 +628,8 @@ func indexKeys(v *pb.Pathway) (keys [][]byte) {
 	return keys
 }
 
-func holderPrefix(p *careleadv1.Party) []byte {
-	return append(append([]byte{'h'}, partyKey(p)...), 0)
+func holderPrefix(kind byte, p *careleadv1.Party) []byte {
+	return append(append([]byte{kind}, partyKey(p)...), 0)
 }
 
 func dueKey(kind byte, due time.Time) []byte {

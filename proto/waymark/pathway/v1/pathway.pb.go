@@ -899,7 +899,10 @@ type WatchRequest struct {
 	//	*WatchRequest_PathwayId
 	//	*WatchRequest_PartyId
 	What isWatchRequest_What `protobuf_oneof:"what"`
-	// Leaves out what has not changed after this position; 0 sends everything first.
+	// Leaves out what has not changed after this position; 0 sends everything first. With
+	// party_id, what left the party since is sent too. pathway.watch.ahead
+	// (FAILED_PRECONDITION) when it lies beyond the end of the log, which then is another
+	// or was restored: drop what was sent and begin with 0.
 	AfterPosition uint64 `protobuf:"varint,3,opt,name=after_position,json=afterPosition,proto3" json:"after_position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -987,11 +990,13 @@ type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A pathway as it is now; absent with caught_up.
 	Pathway *Pathway `protobuf:"bytes,1,opt,name=pathway,proto3" json:"pathway,omitempty"`
-	// The position that this message is complete to; pass it as after_position to resume.
+	// All that changed up to this position has been sent; it never goes down. Pass that of
+	// the last message as after_position to resume.
 	Position uint64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
 	// All that there is has been sent.
 	CaughtUp bool `protobuf:"varint,3,opt,name=caught_up,json=caughtUp,proto3" json:"caught_up,omitempty"`
-	// With party_id: the pathway is no longer the party's.
+	// With party_id: the pathway is no longer the party's. After a resumption it may be one
+	// that came and left meanwhile, of which nothing was sent.
 	Left          bool `protobuf:"varint,4,opt,name=left,proto3" json:"left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
