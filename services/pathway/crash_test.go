@@ -1,7 +1,10 @@
 package pathway
 
 import (
+	"errors"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"waymark/services/kit/es"
+	"waymark/services/kit/fault"
 )
 
 // prefix is what a model holds that has just folded the log up to a position.
@@ -40,14 +44,21 @@ func pointers(events []es.Recorded) (out []*es.Recorded) {
 }
 
 // lives lets a model live through deliveries in batches of any size, some of them
-// repeated, and through crashes that lose what was not synced, all or in part. It
+// repeated, through crashes that lose what was not synced, all or in part, and to an
+// event that cannot be taken in, before which it stands. It
 // returns at how many of its checkpoints the model was not what the log says up to
 // there, and how many there were.
 func lives(tb testing.TB, t *rapid.T, plant func(*model)) (wrong, checkpoints int) {
 	w, _ := someHistory(tb, rapid.Uint64().Draw(t, "seed"), 3)
 	events := w.Events()
 	random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "crashes"), 1))
-	fs, patience, unkept := vfs.NewCrashableMem(), rapid.IntRange(1, 8).Draw(t, "patience"), rapid.SampledFrom([]int{1, 2, 4, 100}).Draw(t, "unkept")
+	if rapid.IntRange(0, 3).Draw(t, "one is bad") > 0 {
+		bad := &events[random.IntN(len(events))]
+		if category, _, _ := strings.Cut(bad.Stream, "-"); slices.Contains(categories, category) {
+			bad.Type = "waymark.nothing.v1.Unknown"
+		}
+	}
+	fs, patience, unkept := vfs.NewCrashableMem(), rapid.IntRange(1, 8).Draw(t, "patience"), rapid.SampledFrom([]int{1, 4, 100, 100}).Draw(t, "unkept")
 	open := func() *model {
 		m, err := openModel(w, discard, "m", fs)
 		if err != nil {
@@ -68,7 +79,8 @@ func lives(tb testing.TB, t *rapid.T, plant func(*model)) (wrong, checkpoints in
 			wrong++
 		}
 	}
-	for turn := 0; turn < 40 && (turn == 0 || m.at() < events[len(events)-1].Position); turn++ {
+	stands := 0
+	for turn := 0; turn < 40 && stands < 3 && (turn == 0 || m.at() < events[len(events)-1].Position); turn++ {
 		if rapid.IntRange(0, 3).Draw(t, "crash") == 0 {
 			crashed := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rapid.SampledFrom([]int{0, 0, 50, 100}).Draw(t, "kept"), RNG: random})
 			if err := m.close(); err != nil {
@@ -86,10 +98,17 @@ func lives(tb testing.TB, t *rapid.T, plant func(*model)) (wrong, checkpoints in
 		from := max(0, next-rapid.IntRange(0, 4).Draw(t, "repeated"))
 		to := min(len(events), next+rapid.IntRange(0, 9).Draw(t, "new"))
 		fresh := time.Time{}
-		if rapid.Bool().Draw(t, "caught up") {
+		if rapid.IntRange(0, 3).Draw(t, "caught up") == 3 {
 			fresh = w.clock()
 		}
-		if err := m.drain(pointers(events[from:to]), fresh); err != nil {
+		switch err := m.drain(pointers(events[from:to]), fresh); {
+		case errors.Is(err, errUnkept):
+			if err := m.begin(tb.Context()); err != nil {
+				t.Fatal(err)
+			}
+		case fault.CodeOf(err) == "pathway.model.undecodable":
+			stands++
+		case err != nil:
 			t.Fatal(err)
 		}
 		if rapid.Bool().Draw(t, "keep") {
@@ -117,12 +136,12 @@ func TestModelIsTheLogAtEveryCheckpoint(t *testing.T) {
 }
 
 // TestPlantedModelBugs: a position that is stored before what it stands for, an event
-// that is folded as often as it is delivered, and a view that was put away and is begun
-// anew are caught.
+// that is folded as often as it is delivered, a view that was put away and is begun
+// anew, and events that were lost with what could not be taken in are caught.
 func TestPlantedModelBugs(t *testing.T) {
 	t.Parallel()
 	for name, plant := range map[string]func(*model){"position first": func(m *model) { m.positionFirst = true }, "repeats": func(m *model) { m.repeats = true },
-		"put away is forgotten": func(m *model) { m.forgetful = true }} {
+		"put away is forgotten": func(m *model) { m.forgetful = true }, "unkept is not asked for": func(m *model) { m.careless = true }} {
 		caught := false
 		rapid.Check(t, func(rt *rapid.T) {
 			if !caught {

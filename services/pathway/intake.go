@@ -108,7 +108,7 @@ func (m *model) drain(events []*es.Recorded, fresh time.Time) error {
 	if err != nil {
 		// The shards went on for themselves: only the events before it are to be kept.
 		m.forget()
-		if m.taken != m.at() {
+		if m.taken != m.at() && !m.careless {
 			m.patience = math.MaxInt
 			return errUnkept
 		}

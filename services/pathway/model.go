@@ -74,8 +74,9 @@ type model struct {
 
 	// What tests set to plant the bugs that they must catch: the position is stored
 	// before what it stands for; an event is folded as often as it is delivered; what
-	// was put away is taken for what never was.
-	positionFirst, repeats, forgetful bool
+	// was put away is taken for what never was; what was not stored yet when an event
+	// could not be taken in is not asked for again.
+	positionFirst, repeats, forgetful, careless bool
 }
 
 // spoiled is a file in the folder of what damage was met in. A model that has it is not
