@@ -30,7 +30,7 @@ func prefix(t testing.TB, events []es.Recorded, at es.Position) string {
 	if _, err := m.take(pointers(events[:n])); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.write(at, time.Time{}); err != nil {
+	if err := m.write(at, time.Time{}, false); err != nil {
 		t.Fatal(err)
 	}
 	return contents(t, m)

@@ -25,7 +25,7 @@ import (
 const (
 	atOnce = 8 << 10 // events in one batch at most
 	few    = 64      // events that are not worth another goroutine
-	unkept = 4 << 10 // changed messages that wait to be stored at most, more or less
+	unkept = 8 << 10 // changed messages that wait to be stored at most, more or less
 	shards = 8
 	cached = 20_000 / shards // messages that a shard keeps in memory between batches
 )
@@ -91,9 +91,10 @@ var errUnkept = errors.New("pathway: events are to be taken in again")
 
 // drain takes in events. Those that were delivered before change nothing. fresh is
 // when the last of them was the log's end; zero where that is not known. They are
-// stored in one batch; while the model is far behind, with those of the next calls,
-// which are likely to change the same again. Where one cannot be taken in, those
-// before it are; with errUnkept all after the stored position are to be given again.
+// stored in one batch; while the model is far behind and most of them change what
+// those of the call before did, with those of the next calls. Where one cannot be taken
+// in, those before it are; with errUnkept all after the stored position are to be given
+// again.
 func (m *model) drain(events []*es.Recorded, fresh time.Time) error {
 	at := m.taken
 	behind := fresh.IsZero() && len(events) >= m.patience
@@ -119,11 +120,20 @@ func (m *model) drain(events []*es.Recorded, fresh time.Time) error {
 			return errors.Join(err, before)
 		}
 		fresh = time.Time{}
-	} else if behind && m.unstored() < m.unkept {
+	} else if behind && m.again() > len(events)/2 && m.unstored() < m.unkept {
 		m.taken = at
 		return nil
 	}
-	return errors.Join(err, m.write(at, fresh))
+	return errors.Join(err, m.write(at, fresh, behind))
+}
+
+// again is how many events of a batch changed what the batch before it did. The first
+// batch passes for one like those to come.
+func (m *model) again() (n int) {
+	for i := range m.shards {
+		n += m.shards[i].again
+	}
+	return n
 }
 
 // unstored is how many messages have changed since the last batch.
@@ -140,6 +150,8 @@ type shard struct {
 	came    []arrival // of this batch, in the order of the log
 	cache   map[keptKey]*kept
 	dirty   []*kept // those of the cache that are not stored yet
+	stored  []*kept // those of the cache that the last write stored
+	again   int     // events of this batch that changed what the batch before it did
 	size    int     // at most, of what is stored for those
 	evicted bool    // the cache lacks what is stored
 }
@@ -166,6 +178,8 @@ type kept struct {
 	key   keptKey
 	dirty bool
 	away  bool // its value is only in the store
+	batch int  // the last that changed it
+	again bool // and so did the one before that
 	size  int  // of the value, once it is settled
 	value interface {
 		proto.Message
@@ -187,7 +201,7 @@ type arrival struct {
 
 // forget drops what is in memory.
 func (m *model) forget() {
-	m.whole = false
+	m.whole, m.batch = false, 0
 	for i := range m.shards {
 		m.shards[i] = shard{cache: make(map[keptKey]*kept)}
 	}
@@ -213,8 +227,10 @@ func (m *model) take(events []*es.Recorded) (failed int, err error) {
 		last = mark{e.Position, e.ID, e.Revision, e.Stream}
 	}
 	failed = len(events)
+	m.batch++
 	var mu sync.Mutex // guards failed and err
 	m.work(len(events), func(s *shard) {
+		s.again = 0
 		for _, w := range s.came {
 			if why := m.fold(s, w); why != nil {
 				mu.Lock()
@@ -279,6 +295,12 @@ func (m *model) fold(s *shard, w arrival) error {
 	if err != nil {
 		return fault.Lost("pathway.model.undecodable", fmt.Sprintf("the event at position %d cannot be taken in: %v", e.Position, err))
 	}
+	if k.batch != m.batch {
+		k.batch, k.again = m.batch, k.batch == m.batch-1
+	}
+	if k.again {
+		s.again++
+	}
 	s.changed(k)
 	if c, ok := e.message.(*planv1.ConcernRaised); ok {
 		key := keptKey{'k', w.key.id}
@@ -327,8 +349,10 @@ func (m *model) entry(s *shard, key keptKey) (*kept, error) {
 }
 
 // write stores what changed and the position in one batch. fresh is when the
-// position was the log's end; zero where that is not known.
-func (m *model) write(at es.Position, fresh time.Time) (err error) {
+// position was the log's end; zero where that is not known. While the model is behind,
+// what the write before stored and this one does not is put away: it is seldom changed
+// by the next.
+func (m *model) write(at es.Position, fresh time.Time, behind bool) (err error) {
 	n := m.unstored()
 	m.work(n, func(s *shard) {
 		s.size = 0
@@ -359,18 +383,16 @@ func (m *model) write(at es.Position, fresh time.Time) (err error) {
 				errs[e.key.shard()] = err
 			}
 		}
-		if n >= m.unkept { // what such a batch leaves alone is seldom changed by the next
-			for _, e := range s.cache {
-				if !e.dirty {
-					e.value, e.keys, e.away = nil, nil, true
-				}
+		for _, e := range s.stored {
+			if behind && !e.dirty {
+				e.value, e.keys, e.away = nil, nil, true
 			}
 		}
 		for _, e := range s.dirty {
 			e.dirty, e.room = false, nil
 		}
-		clear(s.dirty)
-		s.dirty = s.dirty[:0]
+		clear(s.stored)
+		s.stored, s.dirty = s.dirty, s.stored[:0]
 		if len(s.cache) > cached {
 			clear(s.cache)
 			s.evicted = true

@@ -69,6 +69,7 @@ type model struct {
 	taken    es.Position // what the shards are complete to: position, or beyond
 	patience int         // how many events at a time tell that more is behind them
 	unkept   int         // how many changed messages wait to be stored at most, more or less
+	batch    int         // of those taken in since the shards were empty
 	shards   [shards]shard
 	whole    bool // the shards hold all that the store does
 

@@ -119,7 +119,7 @@ func crashes(t testing.TB, log es.Log, head es.Position, seed uint64) string {
 			}
 			at = e.Position
 			if n++; n%(1+random.IntN(5)) == 0 {
-				if err := m.write(at, time.Time{}); err != nil || random.IntN(3) > 0 {
+				if err := m.write(at, time.Time{}, false); err != nil || random.IntN(3) > 0 {
 					return err
 				}
 				return m.keep()
@@ -210,7 +210,7 @@ func TestPositionBeforeStateIsCaught(t *testing.T) {
 	if !errors.Is(err, stop) {
 		t.Fatal(err)
 	}
-	if err := m.write(at, time.Time{}); err != nil {
+	if err := m.write(at, time.Time{}, false); err != nil {
 		t.Fatal(err)
 	}
 	crashed := fs.CrashClone(vfs.CrashCloneCfg{}) // only what was synced
