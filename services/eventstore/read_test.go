@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	streamspb "github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -191,5 +193,43 @@ func TestBadRequests(t *testing.T) {
 	}
 	if _, err := call.CloseAndRecv(); status.Code(err) != codes.InvalidArgument || fmt.Sprint(call.Trailer().Get("exception"), call.Trailer().Get("required-metadata-properties")) != "[missing-required-metadata-property] [type,content-type]" {
 		t.Errorf("missing metadata: %v %v", err, call.Trailer())
+	}
+}
+
+// TestCacheHasRoomBesideTheMemtables: Pebble takes the memtables, once they have grown,
+// off the cache; where that leaves nothing each read takes its blocks from the file.
+func TestCacheHasRoomBesideTheMemtables(t *testing.T) {
+	t.Parallel()
+	n, err := Open(Config{Dir: "d", FS: vfs.NewMem(), FreeBytes: plenty})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	const streams = 400 // more than a block each
+	for i := range 10 { // a memtable is twice as large as the one before it, up to MemTableSize
+		for s := range streams {
+			w := &write{ctx: t.Context(), stream: fmt.Sprint("s", s), expected: int64(i - 1), events: []proposed{{id: eventID(uuid.New()), typ: "T", data: make([]byte, 20<<10)}}}
+			if _, err := n.seq.do(w); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := n.store.db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.store.db.Compact(t.Context(), []byte{0}, []byte{0xff}, false); err != nil { // none is to go on beside the reads
+		t.Fatal(err)
+	}
+	missed := func() int64 {
+		before := n.store.db.Metrics().BlockCache.Misses
+		for s := range streams {
+			if r, err := n.store.event(fmt.Sprint("s", s), 9, math.MaxUint64); err != nil || r == nil {
+				t.Fatal(r, err)
+			}
+		}
+		return n.store.db.Metrics().BlockCache.Misses - before
+	}
+	if first, again := missed(), missed(); again > first/10 {
+		t.Errorf("read again, %d blocks were not in the cache; at first %d", again, first)
 	}
 }

@@ -41,7 +41,7 @@ func openStore(dir string, fs vfs.FS, log *slog.Logger, fatal func(string), read
 		// append's cost beside its sync is compaction. Hence the patience of L0 too.
 		MemTableSize:                32 << 20,
 		MemTableStopWritesThreshold: 3,
-		CacheSize:                   64 << 20,
+		CacheSize:                   (64 + 32) << 20, // Pebble takes two memtables off it, the one in use and the last: 32 MiB of blocks are left
 		MaxOpenFiles:                4096,
 		BytesPerSync:                512 << 10,
 		L0CompactionThreshold:       8,

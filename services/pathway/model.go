@@ -98,9 +98,10 @@ func openModel(log es.Log, logger *slog.Logger, dir string, fs vfs.FS) (*model, 
 	})
 	db, err := pebble.Open(dir, &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{},
 		EventListener:         &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) { met() }},
-		DisableWAL:            true,     // the event log is there to be read again
-		MemTableSize:          32 << 20, // views are stored again and again: few of their versions are to reach a table
-		L0CompactionThreshold: 8,        // the first tables are small: with 4 they are compacted while a rebuild goes on
+		DisableWAL:            true,            // the event log is there to be read again
+		CacheSize:             (64 + 32) << 20, // Pebble takes two memtables off it, the one in use and the last: 32 MiB of blocks are left
+		MemTableSize:          32 << 20,        // views are stored again and again: few of their versions are to reach a table
+		L0CompactionThreshold: 8,               // the first tables are small: with 4 they are compacted while a rebuild goes on
 		L0StopWritesThreshold: 24,
 	})
 	if err != nil {

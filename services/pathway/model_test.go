@@ -629,3 +629,41 @@ func TestAnotherVersionIsBuiltBeside(t *testing.T) {
 		t.Errorf("left behind: %v", names)
 	}
 }
+
+// TestCacheHasRoomBesideTheMemtables: Pebble takes the memtables, once they have grown,
+// off the cache; where that leaves nothing each look-up reads its blocks from the file.
+func TestCacheHasRoomBesideTheMemtables(t *testing.T) {
+	t.Parallel()
+	m, err := openModel(nil, discard, "m", vfs.NewMem())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	for range 10 { // a memtable is twice as large as the one before it, up to MemTableSize
+		for id := range byte(200) { // more than a block each
+			if err := m.db.Set([]byte{'v', id}, make([]byte, 8<<10), pebble.NoSync); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := m.keep(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.db.Compact(t.Context(), []byte{0}, []byte{0xff}, false); err != nil { // none is to go on beside the reads
+		t.Fatal(err)
+	}
+	missed := func() int64 {
+		before := m.db.Metrics().BlockCache.Misses
+		for id := range byte(200) {
+			_, closer, err := m.db.Get([]byte{'v', id})
+			if err != nil {
+				t.Fatal(err)
+			}
+			closer.Close()
+		}
+		return m.db.Metrics().BlockCache.Misses - before
+	}
+	if first, again := missed(), missed(); again > first/10 {
+		t.Errorf("read again, %d blocks were not in the cache; at first %d", again, first)
+	}
+}
