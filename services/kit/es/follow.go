@@ -28,7 +28,7 @@ type Follower struct {
 	bare     bool                                    // apply is handed no data and no metadata
 	dir      string                                  // of the journal; "" keeps none
 	journal  *journal                                // owned by Run; nil where there is none
-	position Position                                // of the last event applied
+	position Position                                // of the last event followed
 	live     bool                                    // has once reached the end of the log
 	moved    chan struct{}                           // closed and renewed when position or live changes
 	waits    int                                     // how many have had to wait so far
@@ -101,6 +101,10 @@ func (f *Follower) Run(ctx context.Context) error {
 		f.Unlock()
 	}
 	defer f.note(func(j *journal) error { return errors.Join(j.mark(), j.out.Flush()) })
+	var head Recorded // all up to it is handed on by the first time that the end of the log is reached
+	if f.journal != nil {
+		after, head = max(after, f.journal.last.Position), headOf(ctx, f.log)
+	}
 	return f.log.Subscribe(ctx, after, f.filter, func(m Message) error {
 		f.Lock()
 		defer f.Unlock()
@@ -124,12 +128,23 @@ func (f *Follower) Run(ctx context.Context) error {
 				}
 			}
 			f.live = true
-			f.note(func(j *journal) error { return j.out.Flush() })
+			f.note(func(j *journal) error { return errors.Join(j.passed(head), j.out.Flush()) })
 		}
 		close(f.moved)
 		f.moved = make(chan struct{})
 		return nil
 	})
+}
+
+// headOf is the last event of a log, of whatever stream; none where it cannot be read.
+func headOf(ctx context.Context, log Log) (last Recorded) {
+	head, err := log.Head(ctx)
+	if err != nil || head == 0 {
+		return last
+	}
+	enough := errors.New("enough")
+	_ = log.ReadAll(ctx, head-1, func(e Recorded) error { last = e; return enough })
+	return last
 }
 
 // restore applies what the journal holds. Where the file is of no use it goes
@@ -150,7 +165,7 @@ func (f *Follower) restore(ctx context.Context) error {
 	f.journal.unchecked = f.unchecked
 	f.Lock()
 	defer f.Unlock()
-	last, err := f.journal.restore(ctx, f.log, func(e Recorded) error {
+	own, err := f.journal.restore(ctx, f.log, func(e Recorded) error {
 		if err := f.apply(e); err != nil {
 			return err
 		}
@@ -165,7 +180,7 @@ func (f *Follower) restore(ctx context.Context) error {
 		}
 		return err
 	}
-	f.position = last.Position
+	f.position = own
 	return nil
 }
 

@@ -24,7 +24,8 @@ import (
 // It is a cache. Nothing is synced: what a crash tore off is read from the log
 // again. A file that cannot be read or written is done without. Its last entry is
 // looked up in the log; where the log does not have it, because it was replaced or
-// restored from a backup, the file begins again.
+// restored from a backup, the file begins again. That entry may be of a stream that
+// is not followed, so that one who finds little begins near the end of the log too.
 //
 // One process has it. A second one that adds to it does no harm: entries out of
 // order end the file.
@@ -32,20 +33,22 @@ import (
 // The file begins with a line that says what is followed. An entry is its length
 // and sum, 4 bytes each, then position(8) revision(8) recorded(8) id(16), and
 // stream, type, data and metadata, each behind its length as a varint. An entry
-// without a type is a mark: an event that was passed over.
+// without a type is a mark: an event that was passed over, here or (type "-") elsewhere.
 type journal struct {
 	file    *os.File
 	out     *bufio.Writer
-	last    Recorded // the newest event that was followed, noted or not
+	last    Recorded // the newest event that was followed or passed over, noted or not
 	unnoted int      // events since the last entry
 
 	unchecked bool // planted, see Follower
 }
 
 const (
-	journalFormat = "waymark journal 1: "
+	journalFormat = "waymark journal 2: "
 	entryHead     = 8
 	entryFixed    = 8 + 8 + 8 + 16
+	// elsewhere is the type of a mark that may be of a stream that is not followed.
+	elsewhere = "-"
 	// mostUnnoted events lie between two entries, so that few are passed over twice.
 	mostUnnoted = 4096
 )
@@ -78,33 +81,39 @@ func openJournal(dir, name, of string) (*journal, error) {
 // errUnusable is a file that cannot be read or cut.
 var errUnusable = errors.New("journal")
 
-// restore hands on the events of the file, in order, and returns the newest event
-// that was followed; none where the log does not have that one. Its errors are
-// those of the log, of yield, and errUnusable.
-func (j *journal) restore(ctx context.Context, log Log, yield func(Recorded) error) (last Recorded, err error) {
+// restore hands on the events of the file, in order, and returns the position of the
+// newest that was followed, noted or not; 0 where the log does not have the last entry.
+// Its errors are those of the log, of yield, and errUnusable.
+func (j *journal) restore(ctx context.Context, log Log, yield func(Recorded) error) (own Position, err error) {
 	begin, err := j.file.Seek(0, io.SeekCurrent)
 	if err != nil {
-		return last, errUnusable
+		return 0, errUnusable
 	}
-	end := begin
-	if err := j.each(begin, func(e Recorded, next int64) error { last, end = e, next; return nil }); err != nil {
-		return Recorded{}, err
+	last, end := Recorded{}, begin
+	if err := j.each(begin, func(e Recorded, next int64) error {
+		last, end = e, next
+		if e.Type != elsewhere {
+			own = e.Position
+		}
+		return nil
+	}); err != nil {
+		return 0, err
 	}
 	if last.Stream != "" && !j.unchecked {
 		found, err := Holds(ctx, log, last)
 		if err != nil {
-			return Recorded{}, err
+			return 0, err
 		}
 		if !found {
-			last, end = Recorded{}, begin
+			last, own, end = Recorded{}, 0, begin
 		}
 	}
 	if j.file.Truncate(end) != nil {
-		return Recorded{}, errUnusable
+		return 0, errUnusable
 	}
 	j.last, j.unnoted = last, 0
-	return last, j.each(begin, func(e Recorded, _ int64) error {
-		if e.Type == "" {
+	return own, j.each(begin, func(e Recorded, _ int64) error {
+		if e.Type == "" || e.Type == elsewhere {
 			return nil
 		}
 		return yield(e)
@@ -169,6 +178,19 @@ func (j *journal) add(e Recorded, noted bool) error {
 		return nil
 	}
 	return j.mark()
+}
+
+// passed notes that nothing is missing up to an event, of whatever stream.
+func (j *journal) passed(e Recorded) error {
+	if e.Position <= j.last.Position {
+		return nil
+	}
+	if err := j.mark(); err != nil {
+		return err
+	}
+	j.last = e
+	e.Type, e.Data, e.Metadata = elsewhere, nil, nil
+	return j.write(e)
 }
 
 // mark notes how far the file is complete.

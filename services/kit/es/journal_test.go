@@ -18,13 +18,15 @@ import (
 	"waymark/services/kit/estest"
 )
 
-// heard counts what a log's subscriptions hand on.
+// heard counts what a log's subscriptions hand on, and where they begin.
 type heard struct {
 	es.Log
 	events int
+	after  es.Position
 }
 
 func (h *heard) Subscribe(ctx context.Context, after es.Position, f es.Filter, handle func(es.Message) error) error {
+	h.after = after
 	return h.Log.Subscribe(ctx, after, f, func(m es.Message) error {
 		if m.Event != nil {
 			h.events++
@@ -216,6 +218,53 @@ func TestFollowerKeepsWhatItFollows(t *testing.T) {
 			t.Errorf("%v: %d events applied", types, n)
 		}
 	}
+}
+
+// TestFollowerPassesOver: one who finds nothing of its own does not look at the same
+// events at each start; in another log it looks at all.
+func TestFollowerPassesOver(t *testing.T) {
+	t.Parallel()
+	dir, log := t.TempDir(), estest.NewLog()
+	size := 0 // of the log
+	grow := func(n int, stream string) {
+		t.Helper()
+		for range n {
+			if _, err := log.Append(t.Context(), fmt.Sprint(stream, "-", size), es.NoStream, []es.NewEvent{{ID: uuid.New(), Type: "waymark.One", Metadata: []byte("{}")}}); err != nil {
+				t.Fatal(err)
+			}
+			size++
+		}
+	}
+	start := func(what string, looks, applies int) {
+		t.Helper()
+		h := &heard{Log: log}
+		applied, _ := kept(t, h, dir)
+		n := 0
+		if err := log.ReadAll(t.Context(), h.after, func(es.Recorded) error { n++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if n != looks || len(applied) != applies {
+			t.Errorf("%s: of %d events %d were looked at and %d applied; want %d and %d", what, size, n, len(applied), looks, applies)
+		}
+	}
+	grow(100, "other")
+	start("at first", 100, 0)
+	start("again", 0, 0)
+	grow(10, "other")
+	start("grown", 10, 0)
+	grow(1, "a")
+	grow(20, "other")
+	start("with one of its own", 21, 1)
+	start("and again", 0, 1)
+	log, size = estest.NewLog(), 0
+	grow(1, "a")
+	grow(200, "other")
+	start("another log", 201, 1)
+	start("the same log", 0, 1)
+	log, size = estest.NewLog(), 0
+	start("an empty log", 0, 0)
+	grow(3, "a")
+	start("that grew", 3, 3)
 }
 
 // TestFollowerWithoutItsFolder: where the journal cannot be kept, it is done without.
