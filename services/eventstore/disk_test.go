@@ -279,7 +279,7 @@ func bitRot(t *testing.T, flips int) {
 		t.Fatal(err)
 	}
 	control := "caught"
-	if report, err := Fsck(FsckConfig{Dir: "d", FS: planted}); err != nil || report.OK() {
+	if report, err := Fsck(t.Context(), FsckConfig{Dir: "d", FS: planted}); err != nil || report.OK() {
 		control = "MISSED"
 		t.Errorf("fsck did not see an event that was changed: %+v, %v", report, err)
 	}

@@ -22,8 +22,6 @@ import (
 type FsckConfig struct {
 	Dir string
 	FS  vfs.FS // nil means the disk
-	// Context, if set, ends Fsck early, with its error.
-	Context context.Context
 	// Each, if set, is called with every sound event, stream by stream, each
 	// stream in order of revision, so that a caller can check what it knows of
 	// them, such as a hash chain. An error is a fault of that event.
@@ -67,13 +65,10 @@ func (f Fault) String() string { return f.Key + ": " + f.Text }
 // checksums and level invariants; that positions have no gap and revisions of
 // each stream neither; that every event decodes and is what its header and key
 // say; and that both orders hold the same records. An error means that the store
-// could not be opened, which is a fault too.
-func Fsck(cfg FsckConfig) (Report, error) {
+// could not be opened, which is a fault too, or that ctx ended first.
+func Fsck(ctx context.Context, cfg FsckConfig) (Report, error) {
 	if cfg.FS == nil {
 		cfg.FS = vfs.Default
-	}
-	if cfg.Context == nil {
-		cfg.Context = context.Background()
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	var fatal error
@@ -81,13 +76,13 @@ func Fsck(cfg FsckConfig) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("fsck %s: %w", cfg.Dir, err)
 	}
-	c := &checker{store: st, ctx: cfg.Context, each: cfg.Each, log: cfg.Log, seed: maphash.MakeSeed()}
+	c := &checker{store: st, ctx: ctx, each: cfg.Each, log: cfg.Log, seed: maphash.MakeSeed()}
 	c.positions()
 	c.streams()
 	if c.report.OK() && c.sums[0] != c.sums[1] {
 		c.compare()
 	}
-	if cfg.Context.Err() == nil {
+	if ctx.Err() == nil {
 		if err := st.db.CheckLevels(nil); err != nil {
 			c.fault("levels", err.Error())
 		}
@@ -95,7 +90,7 @@ func Fsck(cfg FsckConfig) (Report, error) {
 	if fatal != nil {
 		c.fault("storage", fatal.Error())
 	}
-	if err := errors.Join(st.db.Close(), cfg.Context.Err()); err != nil {
+	if err := errors.Join(st.db.Close(), ctx.Err()); err != nil {
 		return c.report, fmt.Errorf("fsck %s: %w", cfg.Dir, err)
 	}
 	return c.report, nil

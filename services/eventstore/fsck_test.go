@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -42,10 +43,33 @@ func tamper(t *testing.T, fs vfs.FS, change func(*pebble.DB) error) {
 	}
 }
 
+// TestFsckIsEnded: at the next record, wherever it is, and not as a fault.
+func TestFsckIsEnded(t *testing.T) {
+	t.Parallel()
+	fs := populated(t)
+	for _, inLog := range []bool{true, false} {
+		ctx, cancel := context.WithCancel(t.Context())
+		n := 0
+		each := func(CheckedEvent) error {
+			if n++; n == 3 {
+				cancel()
+			}
+			return nil
+		}
+		cfg := FsckConfig{Dir: "store", FS: fs, Each: each}
+		if inLog {
+			cfg.Log, cfg.Each = each, nil
+		}
+		if r, err := Fsck(ctx, cfg); !errors.Is(err, context.Canceled) || r.Faults != 0 || n != 3 {
+			t.Errorf("in the log %v: ended with %v after %d events, %d faults", inLog, err, n, r.Faults)
+		}
+	}
+}
+
 func TestFsck(t *testing.T) {
 	t.Parallel()
 	var events []string
-	r, err := Fsck(FsckConfig{Dir: "store", FS: populated(t), Each: func(e CheckedEvent) error {
+	r, err := Fsck(t.Context(), FsckConfig{Dir: "store", FS: populated(t), Each: func(e CheckedEvent) error {
 		events = append(events, fmt.Sprintf("%s/%d", e.Stream, e.Revision))
 		if strings.HasPrefix(e.Stream, "s-0") && e.ID != testID(string(e.Data)) {
 			return errors.New("another event")
@@ -55,7 +79,7 @@ func TestFsck(t *testing.T) {
 	if err != nil || !r.OK() || r.Events != 44 || r.Streams != 7 || r.LastPosition != 44 || len(events) != 44 {
 		t.Errorf("%+v %v, %d events handed on", r, err, len(events))
 	}
-	r, err = Fsck(FsckConfig{Dir: "store", FS: populated(t), Each: func(e CheckedEvent) error {
+	r, err = Fsck(t.Context(), FsckConfig{Dir: "store", FS: populated(t), Each: func(e CheckedEvent) error {
 		if e.Stream == "s-1" && e.Revision == 3 {
 			return errors.New("chain is broken")
 		}
@@ -65,7 +89,7 @@ func TestFsck(t *testing.T) {
 		t.Errorf("the caller's own fault: %+v %v", r, err)
 	}
 	var last uint64
-	r, err = Fsck(FsckConfig{Dir: "store", FS: populated(t), Log: func(e CheckedEvent) error {
+	r, err = Fsck(t.Context(), FsckConfig{Dir: "store", FS: populated(t), Log: func(e CheckedEvent) error {
 		if last++; e.Position != last {
 			t.Errorf("position %d is handed on as the %dth", e.Position, last)
 		}
@@ -77,7 +101,7 @@ func TestFsck(t *testing.T) {
 	if err != nil || last != 44 || r.Faults != 1 || !strings.Contains(fmt.Sprint(r.First), "breaks a rule") {
 		t.Errorf("in the order of the log: %+v %v, %d events", r, err, last)
 	}
-	if _, err := Fsck(FsckConfig{Dir: "none", FS: vfs.NewMem()}); err == nil {
+	if _, err := Fsck(t.Context(), FsckConfig{Dir: "none", FS: vfs.NewMem()}); err == nil {
 		t.Error("no store is no fault")
 	}
 }
@@ -126,7 +150,7 @@ func TestFsckFinds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			fs := populated(t)
 			tamper(t, fs, c.change)
-			r, err := Fsck(FsckConfig{Dir: "store", FS: fs})
+			r, err := Fsck(t.Context(), FsckConfig{Dir: "store", FS: fs})
 			if err != nil || r.OK() || r.First[0].String() != c.want {
 				t.Errorf("got %v %v, want %s", r.First, err, c.want)
 			}
@@ -153,7 +177,7 @@ func TestFsckFindsFlippedByte(t *testing.T) {
 		}
 		for at := int64(16); at < min(info.Size(), 4096); at += 128 {
 			flip(t, fs, "store/"+name, at)
-			r, err := Fsck(FsckConfig{Dir: "store", FS: fs})
+			r, err := Fsck(t.Context(), FsckConfig{Dir: "store", FS: fs})
 			if err == nil && r.OK() {
 				t.Errorf("byte %d of %s: not found", at, name)
 			}
@@ -164,7 +188,7 @@ func TestFsckFindsFlippedByte(t *testing.T) {
 	if flips == 0 {
 		t.Error("no table to flip a byte of")
 	}
-	if r, err := Fsck(FsckConfig{Dir: "store", FS: fs}); err != nil || !r.OK() {
+	if r, err := Fsck(t.Context(), FsckConfig{Dir: "store", FS: fs}); err != nil || !r.OK() {
 		t.Errorf("all flipped back: %v %v", r, err)
 	}
 	fmt.Printf("fsck-flips=%d missed=0\n", flips)

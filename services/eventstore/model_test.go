@@ -222,7 +222,7 @@ func TestRandomHistories(t *testing.T) {
 		if err := w.node.Close(); err != nil {
 			rt.Fatal(err)
 		}
-		if r, err := Fsck(FsckConfig{Dir: "store", FS: fs}); err != nil || !r.OK() {
+		if r, err := Fsck(t.Context(), FsckConfig{Dir: "store", FS: fs}); err != nil || !r.OK() {
 			rt.Fatalf("fsck: %v %v", r, err)
 		}
 	})

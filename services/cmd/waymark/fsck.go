@@ -34,7 +34,7 @@ Examples:
 			v := &verifier{chains: map[string]followed{}}
 			var err error
 			if data != "" {
-				err = v.folder(data)
+				err = v.folder(cmd.Context(), data)
 			} else {
 				err = c.withLog(t, func(log es.Log) error { return v.running(cmd.Context(), c, log) })
 			}
@@ -118,7 +118,7 @@ func (v *verifier) running(ctx context.Context, c *cli, log es.Log) error {
 }
 
 // folder checks the store of a stopped system.
-func (v *verifier) folder(data string) error {
+func (v *verifier) folder(ctx context.Context, data string) error {
 	dir := allinone.StoreDir(data)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		dir = data // of waymark eventstore
@@ -126,10 +126,13 @@ func (v *verifier) folder(data string) error {
 	if _, err := os.Stat(dir); err != nil {
 		return notFound("", "%w", err)
 	}
-	report, err := eventstore.Fsck(eventstore.FsckConfig{Dir: dir, Each: func(e eventstore.CheckedEvent) error {
+	report, err := eventstore.Fsck(ctx, eventstore.FsckConfig{Dir: dir, Each: func(e eventstore.CheckedEvent) error {
 		return v.event(es.Recorded{ID: e.ID, Stream: e.Stream, Revision: es.Revision(e.Revision), Position: es.Position(e.Position),
 			Type: e.Type, Data: e.Data, Metadata: e.Metadata, Recorded: e.Created})
 	}})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if errors.Is(err, syscall.EAGAIN) {
 		return unavailable("waymark fsck checks a running system without --data", "%s is in use: stop the system first", data)
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,6 +89,11 @@ func TestFsckOfAStoppedSystem(t *testing.T) {
 	var v verifier
 	if e := json.Unmarshal([]byte(out), &v); e != nil || code != exitOK || v.Faults != 0 {
 		t.Errorf("stopped: exit %d, %v, %q, %q", code, e, out, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // Ctrl-C
+	if err := (&verifier{chains: map[string]followed{}}).folder(ctx, filepath.Join(c.dir, ".waymark")); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
 	}
 	if _, err, code = waymark(t, "", "fsck", "--data", t.TempDir()+"/none"); code != exitNotFound {
 		t.Errorf("no folder: exit %d, %q", code, err)

@@ -86,7 +86,7 @@ func (c *cli) verifyFolder(ctx context.Context, v *allinone.Verifier, data strin
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	report, err := eventstore.Fsck(eventstore.FsckConfig{Dir: dir, Context: ctx, Log: func(e eventstore.CheckedEvent) error {
+	report, err := eventstore.Fsck(ctx, eventstore.FsckConfig{Dir: dir, Log: func(e eventstore.CheckedEvent) error {
 		err := v.Next(es.Recorded{ID: e.ID, Stream: e.Stream, Revision: es.Revision(e.Revision), Position: es.Position(e.Position),
 			Type: e.Type, Data: e.Data, Metadata: e.Metadata, Recorded: e.Created})
 		if err != nil {
