@@ -30,8 +30,11 @@ func TestPaceGC(t *testing.T) { // alone: there is one collector
 		metrics.Read(now)
 		return int(now[0].Value.Uint64())
 	}
-	ballast := make([]byte, 2<<30) // never touched: it takes no memory
-	for percent() != leastGC {     // the test's own deadline ends this
+	ballast := make([]byte, 2<<30)          // never touched: it takes no memory
+	for n := 0; percent() != leastGC; n++ { // who paces may not have run yet
+		if n == 1000 {
+			t.Fatalf("%d %% after %d collections with 2 GiB alive, want %d", percent(), n, leastGC)
+		}
 		runtime.GC()
 		runtime.Gosched()
 	}
