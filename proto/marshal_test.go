@@ -2,6 +2,7 @@ package compat_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -13,11 +14,12 @@ import (
 	pathwayv1 "waymark/proto/waymark/pathway/v1"
 )
 
-// generated is a message that encodes itself without reflection.
+// generated is a message that encodes and decodes itself without reflection.
 type generated interface {
 	proto.Message
 	SizeVT() int
 	MarshalVT() ([]byte, error)
+	UnmarshalVT([]byte) error
 }
 
 // TestGeneratedMarshal compares what generated code encodes with what the library
@@ -53,6 +55,80 @@ func TestGeneratedMarshalDiffers(t *testing.T) {
 	if _, err := differs(forgetful{&pathwayv1.Pathway{PathwayId: "a", PersonId: "b"}}); err == nil {
 		t.Error("a field that is left out was not found")
 	}
+}
+
+// TestGeneratedUnmarshal compares what generated code decodes with what the library
+// does: of a message, of one with fields that a later release may have, and of one that
+// was cut off. What nobody writes is not compared, as they differ there: text that is
+// no UTF-8 (the library does not encode it either), fields of another wire type, groups,
+// a message in two parts. Bytes that changed in the store its checksums find.
+func TestGeneratedUnmarshal(t *testing.T) {
+	t.Parallel()
+	random, messages, compared, refused := rand.New(rand.NewPCG(2, 1)), 0, 0, 0
+	protoregistry.GlobalTypes.RangeMessages(func(mt protoreflect.MessageType) bool {
+		if _, ok := mt.New().Interface().(generated); !ok {
+			return true
+		}
+		messages++
+		for range 30 {
+			m := mt.New()
+			fill(m, random, 5)
+			b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m.Interface())
+			if err != nil {
+				t.Fatal(err)
+			}
+			tries := [][]byte{b, append(b[:len(b):len(b)], 0xf8, 0x7f, 1, 0xfa, 0x7f, 1, 'x')}
+			for range min(len(b), 20) {
+				tries = append(tries, b[:random.IntN(len(b))])
+			}
+			for _, b := range tries {
+				failed, err := decodesOtherwise(mt.New().Interface().(generated), b)
+				if compared++; failed {
+					refused++
+				}
+				if err != nil {
+					t.Errorf("%s: %x: %v", mt.Descriptor().FullName(), b, err)
+					return true
+				}
+			}
+		}
+		return true
+	})
+	if refused == 0 || refused == compared {
+		t.Errorf("%d of %d refused", refused, compared)
+	}
+	t.Logf("%d messages, %d compared, of which %d are refused", messages, compared, refused)
+}
+
+// TestGeneratedUnmarshalDiffers: the comparison finds a field that is left out.
+func TestGeneratedUnmarshalDiffers(t *testing.T) {
+	t.Parallel()
+	b, err := proto.Marshal(&pathwayv1.Pathway{PathwayId: "a", PersonId: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decodesOtherwise(forgetful{&pathwayv1.Pathway{}}, b); err == nil {
+		t.Error("a field that is left out was not found")
+	}
+}
+
+func (f forgetful) UnmarshalVT(b []byte) error {
+	err := f.Pathway.UnmarshalVT(b)
+	f.PersonId = ""
+	return err
+}
+
+// decodesOtherwise reports whether the library refuses b, and how generated code differs.
+func decodesOtherwise(m generated, b []byte) (refused bool, err error) {
+	want := m.ProtoReflect().New().Interface()
+	failed, got := proto.Unmarshal(b, want), m.UnmarshalVT(b)
+	switch {
+	case (failed == nil) != (got == nil):
+		return true, fmt.Errorf("%v instead of %v", got, failed)
+	case failed == nil && !proto.Equal(m, want):
+		return false, errors.New("it decodes to something else")
+	}
+	return failed != nil, nil
 }
 
 type forgetful struct{ *pathwayv1.Pathway }

@@ -175,21 +175,25 @@ func (k keptKey) bytes() []byte { return append([]byte{k.kind}, k.id...) }
 
 // kept is one stored message as it is in memory.
 type kept struct {
-	key   keptKey
-	dirty bool
-	away  bool // its value is only in the store
-	batch int  // the last that changed it
-	again bool // and so did the one before that
-	size  int  // of the value, once it is settled
-	value interface {
-		proto.Message
-		SizeVT() int
-		MarshalToSizedBufferVT([]byte) (int, error)
-	}
+	key    keptKey
+	dirty  bool
+	away   bool // its value is only in the store
+	batch  int  // the last that changed it
+	again  bool // and so did the one before that
+	size   int  // of the value, once it is settled
+	value  stored
 	room   []byte   // for the value, in the batch that is being written
 	keys   [][]byte // of the indexes of a view, as stored
 	next   [][]byte // as they are to be
 	person string   // of a view, as stored under its id
+}
+
+// stored is a message that generated code encodes and decodes.
+type stored interface {
+	proto.Message
+	SizeVT() int
+	MarshalToSizedBufferVT([]byte) (int, error)
+	UnmarshalVT([]byte) error
 }
 
 // arrival is an event that a shard takes in.

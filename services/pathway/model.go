@@ -218,7 +218,7 @@ func (m *model) begin(ctx context.Context) error {
 }
 
 // get reads one message; found is false where there is none.
-func get(r pebble.Reader, key []byte, into proto.Message) (found bool, err error) {
+func get(r pebble.Reader, key []byte, into stored) (found bool, err error) {
 	value, closer, err := r.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return false, nil
@@ -227,7 +227,7 @@ func get(r pebble.Reader, key []byte, into proto.Message) (found bool, err error
 		return false, err
 	}
 	defer closer.Close()
-	return true, proto.Unmarshal(value, into)
+	return true, into.UnmarshalVT(value)
 }
 
 const idleFor = time.Second
@@ -579,7 +579,7 @@ func (m *model) each(yield func(counts) error) (es.Position, error) {
 	defer s.Close()
 	err := s.scan([]byte{'v'}, nil, func(key, value []byte) (bool, error) {
 		v, codes := &pb.Pathway{}, &pb.ConcernCodes{}
-		if err := proto.Unmarshal(value, v); err != nil {
+		if err := v.UnmarshalVT(value); err != nil {
 			return false, err
 		}
 		if err := s.join(v); err != nil {
@@ -595,7 +595,7 @@ func (m *model) each(yield func(counts) error) (es.Position, error) {
 	}
 	return s.position, s.scan([]byte{'l'}, nil, func(_, value []byte) (bool, error) {
 		l := &pb.Lead{}
-		if err := proto.Unmarshal(value, l); err != nil {
+		if err := l.UnmarshalVT(value); err != nil {
 			return false, err
 		}
 		return true, yield(counts{lead: l})

@@ -16,7 +16,8 @@ import (
 
 // Decode returns the event of e as the Go type that this program links. An event
 // of an unknown type (written by a newer release) and one that does not decode
-// are errors that name stream, revision and type; no reader may skip either.
+// are errors that name stream, revision and type; no reader may skip either. Text is
+// taken as it is: that it is UTF-8 was seen to when the event was encoded.
 func Decode(e Recorded) (proto.Message, error) { return decode(e, protoregistry.GlobalTypes) }
 
 func decode(e Recorded, types protoregistry.MessageTypeResolver) (proto.Message, error) {
@@ -25,7 +26,12 @@ func decode(e Recorded, types protoregistry.MessageTypeResolver) (proto.Message,
 		return nil, fault.Lost("es.type_unknown", fmt.Sprintf("stream %s, revision %d: this release has no event type %s", e.Stream, e.Revision, e.Type))
 	}
 	m := mt.New().Interface()
-	if err := proto.Unmarshal(e.Data, m); err != nil {
+	if fast, ok := m.(interface{ UnmarshalVT([]byte) error }); ok {
+		err = fast.UnmarshalVT(e.Data)
+	} else {
+		err = proto.Unmarshal(e.Data, m)
+	}
+	if err != nil {
 		return nil, fault.Lost("es.data_unreadable", fmt.Sprintf("stream %s, revision %d: its data is no %s", e.Stream, e.Revision, e.Type))
 	}
 	return m, nil
