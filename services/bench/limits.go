@@ -261,7 +261,7 @@ func (quiet) Infof(string, ...any)         {}
 func (quiet) Errorf(string, ...any)        {}
 func (quiet) Fatalf(f string, args ...any) { panic(fmt.Sprintf(f, args...)) }
 
-// scanned keeps events as plainly as Pebble can, and reads them back.
+// scanned keeps whole events as plainly as Pebble can, and reads them back.
 type scanned struct{ db *pebble.DB }
 
 func (l *lab) scanned(name string) (*scanned, error) {
@@ -274,8 +274,12 @@ func (l *lab) scanned(name string) (*scanned, error) {
 }
 
 func (s *scanned) put(e es.Recorded) error {
-	value := append([]byte{byte(len(e.Type))}, e.Type...)
-	value = append(value, e.Data...)
+	value := []byte{byte(len(e.Type))}
+	value = append(value, e.Type...)
+	value = binary.LittleEndian.AppendUint32(value, uint32(len(e.Data)))
+	for _, part := range [][]byte{e.Data, []byte(e.Stream), e.ID[:], e.Metadata} {
+		value = append(value, part...)
+	}
 	return s.db.Set(binary.BigEndian.AppendUint64(nil, uint64(e.Position)), value, pebble.NoSync)
 }
 
@@ -288,7 +292,8 @@ func (s *scanned) decode() (n int, err error) {
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
 		v := it.Value()
-		if _, err := es.Decode(es.Recorded{Type: string(v[1 : 1+v[0]]), Data: v[1+v[0]:]}); err != nil {
+		typ, rest := v[1:1+v[0]], v[1+v[0]:]
+		if _, err := es.Decode(es.Recorded{Type: string(typ), Data: rest[4:][:binary.LittleEndian.Uint32(rest)]}); err != nil {
 			return n, err
 		}
 		n++
