@@ -58,7 +58,8 @@ type arrival struct {
 	id        string
 	keys      []string
 	redriveOf string
-	commands  string // whose commands these are
+	commands  string                 // whose commands these are
+	received  *timestamppb.Timestamp // of a redrive, when what it repeats or corrects came
 }
 
 // content is a message in its format: what the intake must know of it.
@@ -148,7 +149,9 @@ func (s *service) take(ctx context.Context, a arrival) (taken, error) {
 	received := a.content.header()
 	received.MessageId, received.PatientKeys, received.RedriveOf, received.CommandsOf = a.id, a.keys, a.redriveOf, a.commands
 	received.ControlIdReused = renamed
-	received.ReceivedAt = timestamppb.New(s.clock())
+	if received.ReceivedAt = a.received; a.received == nil {
+		received.ReceivedAt = timestamppb.New(s.clock())
+	}
 	if received.Raw, received.Gzip, err = pack(a.raw); err != nil {
 		return taken{}, err
 	}

@@ -270,7 +270,7 @@ func (s *service) redrive(ctx context.Context, req *pb.RedriveMessageRequest) (*
 		return nil, err
 	}
 	id := uuid.NewSHA1(uuid.MustParse(original), []byte("redrive/"+strings.ToLower(req.Command.GetCommandId()))).String()
-	a := arrival{raw: raw, id: id, redriveOf: original, commands: st.Value.Received.CommandsOf}
+	a := arrival{raw: raw, id: id, redriveOf: original, commands: st.Value.Received.CommandsOf, received: st.Value.Received.ReceivedAt}
 	if len(req.Corrections) > 0 {
 		if a.raw, err = read(st.Value.Received, raw, s.facilities).corrected(req.Corrections); err != nil {
 			return nil, err

@@ -47,6 +47,7 @@ type house struct {
 	fhir string // URL
 	conn grpc.ClientConnInterface
 	fail atomic.Pointer[failure] // what calls of the edge to others do
+	late atomic.Int64            // by how much the clock has moved on
 	stop func()                  // ends it before the test does
 
 	updating  atomic.Int32 // calls of UpdateDemographics in progress
@@ -105,7 +106,9 @@ func openFor(t testing.TB, log es.Log, opts edge.ListenOptions, wrap func(grpc.C
 		t.Fatal(err)
 	}
 	deps := p.Deps(log, nil, []byte("0123456789abcdef0123456789abcdef"))
-	deps.Clock = func() time.Time { return time.Date(2026, 6, 15, 9, 0, 0, 0, time.UTC) }
+	deps.Clock = func() time.Time {
+		return time.Date(2026, 6, 15, 9, 0, 0, 0, time.UTC).Add(time.Duration(h.late.Load()))
+	}
 	deps.Facilities = facilities
 	plain := deps.Dial
 	deps.Dial = func(service string) grpc.ClientConnInterface {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
@@ -265,6 +266,36 @@ func TestDocumentAfterFailure(t *testing.T) {
 				if n := h.count(t, event); n != 1 {
 					t.Errorf("%s, done %v: %d of %s, want 1", method, after, n, event)
 				}
+			}
+		}
+	}
+}
+
+// A document without a time of its own that was half applied and parked says the same
+// when it is redriven later.
+func TestRedriveHalfApplied(t *testing.T) {
+	t.Parallel()
+	for _, method := range []string{"/RegisterPerson", "/UpdateDemographics", "/StartPathway", "/CommunicateDiagnosis", "/BookAppointment"} {
+		h := open(t, estest.NewLog(), edge.ListenOptions{})
+		if method == "/UpdateDemographics" {
+			h.document(t, bundle("transaction", strings.Replace(fhirPatient, "HIGH", "LOW", 1)))
+			h.late.Store(int64(time.Minute))
+		}
+		h.fail.Store(&failure{method, true, status.Error(codes.Internal, "broken")})
+		parked := h.document(t, bundle("transaction", fhirPatient, suspected, breast, clinic))
+		if parked.Message.State != pb.MessageState_MESSAGE_STATE_PARKED {
+			t.Fatalf("%s: %v", method, parked.Message)
+		}
+		h.fail.Store(nil)
+		h.late.Store(int64(time.Hour))
+		r, err := h.edge.RedriveMessage(t.Context(), &pb.RedriveMessageRequest{MessageId: parked.Message.MessageId,
+			Command: &metav1.Command{CommandId: uuid.NewSHA1(uuid.Nil, []byte("half")).String(), Actor: &metav1.Actor{User: "U1", Organisation: "RJ1"}}})
+		if err != nil || r.Message.State != pb.MessageState_MESSAGE_STATE_APPLIED {
+			t.Fatalf("%s: %v, %v", method, r.GetMessage(), err)
+		}
+		for _, event := range []string{"PersonRegistered", "PathwayStarted", "DiagnosisCommunicated", "AppointmentBooked"} {
+			if n := h.count(t, event); n != 1 {
+				t.Errorf("%s: %d of %s, want 1", method, n, event)
 			}
 		}
 	}

@@ -53,7 +53,8 @@ type MessageReceived struct {
 	ContentType string `protobuf:"bytes,11,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
 	// raw is packed with gzip; unpacked it is what came.
 	Gzip bool `protobuf:"varint,12,opt,name=gzip,proto3" json:"gzip,omitempty"`
-	// Where the message says no time of its own, it was said now.
+	// Where the message says no time of its own, it was said now. Of a redrive it is that
+	// of the first: its commands say the same.
 	ReceivedAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
 	// MSH-13; 0 where it has none.
 	Sequence int64 `protobuf:"varint,14,opt,name=sequence,proto3" json:"sequence,omitempty"`
