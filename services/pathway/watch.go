@@ -13,6 +13,7 @@ import (
 	pb "waymark/proto/waymark/pathway/v1"
 	"waymark/services/kit/es"
 	"waymark/services/kit/fault"
+	"waymark/services/kit/planted"
 )
 
 var errAhead = fault.Refused("pathway.watch.ahead", "after_position lies beyond the end of the log, so it is of another: drop what was sent, and watch from 0")
@@ -145,7 +146,7 @@ func (s snapshot) changes(req *pb.WatchRequest, after es.Position) (out []change
 	if err := s.scan(held, nil, func(key, _ []byte) (bool, error) { return true, look(string(key[len(held):])) }); err != nil {
 		return nil, err
 	}
-	if after > 0 {
+	if resumed := after == es.Position(req.AfterPosition); after > 0 && !(resumed && planted.Is("resumed watch forgets who left")) {
 		err = s.scan(gone, binary.BigEndian.AppendUint64(slices.Clip(gone), uint64(after)+1), func(key, _ []byte) (bool, error) {
 			key = key[len(gone):]
 			v, err := s.view(string(key[8:]))

@@ -11,7 +11,7 @@
 //	edge.go     the edge, likewise; feeds.go: who sends it messages, and what became of them
 //	wire.go     a bad network; link.go: es.Log over it
 //	writers.go  clients of kit/es alone; clients.go: clients of the services
-//	lists.go    the read models, and the same made anew
+//	lists.go    the read models, and the same made anew; watch.go: who watches them
 //	history.go  what was promised; check.go what became of it
 //
 // What makes a run repeatable is that no two things ever happen at one instant:

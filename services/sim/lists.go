@@ -34,6 +34,7 @@ type listed struct {
 	replies  []proto.Message
 	pathways []string // that were asked for, one by one
 	single   []proto.Message
+	pictures []picture
 }
 
 // lists asks for every list of the read model, for those of each party too, and
@@ -214,6 +215,7 @@ func (w *world) list(log []es.Recorded) {
 		if err == nil {
 			got.single, err = singles(ctx, l.conn, uint64(least), got.pathways)
 		}
+		got.pictures = w.pictures(ctx, &l.peer)
 		cancel()
 		if err != nil {
 			w.fail("the lists of %s: %v", p.name, err)
@@ -250,6 +252,7 @@ func (r *Result) projections(w *world) {
 			}
 		}
 		r.one(l, single, w.log)
+		r.watched(l, single)
 		all := 0
 		for _, was := range l.replies[:len(l.replies)-1] { // but the indicators
 			n := rows(was)

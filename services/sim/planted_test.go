@@ -28,6 +28,7 @@ func bugs() []string {
 		"held patient passed",
 		"look-up without its person",
 		"timeline page skips an entry",
+		"resumed watch forgets who left",
 	}
 }
 

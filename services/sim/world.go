@@ -195,6 +195,7 @@ type world struct {
 	history    *history
 	log        []es.Recorded // at the end
 	lists      []listed      // when all had come to rest
+	watchers   []*watcher
 	node       *node
 	processes  []*process
 	broker     *broker
@@ -290,6 +291,10 @@ func (w *world) play() error {
 		nemeses.Go(func() { w.cuts(safety, cutting) })
 	}
 	master := w.actor("master")
+	watching, blind := context.WithCancel(w.life)
+	defer blind()
+	var watchers sync.WaitGroup
+	w.watch(watching, &watchers)
 	done := make(chan struct{})
 	go func() { clients.Wait(); close(done) }()
 	select {
@@ -308,6 +313,8 @@ func (w *world) play() error {
 		w.end()
 		<-done
 	}
+	blind()
+	watchers.Wait()
 	w.settle(master, reading)
 	w.end()
 	for _, p := range w.processes {
