@@ -213,7 +213,7 @@ func (s *Streams[S]) Do(ctx context.Context, id string, req Request, decide func
 		if !errors.As(err, &wrong) {
 			if unknown {
 				if planted.Is("retry with a fresh id") {
-					cmd.id = uuid.New()
+					cmd.id = uuid.NewSHA1(cmd.id, nil)
 					continue
 				}
 				return s.lookFor(ctx, e, cmd, err)
