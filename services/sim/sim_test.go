@@ -94,7 +94,7 @@ const (
 // work plays every step-th seed in a process of its own.
 func work(t *testing.T, zero, first, count, steps uint64, into []Result) {
 	child := exec.Command(os.Args[0], "-test.run=^TestSeeds$", "-test.timeout=0")
-	child.Env = append(os.Environ(), fmt.Sprint("FIRST=", first), fmt.Sprint("SEEDS=", count), fmt.Sprint(stride, "=", steps), "GOMAXPROCS=1", "GOGC=400")
+	child.Env = append(os.Environ(), fmt.Sprint("FIRST=", first), fmt.Sprint("SEEDS=", count), fmt.Sprint(stride, "=", steps), "GOMAXPROCS=1", "GOGC=1000")
 	var failure strings.Builder
 	child.Stderr = &failure
 	out, err := child.StdoutPipe()
